@@ -1,0 +1,2 @@
+//! The gavel binary.
+fn main() {}

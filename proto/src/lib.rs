@@ -1,0 +1,19 @@
+//! What must two processes agree on?
+//!
+//! The messages of the wire, and the few rules that both ends compute for themselves: ids and their
+//! hashes, money and scores, the serving epoch, deadlines, coverage, error codes and limits. Everything
+//! here is a value or a pure function; nothing opens a socket or reads a clock.
+//!
+//! Generated types stay in [`wire`]; the edges of each process turn them into their own types.
+
+pub mod code;
+pub mod coverage;
+pub mod cut;
+pub mod deadline;
+pub mod epoch;
+pub mod hash;
+pub mod ids;
+pub mod limits;
+pub mod money;
+pub mod score;
+pub mod wire;

@@ -1,0 +1,64 @@
+//! How much of anything may there be?
+//!
+//! Every limit of the system stands here, so that a reader finds them in one place and the relations
+//! between them are checked at compile time. Sources: the security and data-plane chapters of the
+//! specification; a number of our own says so.
+
+/// Bytes of an ad request on the wire.
+pub const AD_REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of an internal message (search, view, append).
+pub const INTERNAL_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one chunk of a blob or a snapshot.
+pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one blob: a shard's documents or a bundle. Ours: 3 million ads take 0.4 GB.
+pub const BLOB_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Bytes of a decompressed catalogue block.
+pub const BLOCK_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of any string that comes from outside.
+pub const STRING_BYTES_MAX: usize = 256;
+/// Values of one dimension or one weighted set in a request.
+pub const SET_VALUES_MAX: usize = 1_024;
+/// Dimensions with a condition, in a request or on one ad.
+pub const TERMS_MAX: usize = 64;
+/// Features in a request or on one document.
+pub const FEATURES_MAX: usize = 256;
+/// Blocked advertisers, categories and campaigns in one request, each.
+pub const BLOCKED_MAX: usize = 1_024;
+/// Organic items in one request.
+pub const ORGANIC_MAX: usize = 512;
+/// Slots of one auction.
+pub const SLOTS_MAX: u32 = 16;
+/// Dimensions of an embedding.
+pub const VECTOR_DIMENSIONS_MAX: usize = 2_048;
+/// Items retrieved or ranked for one request, over all shards.
+pub const CANDIDATES_MAX: u32 = 1_000;
+/// Prediction heads of one bundle.
+pub const HEADS_MAX: usize = 16;
+/// Shards of one generation.
+pub const SHARDS_MAX: u32 = 1_024;
+/// Replicas of one shard.
+pub const REPLICAS_MAX: u32 = 8;
+/// Items of one shard; an ordinal is a u32.
+pub const SHARD_ITEMS_MAX: u64 = 64_000_000;
+/// Members of a cluster.
+pub const MEMBERS_MAX: usize = 4_096;
+/// Default deadline of an ad request.
+pub const DEADLINE_MS_DEFAULT: u64 = 100;
+/// Smallest deadline a client may set.
+pub const DEADLINE_MS_MIN: u64 = 10;
+/// Largest deadline a client may set.
+pub const DEADLINE_MS_MAX: u64 = 500;
+/// Ads explained one by one in an explain answer.
+pub const EXPLAINED_ADS_MAX: usize = 1_000;
+/// Largest bid: 10,000 currency units per event, in micros.
+pub const BID_MICROS_MAX: u64 = 10_000_000_000;
+/// Command receipts kept for idempotency.
+pub const RECEIPTS_MAX: usize = 10_000;
+
+const _: () = assert!(CHUNK_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a chunk travels in one message");
+const _: () = assert!(
+    DEADLINE_MS_MIN < DEADLINE_MS_DEFAULT && DEADLINE_MS_DEFAULT < DEADLINE_MS_MAX,
+    "the default is a legal value"
+);
+const _: () = assert!(SLOTS_MAX < CANDIDATES_MAX, "a full slate needs more candidates than slots");
+const _: () = assert!(AD_REQUEST_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a search carries what its request carried");
