@@ -74,7 +74,7 @@ impl Coverage {
             *counter += 1;
             c.reasons |= reason;
         }
-        let parts = if items == 0 { u128::from(WHOLE) } else { seen * u128::from(WHOLE) / items };
+        let parts = (seen * u128::from(WHOLE)).checked_div(items).unwrap_or(u128::from(WHOLE));
         c.parts = u32::try_from(parts).unwrap_or(WHOLE);
         if c.ok < c.total {
             c.parts = c.parts.min(WHOLE - 1);

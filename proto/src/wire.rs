@@ -2,7 +2,7 @@
 //!
 //! Only the modules `wire`, `convert`, `rpc` and `transport` of the other crates may use them.
 
-#![allow(missing_docs, clippy::all, clippy::wildcard_enum_match_arm, reason = "generated code")]
+#![allow(missing_docs, clippy::all, clippy::wildcard_enum_match_arm, clippy::large_futures, reason = "generated code")]
 
 tonic::include_proto!("gavel.v1");
 

@@ -1,2 +1,0 @@
-//! Nothing to generate yet.
-fn main() {}
