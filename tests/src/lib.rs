@@ -1,1 +1,8 @@
-//! Placeholder.
+//! How is the whole held to its promises?
+//!
+//! What the tests of this package share: reading the repository's own source, starting real processes,
+//! and obvious twins that recompute what the cluster answers.
+
+pub mod cluster;
+pub mod repository;
+pub mod source;
