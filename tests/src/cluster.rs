@@ -1,1 +1,1 @@
-
+//! How does a test start a real cluster of real processes?

@@ -98,8 +98,11 @@ const UNSAFE_HOMES: &[&str] = &[
     "tests/",
 ];
 
+/// Major, minor, patch.
+type Version = (u64, u64, u64);
+
 /// Oldest versions without a known fault that concerns us, and crates that are not let in at all (floor `None`).
-const FLOORS: &[(&str, Option<(u64, u64, u64)>)] = &[
+const FLOORS: &[(&str, Option<Version>)] = &[
     ("openraft", Some((0, 9, 25))),
     ("tonic", Some((0, 14, 9))),
     ("h2", Some((0, 4, 20))),

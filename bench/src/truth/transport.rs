@@ -1,0 +1,97 @@
+//! Asks a router for a probe and turns its answer into values.
+
+use super::oracle::{Ad, Mechanism, Rule};
+use super::{Probed, ProbedShard};
+use crate::transport::{TransportError, ad_request, connect, members};
+use crate::workload::TimedRequest;
+use gavel_proto::money::BidType;
+use gavel_proto::wire;
+use gavel_proto::wire::probe_service_client::ProbeServiceClient;
+use tonic::transport::Channel;
+
+/// Probes may scan a million items on one busy core.
+const DEADLINE_MS: u32 = 500;
+/// A probe carries every scored ad of every shard.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A connection to the router that is probed.
+pub struct Prober {
+    client: ProbeServiceClient<Channel>,
+}
+
+impl Prober {
+    /// Connects to a live router that `control` knows; `None` when there is none.
+    pub async fn connect(control: &str) -> Result<Option<Self>, TransportError> {
+        let Some(router) = members(control).await?.into_iter().find(|m| m.role == "router") else { return Ok(None) };
+        let client =
+            ProbeServiceClient::new(connect(&router.address).await?).max_decoding_message_size(ANSWER_BYTES_MAX);
+        Ok(Some(Self { client }))
+    }
+
+    /// Has one request answered twice.
+    pub async fn probe(&mut self, request: &TimedRequest, seed: u64, top: u32) -> Result<Probed, String> {
+        let mut request = ad_request(request, 0, DEADLINE_MS, 0.000_1);
+        request.seed = seed;
+        let answer = self
+            .client
+            .probe(wire::ProbeRequest { request: Some(request), top })
+            .await
+            .map_err(|status| format!("{:?}: {}", status.code(), status.message()))?
+            .into_inner();
+        probed(answer)
+    }
+}
+
+fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
+    let rule = answer.rule.ok_or("the answer has no rule")?;
+    let response = answer.response.ok_or("the answer has no response")?;
+    let mechanism = match rule.mechanism {
+        1 => Mechanism::Gsp,
+        3 => Mechanism::FirstPrice,
+        other => return Err(format!("mechanism {other} is not compared: use gsp or first_price")),
+    };
+    let mut slate: Vec<(u32, u64, u64)> = Vec::new();
+    for entry in response.slate {
+        if let Some(wire::slate_entry::Entry::Ad(winner)) = entry.entry {
+            slate.push((winner.slot, winner.ad_id, winner.price_micros));
+        }
+    }
+    slate.sort_unstable();
+    Ok(Probed {
+        rule: Rule {
+            mechanism,
+            slots: rule.slots as usize,
+            per_advertiser: rule.per_advertiser.max(1) as usize,
+            per_category: rule.per_category as usize,
+            tie_key: rule.tie_key,
+            auction_id: rule.auction_id,
+        },
+        slate: slate.into_iter().map(|(_, ad, price)| (ad, price)).collect(),
+        coverage: response.coverage.unwrap_or_default().fraction,
+        shards: answer.shards.into_iter().map(shard).collect::<Result<_, _>>()?,
+    })
+}
+
+fn shard(shard: wire::ProbeShard) -> Result<ProbedShard, String> {
+    Ok(ProbedShard {
+        plan: shard.plan,
+        eligible_items: shard.eligible_items,
+        served: shard.served_item,
+        exact: shard.exact_item.into_iter().zip(shard.exact_similarity).collect(),
+        scored: shard.scored.into_iter().map(scored).collect::<Result<_, _>>()?,
+    })
+}
+
+fn scored(ad: wire::ProbeAd) -> Result<Ad, String> {
+    let bid_type = i32::try_from(ad.bid_type).ok().and_then(BidType::from_number);
+    Ok(Ad {
+        ad: ad.ad_id,
+        advertiser: ad.advertiser_id,
+        category: ad.limit_category,
+        bid_type: bid_type.ok_or_else(|| format!("ad {}: bid type {} is unknown", ad.ad_id, ad.bid_type))?,
+        bid: ad.bid_micros,
+        weight: ad.weight,
+        value: (i128::from(ad.value_high) << 64) | i128::from(ad.value_low),
+        reserve: ad.reserve_micros,
+    })
+}
