@@ -1,0 +1,190 @@
+//! Does the leader know that this member lives, and what it is ready for?
+//!
+//! Join once per incarnation, then a beat every 500 ms, and at once when readiness changes. A voter that is not
+//! the leader names it; a leader that does not know the member makes it join again.
+
+use crate::member::{MemberConfig, Voters};
+use crate::ready::Ready;
+use crate::view::ViewFeed;
+use crate::{ReadyState, Shutdown, transport};
+use gavel_proto::wire::control_service_client::ControlServiceClient;
+use gavel_proto::wire::{HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, ReadyShard, Refusal, Role};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// Between two beats when nothing changes.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Between two beats when readiness changes fast.
+const INTERVAL_MIN: Duration = Duration::from_millis(20);
+/// A voter that takes longer is taken for dead.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Between two attempts to find the leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the heartbeat works with.
+pub(crate) struct Heartbeat {
+    pub config: MemberConfig,
+    pub role: Role,
+    pub member_key: String,
+    pub incarnation: u64,
+    pub voters: Arc<Voters>,
+    pub feed: Arc<ViewFeed>,
+    pub ready: Arc<ReadyState>,
+    pub member_id: watch::Sender<u64>,
+}
+
+/// The voter that is asked now.
+struct Target {
+    address: String,
+    client: ControlServiceClient<Channel>,
+}
+
+/// What to do after an answer.
+enum Next {
+    /// All is well.
+    Beat,
+    /// The leader does not know this incarnation.
+    Join,
+    /// Ask this voter, or the next one in the list when it is empty.
+    Ask(String),
+}
+
+impl Heartbeat {
+    /// Joins and beats until the shutdown; the last beat says that the member drains.
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        tokio::select! {
+            () = self.beat_on() => {}
+            () = shutdown.wait() => {}
+        }
+    }
+
+    async fn beat_on(&self) {
+        let mut turn = 0usize;
+        let mut joined = false;
+        let mut wanted = String::new();
+        loop {
+            let Some(mut target) = self.target(&wanted, &mut turn) else {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            };
+            loop {
+                let next = if joined { self.beat(&mut target).await } else { self.join(&mut target).await };
+                match next {
+                    Next::Beat => {
+                        joined = true;
+                        self.pause().await;
+                    }
+                    Next::Join => joined = false,
+                    Next::Ask(address) => {
+                        wanted = address;
+                        break;
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// The voter at `wanted`, or the next of the list.
+    fn target(&self, wanted: &str, turn: &mut usize) -> Option<Target> {
+        let address = if wanted.is_empty() {
+            let addresses = self.voters.addresses();
+            *turn += 1;
+            addresses[*turn % addresses.len()].clone()
+        } else {
+            wanted.to_owned()
+        };
+        match transport::control_channel(&address) {
+            Ok(channel) => Some(Target { client: ControlServiceClient::new(channel), address }),
+            Err(error) => {
+                tracing::warn!(%error, "a voter's address is no address");
+                None
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        tokio::time::sleep(INTERVAL_MIN).await;
+        // Whichever comes first: the next beat, or news for the leader.
+        let _ = tokio::time::timeout(INTERVAL.saturating_sub(INTERVAL_MIN), self.ready.changed()).await;
+    }
+
+    async fn join(&self, target: &mut Target) -> Next {
+        let request = JoinRequest {
+            cluster_id: self.config.cluster_id.clone(),
+            member_key: self.member_key.clone(),
+            role: self.role.into(),
+            address: self.config.address.clone(),
+            incarnation: self.incarnation,
+            name: self.config.name.clone(),
+        };
+        match timed(target.client.join(request)).await {
+            Ok(JoinResponse { member_id, leader_address, .. }) => {
+                if member_id != 0 {
+                    self.member_id.send_replace(member_id);
+                    tracing::info!(member_id, voter = %target.address, "joined");
+                    return Next::Beat;
+                }
+                Next::Ask(if leader_address == target.address { String::new() } else { leader_address })
+            }
+            Err(status) => {
+                tracing::debug!(voter = %target.address, %status, "not joined");
+                Next::Ask(String::new())
+            }
+        }
+    }
+
+    async fn beat(&self, target: &mut Target) -> Next {
+        let request =
+            request_of(self.ready.snapshot(), *self.member_id.borrow(), self.incarnation, self.feed.map_epoch());
+        match timed(target.client.heartbeat(request)).await {
+            Ok(HeartbeatResponse { known: true, .. }) => Next::Beat,
+            Ok(HeartbeatResponse { leader_address, .. })
+                if !leader_address.is_empty() && leader_address != target.address =>
+            {
+                Next::Ask(leader_address)
+            }
+            Ok(_) => {
+                tracing::info!(voter = %target.address, "the leader does not know this member: joining again");
+                Next::Join
+            }
+            Err(status) => {
+                metrics::counter!("gavel_heartbeat_failures_total").increment(1);
+                tracing::debug!(voter = %target.address, %status, "beat not taken");
+                Next::Ask(String::new())
+            }
+        }
+    }
+}
+
+async fn timed<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(reply) => Ok(reply?.into_inner()),
+        Err(_) => Err(Status::deadline_exceeded("no answer")),
+    }
+}
+
+fn request_of(ready: Ready, member_id: u64, incarnation: u64, view_epoch: u64) -> HeartbeatRequest {
+    let shards = ready.shards.into_iter().map(|s| ReadyShard {
+        shard: s.shard.0,
+        generation: s.generation,
+        model_hash: s.model_hash.to_vec(),
+        items: s.items,
+        ads: s.ads,
+    });
+    HeartbeatRequest {
+        member_id,
+        incarnation,
+        draining: ready.draining,
+        ready_shards: shards.collect(),
+        ready_models: ready.models.iter().map(|m| m.to_vec()).collect(),
+        ready_generations: ready.generations,
+        view_epoch,
+        refusals: ready.refusals.into_iter().map(|r| Refusal { subject: r.subject, reason: r.reason }).collect(),
+        delivery_versions: ready.delivery_versions,
+        resident_bytes: crate::telemetry::resident_bytes(),
+    }
+}

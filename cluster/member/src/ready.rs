@@ -1,0 +1,85 @@
+//! What is this member ready for?
+//!
+//! The process writes here what it has loaded, verified and warmed; the heartbeat carries it to the leader. A
+//! change wakes the heartbeat, so that an activation does not wait for the next beat.
+
+use gavel_proto::ids::ShardId;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// A shard of a generation that is loaded with a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedShard {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its catalogue generation.
+    pub generation: u64,
+    /// Hash of the bundle that its vectors and activations were made with.
+    pub model_hash: [u8; 32],
+    /// Items in it.
+    pub items: u64,
+    /// Ads in it.
+    pub ads: u64,
+}
+
+/// What a member refused to serve, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Hash of the bundle or blob.
+    pub subject: Vec<u8>,
+    /// For people.
+    pub reason: String,
+}
+
+/// Everything that a member may be ready for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Shards that can be searched.
+    pub shards: Vec<LoadedShard>,
+    /// Bundles that are verified, equal to their golden rows and warm.
+    pub models: Vec<[u8; 32]>,
+    /// Generations whose users and campaigns are loaded.
+    pub generations: Vec<u64>,
+    /// Refusals that stand.
+    pub refusals: Vec<Refused>,
+    /// Delivery versions that are held.
+    pub delivery_versions: Vec<u64>,
+    /// The process is on its way out.
+    pub draining: bool,
+}
+
+/// The shared, changing readiness of a process.
+#[derive(Debug, Default)]
+pub struct ReadyState {
+    ready: Mutex<Ready>,
+    changed: Notify,
+}
+
+impl ReadyState {
+    /// Ready for nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Changes it, and wakes the heartbeat when that made a difference.
+    pub fn update(&self, change: impl FnOnce(&mut Ready)) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = ready.clone();
+        change(&mut ready);
+        if *ready != before {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What stands now.
+    #[must_use]
+    pub fn snapshot(&self) -> Ready {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns after the next change. One listener: the heartbeat.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
