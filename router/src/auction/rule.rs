@@ -1,0 +1,113 @@
+//! Which auction is run?
+//!
+//! The terms as the control plane states them, checked once. Whatever a rule allows, the auction can
+//! clear: it has no error of its own.
+
+use gavel_proto::cut::{CutRule, SPARE};
+use gavel_proto::money::PPM;
+
+/// How a winner's price comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Generalised second price: the smallest bid that keeps the slot.
+    Gsp,
+    /// Vickrey-Clarke-Groves: what the others lose by the winner's presence.
+    Vcg,
+    /// The paced bid.
+    FirstPrice,
+}
+
+/// What a winner pays who would tie with its runner-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TiePrice {
+    /// The tie key decides, as it decides the order: who would lose the tie pays the next higher integer.
+    Keyed,
+    /// As if the winner won every tie: the quotient rounded up (decision 13, for the command line).
+    WinnerWins,
+}
+
+/// The terms of an auction, as stated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuctionTerms {
+    /// How prices come about.
+    pub mechanism: Mechanism,
+    /// Slots to fill at most.
+    pub slots: usize,
+    /// At most so many ads of one advertiser; at least 1.
+    pub per_advertiser: usize,
+    /// At most so many ads of one limit category; `None` without a limit.
+    pub per_category: Option<usize>,
+    /// How often a slot is seen, x_1 >= x_2 >= ... > 0; only ratios count. VCG alone reads it. Slots
+    /// beyond the list are seen as often as its last; an empty list sees every slot alike.
+    pub position_factors_ppm: Vec<u32>,
+    /// Who wins a tie with the runner-up.
+    pub tie_price: TiePrice,
+}
+
+/// Terms that hold together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuctionRule(AuctionTerms);
+
+/// Why terms do not hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// A limit of 0 ads is an auction without ads.
+    #[error("the limit per {0} is 0: allow at least one ad, or ask for no slots")]
+    LimitZero(&'static str),
+    /// A slot that is never seen cannot be sold.
+    #[error("position factor {0} is 0: every slot needs one above 0")]
+    FactorZero(usize),
+    /// Slots are sold from the best down.
+    #[error("position factor {0} is larger than the one before it: slots go from most to least seen")]
+    FactorsRise(usize),
+}
+
+impl AuctionRule {
+    /// Checks the terms.
+    ///
+    /// # Errors
+    /// When a limit or a position factor is 0, or the factors rise.
+    pub fn new(terms: AuctionTerms) -> Result<Self, RuleError> {
+        if terms.per_advertiser == 0 {
+            return Err(RuleError::LimitZero("advertiser"));
+        }
+        if terms.per_category == Some(0) {
+            return Err(RuleError::LimitZero("category"));
+        }
+        let factors = &terms.position_factors_ppm;
+        if let Some(index) = factors.iter().position(|x| *x == 0) {
+            return Err(RuleError::FactorZero(index));
+        }
+        if let Some(index) = factors.windows(2).position(|pair| pair[1] > pair[0]) {
+            return Err(RuleError::FactorsRise(index + 1));
+        }
+        Ok(Self(terms))
+    }
+
+    /// The terms.
+    #[must_use]
+    pub const fn terms(&self) -> &AuctionTerms {
+        &self.0
+    }
+
+    /// The cut that the shards owe this auction.
+    #[must_use]
+    pub const fn cut_rule(&self) -> CutRule {
+        CutRule {
+            slots: self.0.slots,
+            per_advertiser: self.0.per_advertiser,
+            per_category: self.0.per_category,
+            spare: SPARE,
+        }
+    }
+
+    /// x of a slot, 0-based; 0 beyond the last slot.
+    #[must_use]
+    pub fn factor(&self, slot: usize) -> u32 {
+        if slot >= self.0.slots {
+            return 0;
+        }
+        let factors = &self.0.position_factors_ppm;
+        factors.get(slot).or(factors.last()).copied().unwrap_or(PPM)
+    }
+}

@@ -1,0 +1,140 @@
+//! Which candidates of all shards meet in one auction, and in which order?
+//!
+//! Every shard answers a list in auction order. The lists become one [`Ranking`], which is the only
+//! input of the auction: sorted, and each ad in it once. The order is total, so neither the arrival of
+//! the answers nor the number of shards can change a clearing (AU2).
+//!
+//! A list of another epoch is never mixed in (RQ3): two delivery versions would be two bids in one
+//! auction. A list that is not in order is refused too, since a cut of it has lost the wrong ads. Each
+//! refusal names its shard, so that the caller can go on without that shard and count it as lost coverage.
+
+mod candidate;
+
+use std::cmp::Ordering;
+
+use gavel_proto::epoch::Epoch;
+use gavel_proto::ids::{AdId, ShardId};
+
+pub use candidate::{Candidate, Offer, OfferError, SCORE_BOUND};
+
+/// One shard's answer: candidates in auction order, under one epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardList {
+    /// Who answered.
+    pub shard: ShardId,
+    /// The epoch that the answer echoed.
+    pub epoch: Epoch,
+    /// In auction order.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Candidates in auction order, each ad once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranking(Vec<Candidate>);
+
+/// Why the lists cannot meet in one auction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// The list was computed under another epoch than the request's.
+    #[error("shard {shard} answered epoch {answered:?}, the request is pinned to {pinned:?}")]
+    MixedEpoch {
+        /// Who answered.
+        shard: ShardId,
+        /// The request's.
+        pinned: Epoch,
+        /// The answer's.
+        answered: Epoch,
+    },
+    /// Two answers of one shard are never merged.
+    #[error("shard {shard} answered twice")]
+    AnsweredTwice {
+        /// Who answered.
+        shard: ShardId,
+    },
+    /// Not in auction order.
+    #[error("shard {shard} answered out of order at position {position}")]
+    OutOfOrder {
+        /// Who answered.
+        shard: ShardId,
+        /// The first candidate that belongs before its predecessor.
+        position: usize,
+    },
+    /// An ad can stand in an auction once.
+    #[error("ad {ad} came twice, the second time from shard {shard}")]
+    Duplicate {
+        /// The ad.
+        ad: AdId,
+        /// The higher of the two shards.
+        shard: ShardId,
+    },
+}
+
+impl MergeError {
+    /// Whose list to leave out.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        match *self {
+            Self::MixedEpoch { shard, .. }
+            | Self::AnsweredTwice { shard }
+            | Self::OutOfOrder { shard, .. }
+            | Self::Duplicate { shard, .. } => shard,
+        }
+    }
+}
+
+/// Merges the shards' lists.
+///
+/// # Errors
+/// When a list is of another epoch, out of order, or holds an ad that another one holds too. Which of
+/// several faults is reported does not depend on the order of `lists`.
+pub fn merge(pinned: Epoch, lists: &[ShardList]) -> Result<Ranking, MergeError> {
+    let mut by_shard: Vec<&ShardList> = lists.iter().collect();
+    by_shard.sort_by_key(|list| list.shard);
+    for pair in by_shard.windows(2) {
+        if pair[0].shard == pair[1].shard {
+            return Err(MergeError::AnsweredTwice { shard: pair[1].shard });
+        }
+    }
+    for list in &by_shard {
+        check(pinned, list)?;
+    }
+    let mut all = Vec::with_capacity(by_shard.iter().map(|list| list.candidates.len()).sum());
+    all.extend(by_shard.iter().flat_map(|list| list.candidates.iter().copied()));
+    Ranking::sorted(all)
+}
+
+/// Epoch and order of one list.
+fn check(pinned: Epoch, list: &ShardList) -> Result<(), MergeError> {
+    let shard = list.shard;
+    if list.epoch != pinned {
+        return Err(MergeError::MixedEpoch { shard, pinned, answered: list.epoch });
+    }
+    // Equal means the same ad, which is reported as a duplicate.
+    let misplaced = list.candidates.windows(2).position(|pair| pair[0].auction_order(&pair[1]) == Ordering::Greater);
+    misplaced.map_or(Ok(()), |position| Err(MergeError::OutOfOrder { shard, position: position + 1 }))
+}
+
+impl Ranking {
+    /// Puts candidates into auction order.
+    ///
+    /// # Errors
+    /// When an ad is in it twice.
+    pub fn sorted(mut candidates: Vec<Candidate>) -> Result<Self, MergeError> {
+        // A stable sort recognises the runs that the shards' lists are.
+        candidates.sort_by(Candidate::auction_order);
+        let mut ads: Vec<(AdId, ShardId)> = candidates.iter().map(|c| (c.offer().ad, c.offer().shard)).collect();
+        ads.sort_unstable();
+        match ads.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            Some(pair) => Err(MergeError::Duplicate { ad: pair[1].0, shard: pair[1].1 }),
+            None => Ok(Self(candidates)),
+        }
+    }
+}
+
+impl std::ops::Deref for Ranking {
+    type Target = [Candidate];
+
+    fn deref(&self) -> &[Candidate] {
+        &self.0
+    }
+}
