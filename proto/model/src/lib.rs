@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Which arithmetic must router and node share, to the last bit of their agreement?
+//!
+//! A bundle is one version of everything that must agree: user tower, item tower, ranker, calibration, feature
+//! schema and golden rows. This crate reads it ([`Bundle::open`]), splits its ranker by what each tensor depends on
+//! (user, item, their meeting) and runs the parts: [`Bundle::run_user`] once a request on the router,
+//! [`Bundle::run_items`] once an item at staging, [`Bundle::rank`] on the candidates of a request.
+//!
+//! Everything is a pure function of the bundle and its inputs: no clock, no threads, no random source. The files
+//! come from outside, so every read is bounded and nothing in them can make this crate panic.
+
+pub mod bundle;
+mod calibration;
+mod error;
+mod feature;
+mod limits;
+pub mod schema;
+
+pub use bundle::{Bundle, GoldenReport, ItemOutput, Scratch, UserOutput};
+pub use error::{BundleError, GraphError, ModelError};
+pub use feature::{FeatureRow, FeatureValue, table_row};
+pub use schema::{
+    Calibration, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, Scaling, Schema,
+    Side, Transform,
+};

@@ -1,0 +1,126 @@
+//! What probability or value does a raw output stand for?
+//!
+//! A probability head puts out a logit, a value head `log1p(value)`. The calibration of the bundle makes the
+//! prediction that is priced: Platt scaling on the logit, an isotonic (non-decreasing, piecewise linear) map on
+//! the probability, or a factor on the value. A raw output that is not finite gives a prediction that is not
+//! finite: the caller drops such a candidate, this module hides nothing.
+
+/// How a head is calibrated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Calibration {
+    /// The raw probability or value.
+    None,
+    /// `sigmoid(scale * logit + offset)`.
+    Platt {
+        /// Factor of the logit, above 0.
+        scale: f32,
+        /// Added to the scaled logit.
+        offset: f32,
+    },
+    /// Linear between the points, flat outside them; `x` strictly increasing, `y` non-decreasing in [0, 1].
+    Isotonic {
+        /// Raw probabilities.
+        x: Vec<f32>,
+        /// Calibrated probabilities.
+        y: Vec<f32>,
+    },
+    /// Factor of a value.
+    Scale {
+        /// The factor, at least 0.
+        factor: f32,
+    },
+}
+
+/// What a head predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// A probability; the raw output is a logit.
+    Probability,
+    /// A non-negative value; the raw output is `log1p(value)`.
+    Value,
+}
+
+/// The logistic function, without overflow on either side.
+#[must_use]
+pub fn sigmoid(x: f32) -> f32 {
+    if x >= 0.0 {
+        1.0 / (1.0 + (-x).exp())
+    } else {
+        let e = x.exp();
+        e / (1.0 + e)
+    }
+}
+
+impl Calibration {
+    /// The prediction that stands for a raw output of a head of this kind.
+    #[must_use]
+    pub fn apply(&self, kind: HeadKind, raw: f32) -> f32 {
+        match kind {
+            HeadKind::Probability => self.probability(raw),
+            // `max` would turn NaN into 0.
+            HeadKind::Value if raw.is_nan() => raw,
+            HeadKind::Value => {
+                let value = raw.exp_m1().max(0.0);
+                if let Self::Scale { factor } = self { value * factor } else { value }
+            }
+        }
+    }
+
+    fn probability(&self, logit: f32) -> f32 {
+        match self {
+            Self::None | Self::Scale { .. } => sigmoid(logit),
+            Self::Platt { scale, offset } => sigmoid(scale.mul_add(logit, *offset)),
+            Self::Isotonic { x, y } => interpolate(x, y, sigmoid(logit)),
+        }
+    }
+}
+
+/// `y` at `at`, linear between the points; NaN stays NaN.
+fn interpolate(x: &[f32], y: &[f32], at: f32) -> f32 {
+    let above = x.partition_point(|p| *p <= at);
+    match (above.checked_sub(1), x.get(above)) {
+        _ if at.is_nan() => at,
+        (None, _) => y.first().copied().unwrap_or(at),
+        (Some(below), None) => y[below],
+        (Some(below), Some(next)) => {
+            let share = (at - x[below]) / (next - x[below]);
+            share.mul_add(y[above] - y[below], y[below])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platt_is_the_logistic_of_a_line() {
+        let c = Calibration::Platt { scale: 2.0, offset: -1.0 };
+        assert!((c.apply(HeadKind::Probability, 0.5) - 0.5).abs() < 1e-7);
+        assert!((c.apply(HeadKind::Probability, 0.0) - 0.268_941_42).abs() < 1e-6);
+        assert_eq!(c.apply(HeadKind::Probability, -1e30), 0.0);
+        assert_eq!(c.apply(HeadKind::Probability, 1e30), 1.0);
+    }
+
+    #[test]
+    fn isotonic_is_flat_outside_and_linear_inside() {
+        let c = Calibration::Isotonic { x: vec![0.2, 0.5, 0.9], y: vec![0.1, 0.1, 0.5] };
+        let at = |p: f32| c.apply(HeadKind::Probability, (p / (1.0 - p)).ln());
+        assert!((at(0.01) - 0.1).abs() < 1e-6);
+        assert!((at(0.3) - 0.1).abs() < 1e-6);
+        assert!((at(0.7) - 0.3).abs() < 1e-5);
+        assert!((at(0.99) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn values_are_never_negative_and_nan_is_never_hidden() {
+        let c = Calibration::Scale { factor: 2.0 };
+        assert_eq!(c.apply(HeadKind::Value, -3.0), 0.0);
+        assert!((c.apply(HeadKind::Value, 1.0) - 2.0 * 1f32.exp_m1()).abs() < 1e-6);
+        for kind in [HeadKind::Value, HeadKind::Probability] {
+            for c in [&c, &Calibration::None, &Calibration::Isotonic { x: vec![0.5], y: vec![0.5] }] {
+                assert!(c.apply(kind, f32::NAN).is_nan());
+            }
+        }
+    }
+}

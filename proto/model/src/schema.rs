@@ -1,0 +1,191 @@
+//! Which features, heads and numbers do two halves of a model agree on?
+//!
+//! The schema is `bundle.toml` after its checks: what is here is within its limits, finite and consistent.
+
+pub use crate::calibration::{Calibration, HeadKind};
+
+/// How two vectors are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Inner product: larger is nearer.
+    Ip,
+    /// Cosine.
+    Cos,
+    /// Squared Euclidean distance.
+    L2,
+}
+
+/// Everything about a bundle that is not arithmetic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schema {
+    /// The name that people use.
+    pub name: String,
+    /// Dimensions of query and vector.
+    pub dimension: usize,
+    /// How they are compared.
+    pub metric: Metric,
+    /// Weight of the log of the expected value in retrieval; 0 switches it off.
+    pub value_weight: f32,
+    /// Conversion given click that the light order assumes for bids on conversions.
+    pub prior_conversion: f32,
+    /// Light pCTR from the similarity.
+    pub light: Light,
+    /// Features of the user and the context, in the order of [`crate::FeatureRow`].
+    pub user: Vec<FeatureSpec>,
+    /// Features of the item, in the order of [`crate::FeatureRow`].
+    pub item: Vec<FeatureSpec>,
+    /// Features of their meeting.
+    pub cross: Vec<CrossSpec>,
+    /// Outputs, in the order of the columns of `rank`.
+    pub heads: Vec<HeadSpec>,
+}
+
+impl Schema {
+    /// The head that plays a role.
+    #[must_use]
+    pub fn head(&self, role: HeadRole) -> Option<usize> {
+        self.heads.iter().position(|h| h.role == Some(role))
+    }
+}
+
+/// Light pCTR = `sigmoid(scale * dot(query, vector) + offset)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Light {
+    /// Factor of the similarity.
+    pub scale: f32,
+    /// Added to it.
+    pub offset: f32,
+}
+
+impl Light {
+    /// The light click probability of an item.
+    #[must_use]
+    pub fn probability(&self, similarity: f32) -> f32 {
+        crate::calibration::sigmoid(self.scale.mul_add(similarity, self.offset))
+    }
+}
+
+/// Whose feature it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Of the user.
+    User,
+    /// Of the request.
+    Context,
+    /// Of the item.
+    Item,
+}
+
+/// One feature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureSpec {
+    /// Its name, which is also the graphs' input.
+    pub name: String,
+    /// Whose it is.
+    pub side: Side,
+    /// What its values are.
+    pub kind: FeatureKind,
+}
+
+/// What the values of a feature are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FeatureKind {
+    /// One of many; reaches the model as row `1 + hash % buckets`, 0 when missing.
+    Category {
+        /// Rows of its table, less the one for missing.
+        buckets: u32,
+    },
+    /// A number; reaches the model as `(transform(x) - mean) / std`.
+    Dense {
+        /// Before scaling.
+        scaling: Scaling,
+        /// The raw value that stands for a missing one.
+        default: f32,
+    },
+    /// A weighted set of categories; the heaviest `max_len` reach the model.
+    Set {
+        /// Rows of its table, less the one for missing.
+        buckets: u32,
+        /// Values that reach the model.
+        max_len: usize,
+    },
+}
+
+/// From a raw number to a model input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// Applied first.
+    pub transform: Transform,
+    /// Subtracted then.
+    pub mean: f32,
+    /// Divided by at last, above 0.
+    pub std: f32,
+}
+
+/// A map of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transform {
+    /// The number itself.
+    None,
+    /// `log1p(max(x, 0))`.
+    Log1p,
+}
+
+impl Scaling {
+    /// The model input of a raw number.
+    #[must_use]
+    pub fn apply(&self, raw: f32) -> f32 {
+        let x = match self.transform {
+            Transform::None => raw,
+            Transform::Log1p => raw.max(0.0).ln_1p(),
+        };
+        (x - self.mean) / self.std
+    }
+}
+
+/// A feature of a meeting: the weight that the item's value has in the user's set, 0 if it is not there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CrossSpec {
+    /// Its name, which is also the ranker's input.
+    pub name: String,
+    /// A set feature of the user or the context.
+    pub user: String,
+    /// A category feature of the item.
+    pub item: String,
+    /// From the weight to the model input.
+    pub scaling: Scaling,
+}
+
+impl CrossSpec {
+    /// The model input of a weight; 0 stands for "not in the set". A weight that is not finite counts as 0.
+    #[must_use]
+    pub fn encode(&self, weight_in_set: f32) -> f32 {
+        self.scaling.apply(if weight_in_set.is_finite() { weight_in_set } else { 0.0 })
+    }
+}
+
+/// One output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadSpec {
+    /// Its name, which is also the ranker's output.
+    pub name: String,
+    /// What it predicts.
+    pub kind: HeadKind,
+    /// What the auction uses it for.
+    pub role: Option<HeadRole>,
+    /// From raw output to prediction.
+    pub calibration: Calibration,
+}
+
+/// What the auction uses a head for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadRole {
+    /// Probability of a click.
+    Click,
+    /// Probability of a conversion given a click.
+    ConversionGivenClick,
+    /// Probability that the user hides the ad.
+    Hide,
+    /// Probability of a long click.
+    LongClick,
+}
