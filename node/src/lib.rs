@@ -1,1 +1,10 @@
-//! Placeholder.
+//! What does a node do?
+//!
+//! It holds replicas of shards: sealed content, and for each model bundle a folder with vectors, a graph
+//! and activations. It answers searches: which ads of this shard could win this request, with which
+//! integers. It stages what the control plane announces, and says when it is ready.
+//!
+//! The modules build on each other in this order; `tests/tidy` holds the arrows.
+
+pub mod features;
+pub mod ranking;

@@ -1,0 +1,65 @@
+//! How well does this item meet this user, feature by feature?
+//!
+//! A match feature is the weight of an item's category in one of the user's weighted sets: "how often did
+//! this user buy this product type". It belongs to neither the user nor the item alone, so it is the one
+//! kind of feature that is computed per candidate and request. Everything else the ranker needs is in the
+//! user part (computed by the router) or in the item's activations (computed at staging).
+//!
+//! A value that is not there has weight 0, as at training; each such value is counted, so that a column
+//! that was renamed shows in a metric and not only in the revenue.
+
+mod user_sets;
+
+use gavel_model::schema::CrossSpec;
+
+pub use user_sets::UserSets;
+
+/// One match feature, bound to a column of one content folder.
+pub struct MatchColumn<'a> {
+    /// The rule of the bundle.
+    pub spec: &'a CrossSpec,
+    /// The item's category hashes by ordinal, 0 = missing; `None` when the catalogue has no such column.
+    pub column: Option<&'a [u64]>,
+}
+
+/// What was missing while the match features of one request were computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MissingValues {
+    /// Values of (candidate, feature) whose catalogue column does not exist.
+    pub column: u64,
+    /// Values whose user set did not come with the request.
+    pub user_set: u64,
+    /// Values whose item has no category.
+    pub item_value: u64,
+}
+
+/// Writes the match features of `items` row by row, `columns.len()` to a row.
+pub fn match_features(
+    columns: &[MatchColumn<'_>],
+    sets: &UserSets,
+    items: impl ExactSizeIterator<Item = u32> + Clone,
+    out: &mut Vec<f32>,
+) -> MissingValues {
+    let (width, count) = (columns.len(), items.len());
+    let mut missing = MissingValues::default();
+    out.clear();
+    out.resize(width * count, 0.0);
+    for (position, bound) in columns.iter().enumerate() {
+        let absent = bound.spec.encode(0.0);
+        let set = sets.get(&bound.spec.user);
+        let cells = out.iter_mut().skip(position).step_by(width);
+        let (Some(column), Some(set)) = (bound.column, set) else {
+            cells.for_each(|cell| *cell = absent);
+            let counter = if bound.column.is_none() { &mut missing.column } else { &mut missing.user_set };
+            *counter += count as u64;
+            continue;
+        };
+        for (cell, item) in cells.zip(items.clone()) {
+            let value = column.get(item as usize).copied().unwrap_or(0);
+            missing.item_value += u64::from(value == 0);
+            // Most candidates share nothing with the user: the encoded zero is computed once.
+            *cell = set.get(&value).map_or(absent, |weight| bound.spec.encode(*weight));
+        }
+    }
+    missing
+}
