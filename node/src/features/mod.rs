@@ -10,7 +10,7 @@
 
 mod user_sets;
 
-use gavel_model::schema::CrossSpec;
+use gavel_model::CrossSpec;
 
 pub use user_sets::UserSets;
 
@@ -62,4 +62,46 @@ pub fn match_features(
         }
     }
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use gavel_model::{Scaling, Transform};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(user: &str) -> CrossSpec {
+        let scaling = Scaling { transform: Transform::Log1p, mean: 0.25, std: 2.0 };
+        CrossSpec { name: format!("match_{user}"), user: user.to_owned(), item: "type".to_owned(), scaling }
+    }
+
+    proptest! {
+        /// The twin walks the set for every candidate.
+        #[test]
+        fn equals_a_walk_over_the_set(
+            pairs in prop::collection::vec((0u64..12, 0.0f32..9.0), 0..20), column in prop::collection::vec(0u64..12, 1..30),
+        ) {
+            let (known, absent) = (spec("bought"), spec("viewed"));
+            let mut sets = UserSets::default();
+            sets.insert("bought".to_owned(), pairs.clone());
+            let columns = [
+                MatchColumn { spec: &known, column: Some(&column) },
+                MatchColumn { spec: &absent, column: Some(&column) },
+                MatchColumn { spec: &known, column: None },
+            ];
+            let mut out = Vec::new();
+            let items = column.len() as u32;
+            let missing = match_features(&columns, &sets, (0..items).rev(), &mut out);
+            for (row, item) in (0..items).rev().enumerate() {
+                let value = column[item as usize];
+                let found = pairs.iter().find(|(v, _)| *v == value && value != 0).map_or(0.0, |(_, w)| *w);
+                let twin = [known.encode(found), absent.encode(0.0), known.encode(0.0)];
+                prop_assert_eq!(&out[row * 3..row * 3 + 3], &twin);
+            }
+            let holes = column.iter().filter(|v| **v == 0).count() as u64;
+            let items = u64::from(items);
+            prop_assert_eq!(missing, MissingValues { column: items, user_set: items, item_value: holes });
+        }
+    }
 }
