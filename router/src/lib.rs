@@ -1,4 +1,14 @@
-//! Which ads answer this request, and at what price?
+//! How is one ad request answered?
+//!
+//! The router is stateless as far as ads go: it pins an epoch, computes the user's part of the model once, asks one
+//! replica of each shard, merges, clears, allocates and answers. `topology`, `quota` and `fanout` decide whom to
+//! ask and when to stop waiting; `merge`, `auction` and `allocation` decide who wins; the others move bytes.
+
+pub mod topology;
+
+pub mod quota;
+
+pub mod fanout;
 
 pub mod merge;
 
