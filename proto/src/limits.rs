@@ -54,6 +54,18 @@ pub const EXPLAINED_ADS_MAX: usize = 1_000;
 pub const BID_MICROS_MAX: u64 = 10_000_000_000;
 /// Command receipts kept for idempotency.
 pub const RECEIPTS_MAX: usize = 10_000;
+/// Bytes of a file of auctions to clear. Ours: 100,000 auctions of a few hundred bytes.
+pub const CLEAR_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Auctions of such a file.
+pub const CLEAR_AUCTIONS_MAX: usize = 100_000;
+/// Bids of one of its auctions.
+pub const CLEAR_BIDS_MAX: usize = 10_000;
+/// Slots of one of its auctions. Ours: far above any page, and a price per slot stays cheap.
+pub const CLEAR_SLOTS_MAX: usize = 1_000;
+/// Characters of one of its numbers.
+pub const CLEAR_NUMBER_BYTES_MAX: usize = 256;
+/// Decimal exponent of one of its numbers; beyond it the exact integers would be large for no reason.
+pub const CLEAR_EXPONENT_MAX: u32 = 64;
 
 const _: () = assert!(CHUNK_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a chunk travels in one message");
 const _: () = assert!(

@@ -15,3 +15,5 @@ pub mod merge;
 pub mod auction;
 
 pub mod allocation;
+
+pub mod clear;
