@@ -4,5 +4,6 @@
 //! and obvious twins that recompute what the cluster answers.
 
 pub mod cluster;
+pub mod http;
 pub mod repository;
 pub mod source;

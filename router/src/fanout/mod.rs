@@ -19,4 +19,6 @@ pub mod machine;
 
 pub use extra::ExtraCalls;
 pub use latency::ShardLatency;
-pub use machine::{CallFailure, CallId, Fanout, Hedging, Input, ReplyStatus, NodeCall, SendReason, ShardEnd, ShardReply};
+pub use machine::{
+    CallFailure, CallId, Fanout, Hedging, Input, NodeCall, ReplyStatus, SendReason, ShardEnd, ShardReply,
+};

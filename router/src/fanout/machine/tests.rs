@@ -71,8 +71,7 @@ fn without_tokens_or_with_hedging_off_nothing_is_hedged() {
     let mut poor = ExtraCalls::new(Instant(0));
     let (mut fanout, _) = start(&[&[1, 2]], &mut poor);
     assert!(fanout.step(Instant(HEDGE_US), Input::Tick, &mut poor).is_empty());
-    let (fanout, _) =
-        Fanout::start(choices(&[&[1, 2]]), |_| HEDGE_US, Hedging::Off, Instant(0), ENDS_AT, &mut rich());
+    let (fanout, _) = Fanout::start(choices(&[&[1, 2]]), |_| HEDGE_US, Hedging::Off, Instant(0), ENDS_AT, &mut rich());
     assert_eq!(fanout.wake_at(), ENDS_AT);
 }
 
