@@ -1,0 +1,135 @@
+//! Which of these ordinals are in?
+//!
+//! A plain bitmap: one bit an ordinal. A shard's ads fit into tens of kilobytes, where word-wise algebra
+//! and a one-load membership test beat every compressed form; the compressed form is what is stored.
+
+/// A set of ordinals below a fixed length.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Bitset {
+    words: Vec<u64>,
+    len: u32,
+}
+
+impl Bitset {
+    /// The empty set over `0..len`.
+    #[must_use]
+    pub fn empty(len: u32) -> Self {
+        Self { words: vec![0; len.div_ceil(64) as usize], len }
+    }
+
+    /// The whole set `0..len`.
+    #[must_use]
+    pub fn full(len: u32) -> Self {
+        let mut words = vec![u64::MAX; len.div_ceil(64) as usize];
+        if let Some(last) = words.last_mut()
+            && !len.is_multiple_of(64)
+        {
+            *last = (1 << (len % 64)) - 1;
+        }
+        Self { words, len }
+    }
+
+    /// The length of the ordinal space.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// True when the ordinal space is empty.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Members.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.words.iter().map(|w| w.count_ones()).sum()
+    }
+
+    /// True when `ordinal` is a member; false beyond the length.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, ordinal: u32) -> bool {
+        self.words.get((ordinal / 64) as usize).is_some_and(|w| w >> (ordinal % 64) & 1 == 1)
+    }
+
+    /// Adds `ordinal`; nothing beyond the length.
+    #[inline]
+    pub fn insert(&mut self, ordinal: u32) {
+        if ordinal < self.len
+            && let Some(word) = self.words.get_mut((ordinal / 64) as usize)
+        {
+            *word |= 1 << (ordinal % 64);
+        }
+    }
+
+    /// Takes `ordinal` out.
+    #[inline]
+    pub fn remove(&mut self, ordinal: u32) {
+        if let Some(word) = self.words.get_mut((ordinal / 64) as usize) {
+            *word &= !(1 << (ordinal % 64));
+        }
+    }
+
+    /// Takes every member of `other` out.
+    pub fn subtract(&mut self, other: &Self) {
+        for (word, out) in self.words.iter_mut().zip(&other.words) {
+            *word &= !out;
+        }
+    }
+
+    /// The words, lowest ordinal in the lowest bit of the first.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
+    /// The members, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        (0u32..).zip(&self.words).flat_map(|(index, word)| Bits { word: *word, base: index * 64 })
+    }
+}
+
+/// The set bits of one word.
+struct Bits {
+    word: u64,
+    base: u32,
+}
+
+impl Iterator for Bits {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        if self.word == 0 {
+            return None;
+        }
+        let bit = self.word.trailing_zeros();
+        self.word &= self.word - 1;
+        Some(self.base + bit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_has_exactly_its_length() {
+        for len in [0, 1, 63, 64, 65, 1_000] {
+            let mut set = Bitset::full(len);
+            assert_eq!(set.count(), len);
+            assert_eq!(set.iter().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
+            set.insert(len);
+            assert_eq!(set.count(), len);
+            assert!(!set.contains(len));
+            set.subtract(&Bitset::full(len));
+            assert_eq!(set.count(), 0);
+        }
+    }
+}
