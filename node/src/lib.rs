@@ -8,3 +8,4 @@
 
 pub mod features;
 pub mod ranking;
+pub mod segment;
