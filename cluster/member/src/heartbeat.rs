@@ -77,7 +77,11 @@ impl Heartbeat {
                         joined = true;
                         self.pause().await;
                     }
-                    Next::Join => joined = false,
+                    Next::Join => {
+                        joined = false;
+                        // A leader that is still applying the join would be asked in a tight loop.
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
                     Next::Ask(address) => {
                         wanted = address;
                         break;

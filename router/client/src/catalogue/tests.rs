@@ -1,0 +1,168 @@
+//! Does a load keep the good lines, name the bad ones, and repeat itself byte by byte?
+
+use super::{BuildOptions, Built, LoadError, Silent, build};
+use expect_test::expect;
+use gavel_proto::wire::CatalogueBlock;
+use prost::Message;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+const ITEMS: &str = r#"{"item_id":7,"advertiser_id":3,"categories":["IAB1","IAB2"],"features":{"product_type":"MILK","price":2.5,"set":{"values":["a","b"],"weights":[0.5,2]}},"title":"Milk, fresh","url":"https://example.com/7","image_url":""}
+{"item_id":9,"advertiser_id":3,"categories":[],"features":{"price":3},"title":"","url":"","image_url":""}
+"#;
+const ADS: &str = r#"{"ad_id":70,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"store","any_of":["1","2"],"none_of":[]}]}
+{"ad_id":90,"item_id":9,"campaign_id":30,"targeting":[]}
+"#;
+const CAMPAIGNS: &str = r#"{"campaign_id":30,"advertiser_id":3,"bid_type":"cpc","bid":"0.35","status":"active","multiplier_ppm":1000000,"weekly_budget":"12.5"}
+"#;
+const USERS: &str = r#"{"user_id":"u1","features":{"segment":"x","bought":["a","b"]}}
+"#;
+
+fn run(path: &Path, work: &Path) -> Result<Built, LoadError> {
+    build(path, &BuildOptions { shards: 2, work_dir: work.to_path_buf() }, &mut Silent)
+}
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).expect("written");
+    }
+    dir
+}
+
+fn good() -> tempfile::TempDir {
+    folder(&[("items.jsonl", ITEMS), ("ads.jsonl", ADS), ("campaigns.jsonl", CAMPAIGNS), ("users.jsonl", USERS)])
+}
+
+fn hashes(built: &Built) -> Vec<[u8; 32]> {
+    built.blobs().iter().map(|b| b.hash).collect()
+}
+
+fn blocks(path: &Path) -> Vec<CatalogueBlock> {
+    let bytes = fs::read(path).expect("a blob");
+    let mut rest = bytes.as_slice();
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().expect("four")) as usize;
+        let (packed, plain) = (word(0), word(4));
+        let block = zstd::bulk::decompress(&rest[8..8 + packed], plain).expect("a frame");
+        assert_eq!(block.len(), plain);
+        all.push(CatalogueBlock::decode(block.as_slice()).expect("a block"));
+        rest = &rest[8 + packed..];
+    }
+    all
+}
+
+#[test]
+fn documents_arrive_as_they_were_written() {
+    let (dir, work) = (good(), tempfile::tempdir().expect("a folder"));
+    let built = run(dir.path(), work.path()).expect("built");
+    assert_eq!((built.items(), built.ads(), built.campaigns, built.users), (2, 2, 1, 1));
+    assert_eq!((built.lines, built.rejected, built.reject_files.len()), (6, 0, 0));
+    let items: Vec<_> = built.shards.iter().flat_map(|s| blocks(&s.blob.path)).flat_map(|b| b.items).collect();
+    let milk = items.iter().find(|i| i.item_id == 7).expect("item 7");
+    assert_eq!(milk.creative.as_ref().expect("a creative").title, "Milk, fresh");
+    assert_eq!(milk.features.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["price", "product_type", "set"]);
+    let campaign = &blocks(&built.campaigns_blob.path)[0].campaigns[0];
+    assert_eq!((campaign.bid_micros, campaign.budget_micros, campaign.bid_type), (350_000, 12_500_000, 2));
+}
+
+#[test]
+fn one_file_compressed_files_and_csv_give_the_same_bytes() {
+    let (dir, work) = (good(), tempfile::tempdir().expect("a folder"));
+    let folder_form = hashes(&run(dir.path(), work.path()).expect("built"));
+    let one = folder(&[("all.jsonl", &[USERS, ADS, ITEMS, CAMPAIGNS].concat())]);
+    assert_eq!(hashes(&run(&one.path().join("all.jsonl"), work.path()).expect("built")), folder_form);
+
+    let packed = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| packed.path().join(name);
+    fs::write(at("items.jsonl.zst"), zstd::bulk::compress(ITEMS.as_bytes(), 3).expect("zstd")).expect("written");
+    let mut gz = flate2::write::GzEncoder::new(fs::File::create(at("ads.jsonl.gz")).expect("made"), Default::default());
+    gz.write_all(ADS.as_bytes()).expect("written");
+    gz.finish().expect("ended");
+    fs::write(at("campaigns.jsonl"), CAMPAIGNS).expect("written");
+    fs::write(at("users.jsonl"), USERS).expect("written");
+    assert_eq!(hashes(&run(packed.path(), work.path()).expect("built")), folder_form);
+
+    let rows = folder(&[
+        (
+            "items.csv",
+            "item_id,advertiser_id,categories,feature.product_type,number.price,set.set,title,url\n\
+             9,3,,,3,,,\n7,3,IAB1|IAB2,MILK,2.5,a:0.5|b:2,\"Milk, fresh\",https://example.com/7\n",
+        ),
+        ("ads.csv", "ad_id,item_id,campaign_id,any.store\n90,9,30,\n70,7,30,1|2\n"),
+        (
+            "campaigns.csv",
+            "campaign_id,advertiser_id,bid_type,bid,status,multiplier_ppm,weekly_budget\n30,3,CPC,0.35,active,,12.50\n",
+        ),
+        ("users.csv", "user_id,feature.segment,set.bought\nu1,x,a|b\n"),
+    ]);
+    assert_eq!(hashes(&run(rows.path(), work.path()).expect("built")), folder_form);
+}
+
+#[test]
+fn bad_lines_are_named_and_cost_only_themselves() {
+    let bad = r#"{"item_id":1,"advertiser_id":3,"features":{"price":"x"},"colour":1}
+not json
+{"item_id":11,"features":{}}
+{"item_id":7,"advertiser_id":3}
+{"item_id":12,"advertiser_id":3,"title":"no ad names it"}
+{"item_id":13,"advertiser_id":3,"features":{"s":{"values":["a"],"weights":[1,2]}}}
+"#;
+    let ads = r#"{"ad_id":70,"item_id":9,"campaign_id":30}
+{"ad_id":71,"item_id":5,"campaign_id":30}
+{"ad_id":72,"item_id":7,"campaign_id":31}
+{"ad_id":73,"item_id":7,"campaign_id":32}
+{"ad_id":74,"campaign_id":32}
+{"ad_id":75,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"d"},{"dimension":"d"}]}
+"#;
+    let campaigns = r#"{"campaign_id":32,"advertiser_id":4,"bid_type":"cpm","bid":1}
+{"campaign_id":33,"advertiser_id":4,"bid_type":"cpx","bid":1}
+{"campaign_id":34,"advertiser_id":4,"bid_type":"cpm","bid":"0.1234567"}
+{"campaign_id":35,"advertiser_id":4,"bid_type":"cpm","bid":"-1"}
+{"campaign_id":36,"advertiser_id":4,"bid_type":"cpm","bid":"10001"}
+{"campaign_id":37,"advertiser_id":4,"bid_type":"cpm","bid":"1","status":"gone"}
+{"campaign_id":38,"advertiser_id":4,"bid_type":"cpm","bid":"1","multiplier_ppm":0}
+{"campaign_id":39,"advertiser_id":4,"bid_type":"cpm"}
+{"user_id":""}
+"#;
+    let dir = folder(&[
+        ("items.jsonl", &[ITEMS, bad].concat()),
+        ("ads.jsonl", &[ADS, ads].concat()),
+        ("campaigns.jsonl", &[CAMPAIGNS, campaigns].concat()),
+    ]);
+    let work = tempfile::tempdir().expect("a folder");
+    let built = run(dir.path(), work.path()).expect("built");
+    assert_eq!((built.items(), built.ads()), (2, 2));
+    let mut seen = String::new();
+    for file in &built.reject_files {
+        seen.push_str(&format!("{}\n", file.file_name().expect("a name").to_string_lossy()));
+        seen.push_str(&fs::read_to_string(file).expect("rejects"));
+    }
+    expect![[r#""#]].assert_eq(&seen);
+}
+
+#[test]
+fn nothing_left_and_nothing_there_are_errors() {
+    let work = tempfile::tempdir().expect("a folder");
+    let empty = tempfile::tempdir().expect("a folder");
+    assert!(matches!(run(empty.path(), work.path()), Err(LoadError::NoFiles(_))));
+    let bad = folder(&[("items.jsonl", "{}\n"), ("ads.csv", "ad_id,item_id\n1,2,3\n")]);
+    assert!(matches!(run(bad.path(), work.path()), Err(LoadError::Empty { lines: 2, .. })));
+    let header = folder(&[("ads.csv", "ad_id,colour\n1,2\n")]);
+    assert!(matches!(run(header.path(), work.path()), Err(LoadError::Header { .. })));
+    let cut = folder(&[]);
+    let packed = zstd::bulk::compress(ITEMS.as_bytes(), 3).expect("zstd");
+    fs::write(cut.path().join("items.jsonl.zst"), &packed[..packed.len() / 2]).expect("written");
+    assert!(matches!(run(cut.path(), work.path()), Err(LoadError::Io(..))));
+}
+
+#[test]
+fn a_line_without_an_end_is_skipped_not_stored() {
+    let long = format!("{{\"item_id\":\"{}\n", "9".repeat(3 * super::source::LINE_BYTES_MAX));
+    let dir = folder(&[("items.jsonl", &[&long, ITEMS].concat()), ("ads.jsonl", ADS), ("campaigns.jsonl", CAMPAIGNS)]);
+    let work = tempfile::tempdir().expect("a folder");
+    let built = run(dir.path(), work.path()).expect("built");
+    assert_eq!((built.items(), built.rejected), (2, 1));
+}
