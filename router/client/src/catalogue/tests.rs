@@ -140,7 +140,31 @@ not json
         seen.push_str(&format!("{}\n", file.file_name().expect("a name").to_string_lossy()));
         seen.push_str(&fs::read_to_string(file).expect("rejects"));
     }
-    expect![[r#""#]].assert_eq(&seen);
+    expect![[r#"
+        ads.jsonl.rejects.jsonl
+        {"line":3,"reason":"ad 70 stands on an earlier line"}
+        {"line":7,"reason":"an ad needs item_id"}
+        {"line":8,"reason":"dimension \"d\" stands twice"}
+        {"line":4,"reason":"ad 71: there is no item 5"}
+        {"line":5,"reason":"ad 72: there is no campaign 31"}
+        {"line":6,"reason":"ad 73: item 7 is of advertiser 3, campaign 32 of advertiser 4"}
+        campaigns.jsonl.rejects.jsonl
+        {"line":3,"reason":"bid_type \"cpx\" is not one of cpm, cpc, cpa, ocpm, ocpc"}
+        {"line":4,"reason":"bid \"0.1234567\": more than six fractional digits"}
+        {"line":5,"reason":"bid \"-1\": not a decimal number: write it as 12.34"}
+        {"line":6,"reason":"bid 10001.000000 is above the limit of 10000.000000"}
+        {"line":7,"reason":"status \"gone\" is neither active nor paused"}
+        {"line":8,"reason":"multiplier_ppm 0 is not in 1..=1000000"}
+        {"line":9,"reason":"bid is missing"}
+        {"line":10,"reason":"an empty user_id"}
+        items.jsonl.rejects.jsonl
+        {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}
+        {"line":4,"reason":"expected ident at line 1 column 2","text":"not json"}
+        {"line":5,"reason":"advertiser_id is missing"}
+        {"line":8,"reason":"feature \"s\": 1 values and 2 weights"}
+        {"line":6,"reason":"item 7 stands on another line too"}
+        {"line":7,"reason":"no ad names item 12"}
+    "#]].assert_eq(&seen);
 }
 
 #[test]
