@@ -8,4 +8,6 @@
 
 pub mod features;
 pub mod ranking;
+pub mod retrieval;
 pub mod segment;
+pub mod shard;

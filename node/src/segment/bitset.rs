@@ -79,6 +79,24 @@ impl Bitset {
         }
     }
 
+    /// The same members over a longer space.
+    #[must_use]
+    pub(crate) fn extended(mut self, len: u32) -> Self {
+        self.len = self.len.max(len);
+        self.words.resize(self.len.div_ceil(64) as usize, 0);
+        self
+    }
+
+    /// The members below `len`, over that space.
+    #[must_use]
+    pub(crate) fn truncated(&self, len: u32) -> Self {
+        let mut below = Self::full(len.min(self.len));
+        for (word, from) in below.words.iter_mut().zip(&self.words) {
+            *word &= from;
+        }
+        below
+    }
+
     /// The words, lowest ordinal in the lowest bit of the first.
     #[must_use]
     pub fn words(&self) -> &[u64] {

@@ -15,6 +15,8 @@ pub(crate) const FORMAT: u32 = 1;
 const HEAD: usize = 8 + 4 + 4 + 32;
 /// Bytes of a payload: 256 features of 256 bytes and a few files are a tenth of it.
 const PAYLOAD_MAX: usize = 1 << 20;
+/// Bytes of a manifest file.
+pub(crate) const BYTES_MAX: usize = HEAD + PAYLOAD_MAX;
 
 /// Frames a manifest; the second value is its BLAKE3, which is the identity of the folder.
 pub(crate) fn encode<T: Serialize>(manifest: &T) -> Result<(Vec<u8>, [u8; 32]), SegmentError> {

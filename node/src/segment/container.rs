@@ -110,6 +110,11 @@ pub(crate) struct Sections {
 }
 
 impl Sections {
+    /// Adds bytes of which the first `lead` precede what is to be aligned.
+    pub(crate) fn push_bytes(&mut self, tag: u64, lead: u32, bytes: Vec<u8>) {
+        self.parts.push((SectionSpec { tag, width: 1, count: bytes.len() as u64, lead }, bytes));
+    }
+
     /// Adds a column.
     pub(crate) fn push<T: Pod>(&mut self, tag: u64, column: &[T]) {
         let spec = SectionSpec { tag, width: size_of::<T>() as u32, count: column.len() as u64, lead: 0 };

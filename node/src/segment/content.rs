@@ -263,6 +263,12 @@ impl Content {
         self.campaigns.at(place)
     }
 
+    /// The ads of a campaign, ascending.
+    #[must_use]
+    pub fn ads_of_campaign_id(&self, campaign: u64) -> &[u32] {
+        self.campaigns.of(campaign)
+    }
+
     /// The ads of these campaigns.
     #[must_use]
     pub fn ads_of_campaigns(&self, campaigns: impl IntoIterator<Item = u64>) -> Bitset {

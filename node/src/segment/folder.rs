@@ -126,6 +126,11 @@ impl HashedFile {
         Ok(Self { path, name: name.into(), out, hasher: blake3::Hasher::new(), bytes: 0 })
     }
 
+    /// Bytes so far.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Appends.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         self.hasher.update(bytes);
@@ -147,6 +152,10 @@ impl HashedFile {
 /// Reads and checks the manifest of a folder.
 pub(crate) fn read_manifest<M: DeserializeOwned>(folder: &Path) -> Result<(M, [u8; 32]), SegmentError> {
     let path = folder.join(MANIFEST);
+    let length = fs::metadata(&path).map_err(|e| SegmentError::io(&path, e))?.len();
+    if length > codec::BYTES_MAX as u64 {
+        return Err(SegmentError::damaged(&path, "longer than any manifest"));
+    }
     let bytes = fs::read(&path).map_err(|e| SegmentError::io(&path, e))?;
     codec::decode(&path, &bytes)
 }

@@ -29,12 +29,18 @@ pub mod content;
 pub mod content_builder;
 pub mod document;
 pub mod error;
+pub mod model_builder;
+pub mod model_folder;
 pub mod postings;
 pub mod residency;
+pub mod scan;
+pub mod vectors;
 
 mod codec;
 mod creatives;
 mod folder;
+mod graph;
+mod kernel;
 mod lookup;
 mod roaring_view;
 
@@ -45,5 +51,9 @@ pub use content::{Content, EligibleAds, Refusal, TargetingQuery};
 pub use content_builder::{ContentBuilder, ContentSummary};
 pub use document::{Creative, DocAd, DocFeature, DocItem, DocRule};
 pub use error::SegmentError;
+pub use model_builder::{ModelFolderBuilder, ModelSpec, ModelSummary};
+pub use model_folder::{Calibration, ModelFolder};
 pub use postings::Term;
 pub use residency::Residency;
+pub use scan::{Searched, TopK};
+pub use vectors::{Metric, VectorFormat};
