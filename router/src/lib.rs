@@ -3,6 +3,7 @@
 //! The router is stateless as far as ads go: it pins an epoch, computes the user's part of the model once, asks one
 //! replica of each shard, merges, clears, allocates and answers. `topology`, `quota` and `fanout` decide whom to
 //! ask and when to stop waiting; `merge`, `auction` and `allocation` decide who wins; the others move bytes.
+//! [`pipeline`] names the stages in order: begin there.
 
 pub mod topology;
 
@@ -17,3 +18,28 @@ pub mod auction;
 pub mod allocation;
 
 pub mod clear;
+
+pub mod request;
+
+pub mod users;
+
+pub mod features;
+
+pub mod transport;
+
+pub mod staging;
+
+pub mod respond;
+
+pub mod pipeline;
+
+pub mod rpc;
+
+pub mod http;
+
+mod config;
+mod convert;
+mod server;
+
+pub use config::{ProbePolicy, RouterConfig};
+pub use server::{RouterError, Running, run};

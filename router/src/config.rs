@@ -1,0 +1,67 @@
+//! What is a router told at its start?
+
+use std::path::PathBuf;
+
+/// The configuration of a router.
+#[derive(Clone, Debug)]
+pub struct RouterConfig {
+    /// The cluster it joins.
+    pub cluster_id: String,
+    /// Where it keeps bundles, users and its identity.
+    pub data_dir: PathBuf,
+    /// HOST:PORT of its gRPC endpoint; port 0 for any.
+    pub listen: String,
+    /// HOST:PORT of its HTTP endpoint; port 0 for any.
+    pub http_listen: String,
+    /// What others reach it under; empty = where it listens.
+    pub advertise: String,
+    /// Addresses of voters.
+    pub control: Vec<String>,
+    /// For people.
+    pub name: String,
+    /// Threads that compute the users' part of the model; 0 = one a core.
+    pub workers: usize,
+    /// Requests in flight at most; more are shed. Two cores answer some hundreds of requests a second, each in some
+    /// tens of milliseconds: 256 is ten times what such a machine has in flight, and bounds memory on any other.
+    pub requests_in_flight: usize,
+    /// Whether anybody may probe, which costs three answers.
+    pub probes: ProbePolicy,
+}
+
+/// Is `ProbeService` served?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ProbePolicy {
+    /// Yes: what `gavel bench truth` asks.
+    #[default]
+    Answered,
+    /// No.
+    Refused,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            cluster_id: "gavel".to_owned(),
+            data_dir: PathBuf::from("data/router"),
+            listen: "127.0.0.1:7201".to_owned(),
+            http_listen: "127.0.0.1:7301".to_owned(),
+            advertise: String::new(),
+            control: Vec::new(),
+            name: String::new(),
+            workers: 0,
+            requests_in_flight: 256,
+            probes: ProbePolicy::default(),
+        }
+    }
+}
+
+impl RouterConfig {
+    /// Threads for the users' part, resolved.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+}

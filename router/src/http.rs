@@ -1,0 +1,134 @@
+//! How is the router asked over HTTP and JSON?
+//!
+//! The same request and answer as over gRPC, with the field names of the messages, on a port of its own:
+//! `POST /v1/ads`, `POST /v1/explain`, `GET /healthz` (the process lives) and `GET /readyz` (requests are answered).
+//! An error is `{"error": {"code", "message"}}` with the HTTP status of its code.
+
+use crate::pipeline::Pipeline;
+use crate::request::{Arrival, Draft, RequestError};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use gavel_member::Shutdown;
+use gavel_member::clock::now_us;
+use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, DEADLINE_MS_MAX};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A body must be complete by then: the longest deadline and a second.
+const BODY_PATIENCE: Duration = Duration::from_millis(DEADLINE_MS_MAX + 1_000);
+
+#[derive(Serialize)]
+struct ErrorBody {
+    error: ErrorReport,
+}
+
+#[derive(Serialize)]
+struct ErrorReport {
+    code: &'static str,
+    message: String,
+}
+
+/// Serves until the shutdown; returns where it listens.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn serve(
+    listen: &str,
+    pipeline: Arc<Pipeline>,
+    shutdown: Shutdown,
+) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(listen).await?;
+    let address = listener.local_addr()?;
+    let routes = routes(pipeline);
+    let task = tokio::spawn(async move {
+        let stop = async move { shutdown.wait().await };
+        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop).await {
+            tracing::error!(%error, "the HTTP endpoint ended");
+        }
+    });
+    Ok((address, task))
+}
+
+/// The routes.
+pub fn routes(pipeline: Arc<Pipeline>) -> Router {
+    Router::new()
+        .route("/v1/ads", post(ads))
+        .route("/v1/explain", post(explain))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "no such path: see docs/api.md".to_owned()))
+        .layer(DefaultBodyLimit::max(AD_REQUEST_BYTES_MAX))
+        .with_state(pipeline)
+}
+
+async fn ads(State(pipeline): State<Arc<Pipeline>>, body: Body) -> Response {
+    let arrival = Arrival { at: now_us(), patience_us: None };
+    match draft(body).await {
+        Ok(draft) => answered(pipeline.serve(draft, arrival).await),
+        Err(refused) => refused,
+    }
+}
+
+async fn explain(State(pipeline): State<Arc<Pipeline>>, body: Body) -> Response {
+    let arrival = Arrival { at: now_us(), patience_us: None };
+    match draft(body).await {
+        Ok(draft) => answered(pipeline.explain(draft, arrival).await),
+        Err(refused) => refused,
+    }
+}
+
+async fn ready(State(pipeline): State<Arc<Pipeline>>) -> Response {
+    if pipeline.is_ready() {
+        return "ready\n".into_response();
+    }
+    error(&RequestError::NotReady)
+}
+
+async fn draft(body: Body) -> Result<Draft, Response> {
+    let bytes = match tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, AD_REQUEST_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => {
+            let text = format!("the body is cut off or has more than {AD_REQUEST_BYTES_MAX} bytes: send a smaller one");
+            return Err(error(&RequestError::Invalid(text)));
+        }
+        Err(_) => return Err(error(&RequestError::Late("the body"))),
+    };
+    serde_json::from_slice(&bytes).map_err(|e| {
+        error(&RequestError::Invalid(format!("the body is not a request: {e}: see docs/api.md for the fields")))
+    })
+}
+
+fn answered(answer: Result<impl Serialize, RequestError>) -> Response {
+    match answer {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(e) => error(&e),
+    }
+}
+
+fn error(error: &RequestError) -> Response {
+    let code = error.code();
+    let status = StatusCode::from_u16(code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    failure(status, code.name(), error.to_string())
+}
+
+fn failure(status: StatusCode, code: &'static str, message: String) -> Response {
+    json(status, &ErrorBody { error: ErrorReport { code, message } })
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

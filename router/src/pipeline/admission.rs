@@ -1,0 +1,71 @@
+//! Is there room for one more request?
+//!
+//! A bound on requests in flight. A request that finds no room is refused at once, so the newest is shed and those
+//! that wait already are not made later. Close to the bound late calls are no longer hedged: more calls would make
+//! the overload worse.
+
+use crate::fanout::Hedging;
+use crate::request::RequestError;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bounds the requests in flight.
+#[derive(Debug)]
+pub struct Gate {
+    room: Arc<Semaphore>,
+    bound: usize,
+}
+
+/// A request that is in; leaves when dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    _permit: OwnedSemaphorePermit,
+    hedging: Hedging,
+}
+
+impl Gate {
+    /// Room for so many requests at once.
+    #[must_use]
+    pub fn new(bound: usize) -> Self {
+        let bound = bound.clamp(1, Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(bound)), bound }
+    }
+
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// [`RequestError::Full`] without room.
+    pub fn enter(&self) -> Result<Admitted, RequestError> {
+        let permit =
+            Arc::clone(&self.room).try_acquire_owned().map_err(|_| RequestError::Full("requests in flight"))?;
+        let free = self.room.available_permits();
+        metrics::gauge!("gavel_router_in_flight").set((self.bound - free.min(self.bound)) as f64);
+        // Less than a tenth left counts as saturated.
+        let hedging = if free * 10 < self.bound { Hedging::Off } else { Hedging::On };
+        Ok(Admitted { _permit: permit, hedging })
+    }
+}
+
+impl Admitted {
+    /// Whether this request's late calls may be hedged.
+    #[must_use]
+    pub const fn hedging(&self) -> Hedging {
+        self.hedging
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_is_shed_and_hedges_stop_before() {
+        let gate = Gate::new(20);
+        let mut inside: Vec<Admitted> = (0..20).map(|_| gate.enter().expect("room")).collect();
+        assert_eq!(inside[0].hedging(), Hedging::On);
+        assert_eq!(inside[19].hedging(), Hedging::Off);
+        assert_eq!(gate.enter().expect_err("full"), RequestError::Full("requests in flight"));
+        inside.pop();
+        assert!(gate.enter().is_ok());
+    }
+}

@@ -1,0 +1,108 @@
+//! What happens to one ad request, in which order?
+//!
+//! [`Pipeline::answer`] names the stages; each of them is elsewhere. A request pins everything it will use before its
+//! first decision, keeps max(10 %, 5 ms) of its time for what comes after the shards, and either answers with a slate
+//! and its coverage or says in one code why not.
+
+mod admission;
+mod probe;
+mod stages;
+mod trace;
+
+pub use admission::Gate;
+pub use probe::{Probed, ProbedShard};
+pub use trace::RequestTrace;
+
+use crate::request::{Arrival, Draft, RequestError, parse};
+use crate::respond::{Answer, Explanation, reasons};
+use crate::staging::Staging;
+use crate::transport::{AskedFor, Transport};
+use gavel_member::clock::now_us;
+use gavel_member::pool::CpuPool;
+use gavel_model::Scratch;
+use stages::Course;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Answers requests.
+pub struct Pipeline {
+    staging: Arc<Staging>,
+    transport: Arc<Transport>,
+    pool: CpuPool<Scratch>,
+    gate: Gate,
+    /// Seed and count of the dice that requests throw.
+    dice: (u64, AtomicU64),
+}
+
+impl Pipeline {
+    /// Puts the parts together; `seed` differs between routers and starts.
+    #[must_use]
+    pub fn new(
+        staging: Arc<Staging>,
+        transport: Arc<Transport>,
+        pool: CpuPool<Scratch>,
+        gate: Gate,
+        seed: u64,
+    ) -> Self {
+        Self { staging, transport, pool, gate, dice: (seed, AtomicU64::new(0)) }
+    }
+
+    /// True once requests can be answered.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.staging.pin().is_some()
+    }
+
+    /// Answers a request with a slate.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn serve(&self, draft: Draft, arrival: Arrival) -> Result<Answer, RequestError> {
+        let explanation = self.answer(draft, arrival, AskedFor::Candidates).await?;
+        Ok(explanation.response)
+    }
+
+    /// Answers a request with a slate and the reason of every ad.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn explain(&self, draft: Draft, arrival: Arrival) -> Result<Explanation, RequestError> {
+        self.answer(draft, arrival, AskedFor::Reasons).await
+    }
+
+    /// The life of a request.
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn answer(&self, draft: Draft, arrival: Arrival, asked_for: AskedFor) -> Result<Explanation, RequestError> {
+        let mut trace = RequestTrace::start(arrival.at, asked_for);
+        let answered = async {
+            let admitted = self.gate.enter()?;
+            let query = parse(draft, arrival)?;
+            let pinned = self.staging.pin().ok_or(RequestError::NotReady)?;
+            let placement = stages::placement(&pinned, &query)?;
+            let user = self.user_row(&pinned, &query).await?;
+            trace.features(now_us());
+            let part = self.user_part(&pinned, user.row.clone(), query.deadline).await?;
+            trace.user_tower(now_us());
+            let plan = self.plan(&pinned, &query, placement, user, part, asked_for)?;
+            let course = Course { pinned: &pinned, query: &query, placement, plan: &plan };
+            let mut gathered = self.fan_out(&pinned, &plan, query.deadline, admitted.hedging()).await?;
+            trace.fanout(now_us());
+            let ranking = stages::merge(&pinned, &mut gathered);
+            let coverage = stages::coverage(&gathered, &query)?;
+            trace.merge(now_us());
+            let clearing = crate::auction::clear(&ranking, &plan.rule);
+            trace.auction(now_us());
+            let decided = stages::allocate(&course, ranking, clearing, &gathered);
+            let creatives = self.creatives(&pinned, &decided, &gathered, query.deadline).await;
+            trace.allocation(now_us());
+            let response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
+            let (ads, reasons) = match asked_for {
+                AskedFor::Reasons => reasons(&pinned.table, &decided, &plan.rule, &gathered.bodies),
+                AskedFor::Candidates | AskedFor::Everything | AskedFor::EverythingExactly => Default::default(),
+            };
+            Ok(Explanation { response, ads, reasons })
+        }
+        .await;
+        trace.end(now_us(), answered)
+    }
+}

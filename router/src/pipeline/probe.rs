@@ -1,0 +1,112 @@
+//! How far is what is served from what is exact?
+//!
+//! For measuring, not for serving: one request is answered as always, then its shards are asked twice more under the
+//! same epoch and auction, once for every ad that the served retrieval scored and once for an exact retrieval.
+
+use super::{Pipeline, stages};
+use crate::fanout::Hedging;
+use crate::merge::Candidate;
+use crate::request::{Arrival, Draft, RequestError, parse};
+use crate::respond::Answer;
+use crate::staging::AuctionSettings;
+use crate::transport::{AskedFor, Gathered, SearchTerms};
+use gavel_member::clock::now_us;
+use gavel_proto::deadline::{Deadline, Instant};
+use gavel_proto::ids::{AuctionId, ShardId};
+use gavel_proto::limits::{CANDIDATES_MAX, DEADLINE_MS_MAX};
+use std::sync::Arc;
+
+/// One request, answered as served and exactly.
+#[derive(Debug)]
+pub struct Probed {
+    /// As served.
+    pub answer: Answer,
+    /// How the auction was run.
+    pub auction: AuctionSettings,
+    /// Its slots.
+    pub slots: usize,
+    /// Its id.
+    pub auction_id: AuctionId,
+    /// By shard.
+    pub shards: Vec<ProbedShard>,
+}
+
+/// One shard's part.
+#[derive(Debug)]
+pub struct ProbedShard {
+    /// The shard.
+    pub shard: ShardId,
+    /// Of the served retrieval.
+    pub plan: String,
+    /// Items with an eligible ad.
+    pub eligible_items: u64,
+    /// What the served retrieval found.
+    pub served: Vec<u64>,
+    /// What the exact one found with similarities, best first.
+    pub exact: Vec<(u64, f32)>,
+    /// Every scored ad of the served retrieval.
+    pub scored: Vec<Candidate>,
+}
+
+impl Pipeline {
+    /// Answers a request twice.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; also when a shard did not answer in full, because then nothing can be compared.
+    pub async fn probe(&self, draft: Draft, arrival: Arrival, top: u32) -> Result<Probed, RequestError> {
+        if draft.seed == 0 {
+            return Err(RequestError::Invalid("seed is 0: give one, so that both answers break ties alike".to_owned()));
+        }
+        let query = parse(draft.clone(), arrival)?;
+        let pinned = self.staging.pin().ok_or(RequestError::NotReady)?;
+        let answer = self.serve(draft, Arrival { at: now_us(), patience_us: None }).await?;
+        if answer.epoch != pinned.table.epoch.into() {
+            return Err(RequestError::Fault("the epoch changed under the probe: try again".to_owned()));
+        }
+        let placement = stages::placement(&pinned, &query)?;
+        let user = self.user_row(&pinned, &query).await?;
+        let part = self.user_part(&pinned, user.row.clone(), late_deadline()).await?;
+        let plan = self.plan(&pinned, &query, placement, user, part, AskedFor::Everything)?;
+        let ask = async |terms: SearchTerms| {
+            let ends_at = Instant(now_us().0 + DEADLINE_MS_MAX * 1_000);
+            let gathered =
+                self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, plan.random).await;
+            if gathered.ends.iter().any(|end| !gathered.bodies.contains_key(&end.shard)) {
+                return Err(RequestError::Fault("a shard did not answer the probe: try again".to_owned()));
+            }
+            Ok(gathered)
+        };
+        let served = ask(SearchTerms::clone(&plan.terms)).await?;
+        let top = top.clamp(1, CANDIDATES_MAX);
+        let exact = ask(SearchTerms {
+            asked_for: AskedFor::EverythingExactly,
+            quota: top,
+            light_keep: top,
+            ..SearchTerms::clone(&plan.terms)
+        });
+        let shards = shards(served, exact.await?);
+        let slots = plan.rule.terms().slots;
+        Ok(Probed { answer, auction: pinned.auction.clone(), slots, auction_id: plan.terms.auction_id, shards })
+    }
+}
+
+fn late_deadline() -> Deadline {
+    Deadline(Instant(now_us().0 + DEADLINE_MS_MAX * 1_000))
+}
+
+fn shards(mut served: Gathered, mut exact: Gathered) -> Vec<ProbedShard> {
+    let ends = std::mem::take(&mut served.ends);
+    let one = |shard: ShardId| {
+        let served = served.bodies.remove(&shard)?;
+        let exact = exact.bodies.remove(&shard)?;
+        Some(ProbedShard {
+            shard,
+            plan: served.timing.plan,
+            eligible_items: served.funnel.eligible_items,
+            served: served.retrieved.into_iter().map(|(item, _)| item).collect(),
+            exact: exact.retrieved,
+            scored: served.list.candidates,
+        })
+    };
+    ends.into_iter().map(|end| end.shard).filter_map(one).collect()
+}

@@ -1,0 +1,6 @@
+//! How is the router asked over gRPC?
+
+mod convert;
+mod service;
+
+pub use service::{AdRpc, ProbeRpc};

@@ -1,0 +1,126 @@
+//! How does a router start and stop?
+
+use crate::config::{ProbePolicy, RouterConfig};
+use crate::http;
+use crate::pipeline::{Gate, Pipeline};
+use crate::rpc::{AdRpc, ProbeRpc};
+use crate::staging::{Staging, Surroundings};
+use crate::transport::{Nodes, Transport};
+use gavel_member::clock::wall_ms;
+use gavel_member::member::MemberError;
+use gavel_member::pool::CpuPool;
+use gavel_member::serve::{self, Exposure, ServeError};
+use gavel_member::{Member, MemberConfig, Shutdown};
+use gavel_model::Scratch;
+use gavel_proto::hash::combine;
+use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, INTERNAL_MESSAGE_BYTES_MAX};
+use gavel_proto::wire;
+use gavel_proto::wire::ad_service_server::AdServiceServer;
+use gavel_proto::wire::probe_service_server::ProbeServiceServer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+/// User parts that may wait for each thread: a part takes well below a millisecond.
+const QUEUE_PER_WORKER: usize = 64;
+/// Bytes of a probe's answer: every scored ad of every shard.
+const PROBE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Why a router does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    /// An endpoint cannot be listened on.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The HTTP endpoint cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Http(String, #[source] std::io::Error),
+    /// The data folder or the list of voters is wrong.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// No threads.
+    #[error("threads cannot be started: {0}")]
+    Threads(#[source] std::io::Error),
+}
+
+/// A router that listens.
+#[derive(Debug)]
+pub struct Running {
+    /// Of the gRPC endpoint.
+    pub address: SocketAddr,
+    /// Of the HTTP endpoint.
+    pub http_address: SocketAddr,
+    /// Ends after the shutdown, when everything has stopped.
+    pub task: JoinHandle<()>,
+}
+
+/// Starts a router; returns when it listens. It joins, loads and becomes ready in the background.
+///
+/// # Errors
+/// When an endpoint cannot be listened on, or the data folder is not ours.
+pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, RouterError> {
+    let bound = serve::bind(&config.listen).await?;
+    let address = bound.address;
+    let member = Member::start(member_config(&config, address), wire::Role::Router, &shutdown)?;
+    let nodes = Arc::new(Nodes::default());
+    let transport = Transport::new(Arc::clone(&nodes));
+    let workers = config.workers();
+    let pool = CpuPool::new("user-part", workers, workers * QUEUE_PER_WORKER, Scratch::default);
+    let pool = pool.map_err(RouterError::Threads)?;
+    let staging = Staging::new();
+    let seed = combine(member.incarnation, combine(wall_ms(), u64::from(address.port())));
+    let gate = Gate::new(config.requests_in_flight);
+    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, seed));
+    let serving = bound.serve(routes(&config, &pipeline), Exposure::External, shutdown.clone()).await?;
+    let surroundings = Surroundings {
+        data_dir: config.data_dir.clone(),
+        view: Arc::clone(&member.view),
+        ready: Arc::clone(&member.ready),
+        voters: Arc::clone(&member.voters),
+        health: serving.health(),
+        nodes,
+    };
+    let staging_task = staging.follow(surroundings, shutdown.clone());
+    let http = http::serve(&config.http_listen, pipeline, shutdown.clone()).await;
+    let (http_address, http_task) = http.map_err(|e| RouterError::Http(config.http_listen.clone(), e))?;
+    tracing::info!(%address, http = %http_address, name = %config.name, "the router listens");
+    let task = tokio::spawn(async move {
+        // The whole member: it holds the lock on the data folder.
+        let mut member = member;
+        shutdown.wait().await;
+        member.ready.update(|ready| ready.draining = true);
+        serving.not_ready().await;
+        for task in [serving.task, http_task, staging_task].into_iter().chain(std::mem::take(&mut member.tasks)) {
+            let _ = task.await;
+        }
+    });
+    Ok(Running { address, http_address, task })
+}
+
+fn member_config(config: &RouterConfig, address: SocketAddr) -> MemberConfig {
+    let advertised = if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
+    MemberConfig {
+        cluster_id: config.cluster_id.clone(),
+        data_dir: config.data_dir.clone(),
+        control: config.control.clone(),
+        name: if config.name.is_empty() { format!("router-{}", address.port()) } else { config.name.clone() },
+        address: advertised,
+    }
+}
+
+fn routes(config: &RouterConfig, pipeline: &Arc<Pipeline>) -> Routes {
+    let ads = AdServiceServer::new(AdRpc(Arc::clone(pipeline)))
+        .max_decoding_message_size(AD_REQUEST_BYTES_MAX)
+        .max_encoding_message_size(INTERNAL_MESSAGE_BYTES_MAX);
+    let routes = Routes::default().add_service(ads);
+    match config.probes {
+        ProbePolicy::Refused => routes,
+        ProbePolicy::Answered => {
+            let probes = ProbeServiceServer::new(ProbeRpc(Arc::clone(pipeline)))
+                .max_decoding_message_size(AD_REQUEST_BYTES_MAX)
+                .max_encoding_message_size(PROBE_BYTES_MAX);
+            routes.add_service(probes)
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! From the message to the picture.
+//!
+//! What is missing takes the documented default; terms that do not hold together (an old control plane) are put
+//! right here with a warning, so that no request can meet them.
+
+use super::picture::{Active, AuctionSettings, ModelRef, Picture, Placement, UsersRef};
+use crate::allocation::ShadowBid;
+use crate::auction::Mechanism;
+use crate::topology::{RouteTable, ShardRoute};
+use gavel_proto::epoch::Epoch;
+use gavel_proto::ids::{MemberId, ShardId};
+use gavel_proto::limits::{CANDIDATES_MAX, SLOTS_MAX};
+use gavel_proto::money::PPM;
+use gavel_proto::wire;
+
+/// Items ranked and retrieved over all shards when nothing is configured.
+const CANDIDATES_DEFAULT: u32 = 200;
+
+/// Reads a View.
+pub(super) fn picture(view: &wire::View) -> Picture {
+    let models = [&view.active_model, &view.pending_model, &view.previous_model];
+    let generations = [&view.active_generation, &view.pending_generation];
+    let model = view.active_model.as_ref().and_then(model_ref);
+    let active = view.active_generation.as_ref().zip(model.zip(view.active_model.as_ref()));
+    let mut picture = Picture {
+        active: active.map(|(generation, (model, named))| Active {
+            model,
+            users: users(generation),
+            table: table(view, generation.generation, named.version),
+        }),
+        models: models.into_iter().flatten().filter_map(model_ref).collect(),
+        generations: generations.into_iter().flatten().map(users).collect(),
+        nodes: nodes(view),
+        auction: auction(view.auction.clone().unwrap_or_default()),
+        placements: view.placements.iter().map(placement).collect(),
+    };
+    let mut seen = std::collections::HashSet::new();
+    picture.models.retain(|m| seen.insert(m.hash));
+    picture
+}
+
+fn model_ref(model: &wire::ModelView) -> Option<ModelRef> {
+    Some(ModelRef { hash: model.hash.as_slice().try_into().ok()?, bytes: model.bytes })
+}
+
+fn users(generation: &wire::Generation) -> UsersRef {
+    let hash = generation.users_blob.as_slice().try_into().ok().filter(|_| generation.users > 0);
+    UsersRef { generation: generation.generation, blob: hash.map(|hash| (hash, generation.users_blob_bytes)) }
+}
+
+fn nodes(view: &wire::View) -> Vec<(MemberId, String)> {
+    let nodes = view.members.iter().filter(|m| m.role() == wire::Role::Node && !m.address.is_empty());
+    nodes.map(|m| (MemberId(m.member_id), m.address.clone())).collect()
+}
+
+fn table(view: &wire::View, generation: u64, model: u64) -> RouteTable {
+    let is_leaving = |id: &u64| view.members.iter().any(|m| m.member_id == *id && m.draining);
+    let route = |shard: &wire::ShardView| {
+        // A draining node is asked only when nobody else serves the shard.
+        let staying: Vec<MemberId> =
+            shard.serving.iter().filter(|id| !is_leaving(id)).map(|id| MemberId(*id)).collect();
+        let all = || shard.serving.iter().map(|id| MemberId(*id)).collect();
+        ShardRoute {
+            shard: ShardId(shard.shard),
+            items: shard.items,
+            ads: shard.ads,
+            serving: if staying.is_empty() { all() } else { staying },
+        }
+    };
+    let mut shards: Vec<ShardRoute> = view.shards.iter().map(route).collect();
+    shards.sort_by_key(|s| s.shard);
+    shards.dedup_by_key(|s| s.shard);
+    let delivery = if view.delivery_version == 0 { generation } else { view.delivery_version };
+    RouteTable { epoch: Epoch { map: view.map_epoch, generation, model, delivery }, shards }
+}
+
+fn auction(config: wire::AuctionConfig) -> AuctionSettings {
+    let total = |wanted: u32| if wanted == 0 { CANDIDATES_DEFAULT } else { wanted.min(CANDIDATES_MAX) };
+    let mut settings = AuctionSettings {
+        mechanism: match config.mechanism() {
+            wire::Mechanism::Unspecified | wire::Mechanism::Gsp => Mechanism::Gsp,
+            wire::Mechanism::Vcg => Mechanism::Vcg,
+            wire::Mechanism::FirstPrice => Mechanism::FirstPrice,
+        },
+        tie_key: config.tie_key,
+        per_advertiser: config.per_advertiser.max(1) as usize,
+        per_category: Some(config.per_category as usize).filter(|limit| *limit > 0),
+        position_factors_ppm: config.position_factors_ppm,
+        reserve_cpm_micros: config.reserve_cpm_micros,
+        ranked_total: total(config.ranked_total),
+        retrieved_total: total(config.retrieved_total),
+        shadow_bid: ShadowBid::from_micros(config.shadow_bid).unwrap_or_default(),
+    };
+    if let Err(error) = settings.rule(SLOTS_MAX as usize) {
+        tracing::error!(%error, "the auction's position factors are not used");
+        settings.position_factors_ppm.clear();
+    }
+    settings
+}
+
+fn placement(placement: &wire::Placement) -> Placement {
+    Placement {
+        name: placement.name.clone(),
+        slots: placement.slots.clamp(1, SLOTS_MAX),
+        first_position: placement.first_position as usize,
+        min_gap: placement.min_gap as usize,
+        max_load_ppm: if placement.max_load_ppm == 0 { PPM } else { placement.max_load_ppm.min(PPM) },
+        reserve_cpm_micros: placement.reserve_cpm_micros,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_without_an_active_pair_has_no_table() {
+        let mut view = wire::View { active_generation: Some(wire::Generation::default()), ..wire::View::default() };
+        assert_eq!(picture(&view).active, None);
+        view.active_model = Some(wire::ModelView { hash: vec![7; 32], version: 3, ..wire::ModelView::default() });
+        view.previous_model = view.active_model.clone();
+        view.map_epoch = 9;
+        view.delivery_version = 4;
+        view.shards = vec![
+            wire::ShardView { shard: 1, items: 5, serving: vec![2, 3], ..wire::ShardView::default() },
+            wire::ShardView { shard: 0, items: 4, serving: vec![3], ..wire::ShardView::default() },
+        ];
+        view.members = vec![wire::MemberView { member_id: 3, draining: true, ..wire::MemberView::default() }];
+        let picture = picture(&view);
+        let table = picture.active.expect("active").table;
+        assert_eq!(table.epoch, Epoch { map: 9, generation: 0, model: 3, delivery: 4 });
+        assert_eq!(table.shards[0].serving, [MemberId(3)], "nobody else has it");
+        assert_eq!(table.shards[1].serving, [MemberId(2)]);
+        assert_eq!(picture.models.len(), 1);
+        assert_eq!(picture.auction.retrieved_total, 200);
+    }
+}

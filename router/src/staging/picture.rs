@@ -1,0 +1,109 @@
+//! What does a View say, as far as a router cares?
+
+use crate::allocation::ShadowBid;
+use crate::auction::{AuctionRule, AuctionTerms, Mechanism, RuleError, TiePrice};
+use crate::topology::RouteTable;
+use gavel_proto::ids::MemberId;
+
+/// A bundle that the View names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ModelRef {
+    /// Of the packed form.
+    pub hash: [u8; 32],
+    /// Of the packed form.
+    pub bytes: u64,
+}
+
+/// The users of a generation that the View names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UsersRef {
+    /// The generation.
+    pub generation: u64,
+    /// The blob and its length; `None` for a generation without users.
+    pub blob: Option<([u8; 32], u64)>,
+}
+
+/// One View.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// The table of the active pair; `None` while there is no active generation or model.
+    pub active: Option<Active>,
+    /// Bundles to hold, the most urgent first.
+    pub models: Vec<ModelRef>,
+    /// Generations to hold, the most urgent first.
+    pub generations: Vec<UsersRef>,
+    /// Where nodes listen.
+    pub nodes: Vec<(MemberId, String)>,
+    /// How auctions are run.
+    pub auction: AuctionSettings,
+    /// Where ads may stand.
+    pub placements: Vec<Placement>,
+}
+
+/// The pair that requests are answered from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// The model.
+    pub model: ModelRef,
+    /// The users.
+    pub users: UsersRef,
+    /// Epoch and shards.
+    pub table: RouteTable,
+}
+
+/// How auctions are run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuctionSettings {
+    /// Prices.
+    pub mechanism: Mechanism,
+    /// Key of the ties.
+    pub tie_key: u64,
+    /// Ads of one advertiser at most.
+    pub per_advertiser: usize,
+    /// Ads of one category at most.
+    pub per_category: Option<usize>,
+    /// How often each slot is seen.
+    pub position_factors_ppm: Vec<u32>,
+    /// Floor per mille.
+    pub reserve_cpm_micros: u64,
+    /// Items ranked over all shards.
+    pub ranked_total: u32,
+    /// Items retrieved over all shards.
+    pub retrieved_total: u32,
+    /// The price of engagement.
+    pub shadow_bid: ShadowBid,
+}
+
+impl AuctionSettings {
+    /// The rule of an auction for so many slots.
+    ///
+    /// # Errors
+    /// When the settings do not hold together; settings from [`super::convert`] do.
+    pub fn rule(&self, slots: usize) -> Result<AuctionRule, RuleError> {
+        AuctionRule::new(AuctionTerms {
+            mechanism: self.mechanism,
+            slots,
+            per_advertiser: self.per_advertiser,
+            per_category: self.per_category,
+            position_factors_ppm: self.position_factors_ppm.clone(),
+            tie_price: TiePrice::Keyed,
+        })
+    }
+}
+
+/// Where ads may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// What requests call it.
+    pub name: String,
+    /// Ads at most.
+    pub slots: u32,
+    /// No ad above it.
+    pub first_position: usize,
+    /// Organic items between two ads.
+    pub min_gap: usize,
+    /// Ads per million positions.
+    pub max_load_ppm: u32,
+    /// Floor per mille; 0 = the auction's.
+    pub reserve_cpm_micros: u64,
+}

@@ -1,0 +1,114 @@
+//! What does one shard's answer hold?
+
+use crate::merge::ShardList;
+use gavel_proto::ids::MemberId;
+
+/// One shard's answer, within all limits.
+#[derive(Clone, Debug)]
+pub struct ShardBody {
+    /// Who answered.
+    pub node: MemberId,
+    /// The candidates, in auction order.
+    pub list: ShardList,
+    /// Of the candidates, by row.
+    pub predictions: Predictions,
+    /// How many were alive after each stage.
+    pub funnel: Funnel,
+    /// Where the time went.
+    pub timing: ShardTiming,
+    /// Single ads with their reason, the nearest to winning first; only when asked for.
+    pub explained: Vec<Explained>,
+    /// Every ad of the shard by reason; only when asked for.
+    pub reasons: Vec<(String, u64)>,
+    /// What the retrieval found, best first; only when asked for.
+    pub retrieved: Vec<(u64, f32)>,
+}
+
+/// Predictions of a shard's candidates.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Predictions {
+    /// Names of the columns.
+    pub heads: Vec<String>,
+    /// Row-major.
+    pub values: Vec<f32>,
+}
+
+impl Predictions {
+    /// One candidate's predictions by head.
+    pub fn row(&self, row: u32) -> impl Iterator<Item = (&str, f32)> {
+        let width = self.heads.len();
+        let values = self.values.get(row as usize * width..).unwrap_or_default();
+        self.heads.iter().map(String::as_str).zip(values.iter().copied())
+    }
+}
+
+/// How many were alive after each stage of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Funnel {
+    /// Items of the shard that the answer stands for.
+    pub items_seen: u64,
+    /// Eligible ads.
+    pub eligible_ads: u64,
+    /// Items with an eligible ad.
+    pub eligible_items: u64,
+    /// Items retrieved.
+    pub retrieved: u64,
+    /// Items sent to the ranker.
+    pub light_kept: u64,
+    /// Items ranked.
+    pub ranked: u64,
+    /// Ads at or above their reserve.
+    pub scored: u64,
+    /// Ads within the cut.
+    pub returned: u64,
+}
+
+/// Where a shard's time went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ShardTiming {
+    /// The shard.
+    pub shard: u32,
+    /// Who answered.
+    pub node_id: u64,
+    /// exact or graph.
+    pub plan: String,
+    /// Finding candidates.
+    pub retrieval_us: u64,
+    /// Match features.
+    pub features_us: u64,
+    /// The light cut.
+    pub light_us: u64,
+    /// The ranker.
+    pub rank_us: u64,
+    /// Scores and the exact cut.
+    pub auction_us: u64,
+    /// Waiting for a thread.
+    pub queue_us: u64,
+}
+
+/// An ad with its reason.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Explained {
+    /// The ad.
+    pub ad_id: u64,
+    /// Its item.
+    pub item_id: u64,
+    /// Its campaign.
+    pub campaign_id: u64,
+    /// Who pays.
+    pub advertiser_id: u64,
+    /// Its shard.
+    pub shard: u32,
+    /// In one word.
+    pub reason: String,
+    /// In more words.
+    pub detail: String,
+    /// Paced bid.
+    pub bid_micros: u64,
+    /// Score units per bid micro.
+    pub weight: u64,
+    /// For reading only.
+    pub score: f64,
+    /// By head.
+    pub predictions: Vec<(String, f64)>,
+}

@@ -1,0 +1,48 @@
+//! What is known of this user?
+//!
+//! [`UserFeatures`] is asked once a request. The embedded [`UserFile`] answers from the users of the active
+//! generation; a store behind the network will stand behind the same trait.
+//! An unknown user is no error: the model's defaults stand in, and a counter says so.
+
+mod convert;
+mod file;
+mod record;
+
+pub use file::{UserFile, UserFileError};
+pub use record::StoredUser;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+
+/// The answer of a store, in a while.
+pub type Lookup<'a> = Pin<Box<dyn Future<Output = Result<Option<StoredUser>, UserFileError>> + Send + 'a>>;
+
+/// Whoever knows users.
+pub trait UserFeatures: Send + Sync {
+    /// The features of a user; `None` when the user is unknown.
+    fn get<'a>(&'a self, user_id: &'a str) -> Lookup<'a>;
+}
+
+impl UserFeatures for UserFile {
+    fn get<'a>(&'a self, user_id: &'a str) -> Lookup<'a> {
+        // One read of a cached page: microseconds, so it may stay on the async thread.
+        Box::pin(std::future::ready(self.find(user_id)))
+    }
+}
+
+/// Reads the users of a catalogue blob into a file that can be asked; one that is there and whole is used as it is.
+///
+/// # Errors
+/// When the blob is damaged or the disk says no.
+pub fn open_or_build(blob: &Path, file: &Path) -> Result<UserFile, UserFileError> {
+    match UserFile::open(file) {
+        Ok(users) => Ok(users),
+        Err(reason) => {
+            if file.exists() {
+                tracing::warn!(path = %file.display(), %reason, "the user file is built anew");
+            }
+            UserFile::build(file, convert::users(blob)?)
+        }
+    }
+}
