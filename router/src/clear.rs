@@ -201,7 +201,7 @@ fn clear_in_integers(stated: &StatedAuction) -> Option<ClearedAuction> {
         Candidate::new(offer).ok()
     };
     let candidates: Option<Vec<Candidate>> = stated.bids.iter().zip(&weights).enumerate().map(candidate).collect();
-    let ranking = Ranking::sorted(candidates?).ok()?;
+    let ranking = Ranking::sorted(&candidates?).ok()?;
     let rule = AuctionRule::new(AuctionTerms {
         mechanism: stated.mechanism,
         slots: factors.len(),

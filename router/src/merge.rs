@@ -98,9 +98,7 @@ pub fn merge(pinned: Epoch, lists: &[ShardList]) -> Result<Ranking, MergeError> 
     for list in &by_shard {
         check(pinned, list)?;
     }
-    let mut all = Vec::with_capacity(by_shard.iter().map(|list| list.candidates.len()).sum());
-    all.extend(by_shard.iter().flat_map(|list| list.candidates.iter().copied()));
-    Ranking::sorted(all)
+    Ranking::of(by_shard.iter().flat_map(|list| &list.candidates).collect())
 }
 
 /// Epoch and order of one list.
@@ -119,14 +117,18 @@ impl Ranking {
     ///
     /// # Errors
     /// When an ad is in it twice.
-    pub fn sorted(mut candidates: Vec<Candidate>) -> Result<Self, MergeError> {
-        // A stable sort recognises the runs that the shards' lists are.
-        candidates.sort_by(Candidate::auction_order);
+    pub fn sorted(candidates: &[Candidate]) -> Result<Self, MergeError> {
+        Self::of(candidates.iter().collect())
+    }
+
+    fn of(mut candidates: Vec<&Candidate>) -> Result<Self, MergeError> {
+        // A stable sort recognises the runs that the shards' lists are; references, because a candidate is wide.
+        candidates.sort_by(|a, b| a.auction_order(b));
         let mut ads: Vec<(AdId, ShardId)> = candidates.iter().map(|c| (c.offer().ad, c.offer().shard)).collect();
         ads.sort_unstable();
         match ads.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             Some(pair) => Err(MergeError::Duplicate { ad: pair[1].0, shard: pair[1].1 }),
-            None => Ok(Self(candidates)),
+            None => Ok(Self(candidates.into_iter().copied().collect())),
         }
     }
 }

@@ -1,0 +1,264 @@
+//! Pages: the chapter's vectors, the hard rules, the distance to the best page, prices in place (AL1 to AL3).
+
+use gavel_proto::money::Micros;
+use gavel_router::allocation::{
+    AllocationRule, Engagement, Entry, Placed, ShadowBid, SlotAd, allocate, priced_in_place,
+};
+use gavel_router::auction::{Mechanism, clear};
+use gavel_router::merge::{Offer, Ranking};
+
+use crate::market::{Dice, offers, ranking, rule, separate, terms, with_bid};
+
+/// Score units of one currency micro.
+const MICRO: i128 = 1_000_000_000_000_000;
+
+fn units(engagement: f64) -> Engagement {
+    Engagement::from_units(engagement).expect("finite")
+}
+
+fn page_rule(shadow_bid: f64) -> AllocationRule {
+    AllocationRule {
+        positions: 6,
+        first_position: 1,
+        min_gap: 1,
+        max_ads: 16,
+        max_load_ppm: 1_000_000,
+        shadow_bid: ShadowBid::from_micros(shadow_bid).expect("a bid"),
+    }
+}
+
+fn ad_positions(page: &[Placed]) -> Vec<usize> {
+    page.iter().filter(|p| matches!(p.entry, Entry::Ad(_))).map(|p| p.position).collect()
+}
+
+/// What a page is worth: scores of its ads and the worth of all engagement.
+fn worth(page: &[Placed], ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> i128 {
+    let one = |placed: &Placed| match placed.entry {
+        Entry::Ad(index) => ads[index].score + ads[index].engagement.worth(rule.shadow_bid),
+        Entry::Organic(index) => organic[index].worth(rule.shadow_bid),
+    };
+    page.iter().map(one).sum()
+}
+
+/// Six positions, three ads (5, .2), (3, .1), (1, .3), organic 4, 3, 2.5, 2, 1.5, 1. A currency unit of the
+/// chapter is a thousand micros here.
+#[test]
+fn the_chapters_pages() {
+    let ads: Vec<SlotAd> = [(5, 0.2), (3, 0.1), (1, 0.3)]
+        .iter()
+        .enumerate()
+        .map(|(slot, (r, u))| SlotAd { slot, score: r * 1_000 * MICRO, engagement: units(*u) })
+        .collect();
+    let organic = [4.0, 3.0, 2.5, 2.0, 1.5, 1.0].map(units);
+    for (alpha, positions, objective) in
+        [(500.0, vec![1, 3, 5], 14_050), (1_000.0, vec![1, 3], 19_800), (2_000.0, vec![2, 5], 31_600)]
+    {
+        let rule = page_rule(alpha);
+        let page = allocate(&ads, &organic, &rule);
+        assert_eq!((ad_positions(&page), worth(&page, &ads, &organic, &rule)), (positions, objective * MICRO));
+    }
+}
+
+#[test]
+fn without_organic_items_winners_stand_at_their_slots() {
+    let ads = [0, 2].map(|slot| SlotAd { slot, score: 7, engagement: units(0.0) });
+    let page = allocate(&ads, &[], &page_rule(1.0));
+    assert_eq!(ad_positions(&page), [0, 2]);
+    assert!(page.iter().all(|p| p.floor.is_none()));
+}
+
+#[test]
+fn what_is_no_amount_is_refused() {
+    for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e10, -1e10] {
+        assert_eq!(Engagement::from_units(x), None);
+    }
+    for x in [f64::NAN, f64::INFINITY, -1.0, 1e14] {
+        assert_eq!(ShadowBid::from_micros(x), None);
+    }
+    // The largest of both is still exact.
+    let most = units(-1e9).worth(ShadowBid::from_micros(1e13).expect("a bid"));
+    assert_eq!(most, -10_i128.pow(37));
+}
+
+fn case(dice: &mut Dice, most_ads: u64, most_organic: u64) -> (Vec<SlotAd>, Vec<Engagement>, AllocationRule) {
+    let mut scores: Vec<i128> = (0..dice.roll(most_ads + 1)).map(|_| i128::from(dice.roll(12_000)) * MICRO).collect();
+    scores.sort_by(|a, b| b.cmp(a));
+    let engagement = |dice: &mut Dice, most: u64| units(dice.roll(most) as f64 / 1_000.0);
+    let ads = scores.iter().enumerate().map(|(slot, score)| SlotAd {
+        slot,
+        score: *score,
+        engagement: engagement(dice, 500),
+    });
+    let ads: Vec<SlotAd> = ads.collect();
+    let organic: Vec<Engagement> = (0..1 + dice.roll(most_organic)).map(|_| engagement(dice, 5_000)).collect();
+    let rule = AllocationRule {
+        positions: 1 + dice.roll(most_organic) as usize,
+        first_position: dice.roll(3) as usize,
+        min_gap: dice.roll(4) as usize,
+        max_ads: dice.roll(6) as usize,
+        max_load_ppm: [1_000_000, 500_000, 250_000][dice.roll(3) as usize],
+        shadow_bid: ShadowBid::from_micros([0.0, 500.0, 1_000.0, 3_000.0][dice.roll(4) as usize]).expect("a bid"),
+    };
+    (ads, organic, rule)
+}
+
+/// First position, gap, load and number hold on every page; both lists keep their order; every placed ad beat
+/// what it displaced, and every free position that an ad may take went to the better of the two.
+#[test]
+fn every_page_keeps_the_rules() {
+    for seed in 0..6_000 {
+        let mut dice = Dice::new(seed);
+        let (ads, organic, rule) = case(&mut dice, 6, 12);
+        let page = allocate(&ads, &organic, &rule);
+        let places = ad_positions(&page);
+        assert!(page.iter().enumerate().all(|(i, p)| p.position == i) && page.len() <= rule.positions, "seed {seed}");
+        assert!(places.iter().all(|p| *p >= rule.first_position), "seed {seed}");
+        assert!(places.windows(2).all(|w| w[1] - w[0] > rule.min_gap), "seed {seed}");
+        assert!(places.len() <= rule.max_ads, "seed {seed}");
+        assert!(places.len() * 1_000_000 <= rule.max_load_ppm as usize * page.len(), "seed {seed}: {page:?} {rule:?}");
+        let (mut next_ad, mut next_organic) = (0, 0);
+        for placed in &page {
+            match placed.entry {
+                Entry::Ad(index) => {
+                    assert_eq!(index, next_ad, "seed {seed}");
+                    assert!(placed.floor.is_some_and(|floor| ads[index].score > floor), "seed {seed}");
+                    next_ad += 1;
+                }
+                Entry::Organic(index) => {
+                    assert_eq!(index, next_organic, "seed {seed}");
+                    next_organic += 1;
+                }
+            }
+        }
+    }
+}
+
+/// The best worth over every choice of ad positions within the rules, for pages that the feed fills.
+fn best_worth(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> i128 {
+    let positions = rule.positions;
+    let valid = |mask: u32| {
+        let at: Vec<usize> = (0..positions).filter(|p| mask >> p & 1 == 1).collect();
+        at.len() <= ads.len().min(rule.max_ads)
+            && at.iter().all(|p| *p >= rule.first_position)
+            && at.windows(2).all(|w| w[1] - w[0] > rule.min_gap)
+            && at.len() * 1_000_000 <= rule.max_load_ppm as usize * positions
+    };
+    let page = |mask: u32| {
+        let mut next = (0, 0);
+        let entry = |position| {
+            let entry = if mask >> position & 1 == 1 { Entry::Ad(next.0) } else { Entry::Organic(next.1) };
+            match entry {
+                Entry::Ad(_) => next.0 += 1,
+                Entry::Organic(_) => next.1 += 1,
+            }
+            Placed { position, entry, floor: None }
+        };
+        (0..positions).map(entry).collect::<Vec<_>>()
+    };
+    (0..1 << positions).filter(|m| valid(*m)).map(|m| worth(&page(m), ads, organic, rule)).max().unwrap_or(0)
+}
+
+/// Greedy is not optimal under gaps. The bound is what the seeded cases reach; a change of the greedy shows in it.
+#[test]
+fn the_greedy_page_is_close_to_the_best() {
+    let (mut worst, mut short, mut cases) = (1.0_f64, 0, 0);
+    for seed in 0..3_000 {
+        let mut dice = Dice::new(seed);
+        let (ads, mut organic, rule) = case(&mut dice, 4, 8);
+        organic.resize_with(rule.positions.max(organic.len()), Engagement::default);
+        let best = best_worth(&ads, &organic, &rule);
+        let greedy = worth(&allocate(&ads, &organic, &rule), &ads, &organic, &rule);
+        assert!(greedy <= best, "seed {seed}: the oracle missed a page");
+        if best > 0 {
+            let ratio = greedy as f64 / best as f64;
+            (worst, short, cases) = (worst.min(ratio), short + i32::from(greedy < best), cases + 1);
+        }
+    }
+    println!("greedy below the best page in {short} of {cases}, worst ratio {worst:.3}");
+    assert!(worst >= 0.5 && short * 5 < cases, "worst {worst}, short {short} of {cases}");
+}
+
+/// A page of one auction: which winner stands where, at which price.
+fn blended(
+    ranking: &Ranking,
+    organic: &[Engagement],
+    rule_of_page: &AllocationRule,
+    slots: usize,
+) -> Vec<(u64, usize, u64)> {
+    let clearing = clear(ranking, &rule(terms(Mechanism::Gsp, slots)));
+    let ads: Vec<SlotAd> = clearing
+        .winners
+        .iter()
+        .map(|w| SlotAd { slot: w.slot, score: ranking[w.candidate].score(), engagement: units(0.05) })
+        .collect();
+    let placed = allocate(&ads, organic, rule_of_page);
+    let sale = |placed: &Placed| match placed.entry {
+        Entry::Ad(index) => {
+            let winner = &clearing.winners[index];
+            let candidate = &ranking[winner.candidate];
+            let price = priced_in_place(candidate, winner, placed).price;
+            assert!(candidate.offer().reserve <= price && price <= candidate.offer().bid);
+            Some((candidate.offer().ad.0, placed.position, price.0))
+        }
+        Entry::Organic(_) => None,
+    };
+    placed.iter().filter_map(sale).collect()
+}
+
+/// AL2: at shadow bid 0 the auction's prices stand. AL3: else the price is the smallest bid with which the ad still
+/// stands at its position or above, found by trying every bid.
+#[test]
+fn a_page_price_is_the_smallest_bid_that_keeps_the_position() {
+    let mut sold = 0;
+    for seed in 0..6_000 {
+        let mut dice = Dice::new(seed);
+        let slots = 1 + dice.roll(4) as usize;
+        let heavy = |o: &Offer| Offer { weight: o.weight * 300_000_000_000_000, value: 0, ..*o };
+        let market: Vec<Offer> = separate(offers(&mut dice, 8)).iter().map(heavy).collect();
+        let (_, organic, page_rule) = case(&mut dice, 0, 10);
+        let free = AllocationRule { shadow_bid: ShadowBid::default(), ..page_rule };
+        let clearing = clear(&ranking(&market), &rule(terms(Mechanism::Gsp, slots)));
+        for (ad, _, price) in blended(&ranking(&market), &organic, &free, slots) {
+            let winner = clearing.winners.iter().find(|w| ranking(&market)[w.candidate].offer().ad.0 == ad);
+            // An ad displaces only what it is worth more than, so a price of 0 becomes the smallest coin.
+            assert_eq!(winner.map(|w| w.price.max(Micros(1))), Some(Micros(price.max(1))), "seed {seed}");
+        }
+        let scaled = AllocationRule { shadow_bid: ShadowBid::from_micros(2.0).expect("a bid"), ..page_rule };
+        for (ad, position, price) in blended(&ranking(&market), &organic, &scaled, slots) {
+            let keeps = |bid: &u64| {
+                let market = with_bid(&market, gavel_proto::ids::AdId(ad), *bid);
+                blended(&ranking(&market), &organic, &scaled, slots).iter().any(|s| s.0 == ad && s.1 <= position)
+            };
+            assert_eq!((0..=12).find(keeps), Some(price), "seed {seed}: ad {ad} at {position}");
+            sold += 1;
+        }
+    }
+    assert!(sold > 3_000, "{sold} sales say little");
+}
+
+/// AL1: over the best pages, a higher shadow bid never brings more revenue nor less engagement.
+#[test]
+fn engagement_is_bought_with_revenue() {
+    for seed in 0..400 {
+        let mut dice = Dice::new(seed);
+        let (ads, mut organic, base) = case(&mut dice, 4, 7);
+        organic.resize_with(base.positions.max(organic.len()), Engagement::default);
+        let mut last: Option<(i128, i128)> = None;
+        for alpha in [0.0, 300.0, 900.0, 1_700.0, 4_000.0] {
+            let rule = AllocationRule { shadow_bid: ShadowBid::from_micros(alpha).expect("a bid"), ..base };
+            // Worth is revenue + alpha * engagement; the slope between two bids is the engagement in between.
+            let value = best_worth(&ads, &organic, &rule);
+            let alpha = alpha as i128;
+            if let Some((alpha_before, value_before)) = last {
+                assert!(value >= value_before, "seed {seed}: engagement is not negative here");
+                // Convex in alpha: the maximum of lines, whose slopes (engagement) rise and intercepts (revenue) fall.
+                let middle = AllocationRule {
+                    shadow_bid: ShadowBid::from_micros(((alpha + alpha_before) / 2) as f64).expect("a bid"),
+                    ..base
+                };
+                assert!(2 * best_worth(&ads, &organic, &middle) <= value + value_before, "seed {seed}");
+            }
+            last = Some((alpha, value));
+        }
+    }
+}
