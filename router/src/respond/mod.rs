@@ -34,18 +34,37 @@ pub struct Answer {
 }
 
 /// One position of the page: an ad or an organic item.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SlateEntry {
     /// 0-based.
     pub position: u32,
     /// What stands there.
-    #[serde(flatten)]
     pub entry: Entry,
 }
 
+impl Serialize for SlateEntry {
+    /// One flat object, whichever it is: a page reads `slate[i].ad` and `slate[i].price_micros`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Placed<'a> {
+            position: u32,
+            #[serde(flatten)]
+            winner: &'a WinnerReport,
+        }
+        #[derive(Serialize)]
+        struct Organic<'a> {
+            position: u32,
+            organic_id: &'a str,
+        }
+        match &self.entry {
+            Entry::Ad(winner) => Placed { position: self.position, winner }.serialize(serializer),
+            Entry::OrganicId(id) => Organic { position: self.position, organic_id: id }.serialize(serializer),
+        }
+    }
+}
+
 /// What stands at a position.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// A winner.
     Ad(Box<WinnerReport>),
@@ -57,12 +76,16 @@ pub enum Entry {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct WinnerReport {
     /// The ad.
+    #[serde(rename = "ad")]
     pub ad_id: u64,
     /// Its item.
+    #[serde(rename = "item")]
     pub item_id: u64,
     /// Its campaign.
+    #[serde(rename = "campaign")]
     pub campaign_id: u64,
     /// Who pays.
+    #[serde(rename = "advertiser")]
     pub advertiser_id: u64,
     /// 0-based auction slot.
     pub slot: u32,
