@@ -11,11 +11,15 @@
 pub mod bundle;
 mod calibration;
 mod error;
+mod exec;
 mod feature;
+mod graph;
 mod limits;
+mod onnx;
+mod partition;
 pub mod schema;
 
-pub use bundle::{Bundle, GoldenReport, ItemOutput, Scratch, UserOutput};
+pub use bundle::{Bundle, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput};
 pub use error::{BundleError, GraphError, ModelError};
 pub use feature::{FeatureRow, FeatureValue, table_row};
 pub use schema::{

@@ -4,20 +4,33 @@
 //! graphs and splits the ranker. What it returns is immutable and shared by all threads; each thread brings its own
 //! [`Scratch`].
 
+mod bind;
+mod golden;
 mod manifest;
 pub mod pack;
+mod ranker;
 
+pub use crate::partition::{PartCost, PartitionReport};
+pub use golden::GoldenReport;
 pub use pack::{pack as pack_folder, unpack};
 
-use crate::error::{BundleError, ModelError};
-use crate::feature::FeatureRow;
+use crate::error::{BundleError, GraphError, ModelError};
+use crate::exec::{Arena, BLOCK_ROWS};
+use crate::feature::{FeatureRow, FeatureValue};
+use crate::onnx;
+use crate::partition::Label;
 use crate::schema::Schema;
+use bind::Encoding;
 use pack::FileMap;
+use ranker::{Bound, Ranker};
 use std::path::Path;
 
 /// Buffers of one thread; made for any bundle, it grows to what the largest needs and stays there.
-#[derive(Default)]
-pub struct Scratch {}
+#[derive(Debug, Default)]
+pub struct Scratch {
+    arena: Arena,
+    encoding: Encoding,
+}
 
 /// What the router computes of a user once.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,19 +50,14 @@ pub struct ItemOutput {
     pub activations: Vec<f32>,
 }
 
-/// How the model did on its golden rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct GoldenReport {
-    /// Rows compared.
-    pub rows: usize,
-    /// Largest relative difference of any number.
-    pub worst: f64,
-}
-
 /// One version of a model.
 pub struct Bundle {
     schema: Schema,
     hash: [u8; 32],
+    golden: Vec<u8>,
+    user_tower: Bound,
+    item_tower: Bound,
+    ranker: Ranker,
 }
 
 impl Bundle {
@@ -60,19 +68,32 @@ impl Bundle {
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
         let files = pack::read_folder(dir)?;
         verify(&files)?;
-        let text = files.get("bundle.toml").ok_or_else(|| BundleError::Schema("is missing".to_owned()))?;
-        let text = std::str::from_utf8(text).map_err(|e| BundleError::Schema(e.to_string()))?;
-        let (schema, _names) = manifest::parse(text)?;
-        Ok(Self { schema, hash: pack::hash(&files) })
+        let file =
+            |name: &str| files.get(name).ok_or_else(|| BundleError::Schema(format!("the file {name} is missing")));
+        let text = std::str::from_utf8(file("bundle.toml")?).map_err(|e| BundleError::Schema(e.to_string()))?;
+        let (schema, names) = manifest::parse(text)?;
+        let user_tower = tower(&names.user_tower, file(&names.user_tower)?, &schema, Label::User)?;
+        let item_tower = tower(&names.item_tower, file(&names.item_tower)?, &schema, Label::Ad)?;
+        let of_ranker = |reason| BundleError::Graph { file: names.ranker.clone(), reason };
+        let read = onnx::read(file(&names.ranker)?).map_err(of_ranker)?;
+        let ranker = Ranker::new(&read, &schema).map_err(of_ranker)?;
+        let golden = file(&names.golden)?.clone();
+        Ok(Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, ranker })
     }
 
     /// Runs the golden rows through the whole path: raw features, encoding, both towers, the three parts,
     /// calibration.
     ///
     /// # Errors
-    /// When a row cannot be read or differs.
+    /// When a row cannot be read or differs by more than 1e-4 relative.
     pub fn verify_golden(&self) -> Result<GoldenReport, BundleError> {
-        Err(BundleError::Golden("not read yet".to_owned()))
+        golden::verify(self, &self.golden)
+    }
+
+    /// What each part of the ranker costs, and what the whole would.
+    #[must_use]
+    pub const fn partition_report(&self) -> PartitionReport {
+        self.ranker.report
     }
 
     /// BLAKE3 of the packed form.
@@ -84,7 +105,7 @@ impl Bundle {
     /// BLAKE3 of the split: two processes that disagree here must not rank together.
     #[must_use]
     pub const fn partition_hash(&self) -> [u8; 32] {
-        [0; 32]
+        self.ranker.hash
     }
 
     /// Features, heads and numbers.
@@ -96,51 +117,164 @@ impl Bundle {
     /// f32s of the user-only tensors.
     #[must_use]
     pub const fn user_part_width(&self) -> usize {
-        0
+        self.ranker.user_width
     }
 
     /// f32s of an item's ad-only tensors.
     #[must_use]
     pub const fn activation_width(&self) -> usize {
-        0
+        self.ranker.item_width
     }
 
     /// The query vector and the user-only tensors.
     ///
     /// # Errors
     /// When the row does not fit the schema.
-    pub fn run_user(&self, _scratch: &mut Scratch, user: &FeatureRow) -> Result<UserOutput, ModelError> {
-        Err(width("user features", user.values.len(), self.schema.user.len()))
+    pub fn run_user(&self, scratch: &mut Scratch, user: &FeatureRow) -> Result<UserOutput, ModelError> {
+        let Scratch { arena, encoding } = scratch;
+        let program = &self.user_tower.program;
+        program.prepare(arena);
+        bind::write(self.user_tower.as_pair(), (Label::User, &self.schema.user), user, 0, (arena, encoding))?;
+        program.run(arena);
+        let query = program.output(arena, 0).to_vec();
+        let mut part = Vec::with_capacity(self.user_part_width());
+        self.ranker.run_user(&self.schema, user, (arena, encoding), &mut part)?;
+        Ok(UserOutput { query, part })
     }
 
     /// Vectors and ad-only tensors of items.
     ///
     /// # Errors
     /// When a row does not fit the schema.
-    pub fn run_items(&self, _scratch: &mut Scratch, items: &[FeatureRow]) -> Result<ItemOutput, ModelError> {
-        Err(width("items", items.len(), 0))
+    pub fn run_items(&self, scratch: &mut Scratch, items: &[FeatureRow]) -> Result<ItemOutput, ModelError> {
+        let Scratch { arena, encoding } = scratch;
+        let mut vectors = Vec::with_capacity(items.len() * self.schema.dimension);
+        let mut activations = Vec::with_capacity(items.len() * self.activation_width());
+        for block in items.chunks(BLOCK_ROWS) {
+            ranker::fill(self.item_tower.as_pair(), &self.schema, block, (arena, encoding))?;
+            let program = &self.item_tower.program;
+            program.run(arena);
+            vectors.extend_from_slice(&program.output(arena, 0)[..block.len() * self.schema.dimension]);
+            self.ranker.run_items(&self.schema, block, (arena, encoding), &mut activations)?;
+        }
+        Ok(ItemOutput { vectors, activations })
     }
 
     /// Calibrated predictions of `n` candidates, row-major, one column a head. `activations` and `cross` are
     /// row-major. A prediction that is not finite is left so: such a candidate never wins, its caller drops it.
+    /// With a warm `scratch` and room in `out` nothing is allocated here.
     ///
     /// # Errors
     /// When a slice has a wrong length.
     pub fn rank(
         &self,
-        _scratch: &mut Scratch,
+        scratch: &mut Scratch,
         user_part: &[f32],
-        _activations: &[f32],
-        _cross: &[f32],
-        _n: usize,
-        _out: &mut Vec<f32>,
+        activations: &[f32],
+        cross: &[f32],
+        n: usize,
+        out: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
-        Err(width("user part", user_part.len(), self.user_part_width()))
+        self.rank_raw(scratch, user_part, activations, cross, n, out)?;
+        for row in out.chunks_exact_mut(self.schema.heads.len()) {
+            for (value, head) in row.iter_mut().zip(&self.schema.heads) {
+                *value = head.calibration.apply(head.kind, *value);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::rank`], before calibration.
+    ///
+    /// # Errors
+    /// When a slice has a wrong length.
+    pub fn rank_raw(
+        &self,
+        scratch: &mut Scratch,
+        user_part: &[f32],
+        activations: &[f32],
+        cross: &[f32],
+        n: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let columns = self.schema.cross.len();
+        width("user part", user_part.len(), self.user_part_width())?;
+        width("activations", activations.len(), n.saturating_mul(self.activation_width()))?;
+        width("cross features", cross.len(), n.saturating_mul(columns))?;
+        out.clear();
+        out.reserve(n * self.schema.heads.len());
+        self.ranker.rank(&mut scratch.arena, user_part, activations, (cross, columns), n, |_, raw| out.push(raw));
+        Ok(())
+    }
+
+    /// Calibrated predictions from the unsplit graph: the twin that the split is compared with.
+    ///
+    /// # Errors
+    /// When a row does not fit the schema, or `cross` has a wrong length.
+    pub fn rank_whole(
+        &self,
+        scratch: &mut Scratch,
+        user: &FeatureRow,
+        items: &[FeatureRow],
+        cross: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let columns = self.schema.cross.len();
+        width("cross features", cross.len(), items.len().saturating_mul(columns))?;
+        out.clear();
+        let Scratch { arena, encoding } = scratch;
+        for (i, block) in items.chunks(BLOCK_ROWS).enumerate() {
+            let from = i * BLOCK_ROWS * columns;
+            let cross = &cross[from..from + block.len() * columns];
+            self.ranker.whole(&self.schema, (user, block), cross, (arena, encoding), |head, raw| {
+                let head = &self.schema.heads[head];
+                out.push(head.calibration.apply(head.kind, raw));
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The cross features of a user and an item, encoded: the weight that the item's value has in the user's set.
+    #[must_use]
+    pub fn cross(&self, user: &FeatureRow, item: &FeatureRow) -> Vec<f32> {
+        let find = |specs: &[crate::schema::FeatureSpec], row: &FeatureRow, name: &str| {
+            specs.iter().position(|s| s.name == name).and_then(|i| row.values.get(i).cloned())
+        };
+        let weight = |c: &crate::schema::CrossSpec| {
+            let set = find(&self.schema.user, user, &c.user);
+            match (set, find(&self.schema.item, item, &c.item)) {
+                (Some(FeatureValue::Set(set)), Some(FeatureValue::Category(value))) if value != 0 => {
+                    set.iter().find(|(v, _)| *v == value).map_or(0.0, |(_, w)| *w)
+                }
+                _ => 0.0,
+            }
+        };
+        self.schema.cross.iter().map(|c| c.encode(weight(c))).collect()
     }
 }
 
-fn width(what: &'static str, found: usize, expected: usize) -> ModelError {
-    ModelError::Width { what, found, expected }
+fn width(what: &'static str, found: usize, expected: usize) -> Result<(), ModelError> {
+    if found == expected { Ok(()) } else { Err(ModelError::Width { what, found, expected }) }
+}
+
+/// A tower: one side's features in, one vector out.
+fn tower(name: &str, bytes: &[u8], schema: &Schema, side: Label) -> Result<Bound, BundleError> {
+    let make = || {
+        let read = onnx::read(bytes)?;
+        let output = if side == Label::User { "query" } else { "vector" };
+        let outputs = ranker::outputs(&read.graph, [(output, schema.dimension)].into_iter())?;
+        let graph = read.graph.extract(&read.graph.inputs, &outputs).map_err(GraphError::Decode)?;
+        let bound = Bound::new(&graph, &read, schema, BLOCK_ROWS)?;
+        match bound.feeds.iter().zip(&graph.inputs).find(|(f, _)| f.label() != side) {
+            None => Ok(bound),
+            Some((_, id)) => Err(GraphError::Port {
+                port: "input",
+                name: graph.tensors[*id].name.clone(),
+                reason: "a tower uses the features of its own side".to_owned(),
+            }),
+        }
+    };
+    make().map_err(|reason| BundleError::Graph { file: name.to_owned(), reason })
 }
 
 /// Every file but the sums themselves has its line, every line its file, and the bytes are what the line says.
@@ -164,3 +298,6 @@ fn verify(files: &FileMap) -> Result<(), BundleError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

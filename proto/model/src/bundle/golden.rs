@@ -1,0 +1,140 @@
+//! Does this build of the executor give the numbers that the trainer got?
+//!
+//! One JSON object a line, zstd-compressed: raw features in, and the numbers of the trainer for query, vector, raw
+//! heads and predictions. Every row goes the whole way that a request goes.
+//!
+//! A difference is relative. A vector's component is compared with the vector's largest, since a component near 0
+//! is the difference of large numbers; a raw output with at least 0.1, a prediction with at least 0.001, for the
+//! same reason.
+
+use super::{Bundle, Scratch};
+use crate::error::BundleError;
+use crate::feature::{FeatureRow, FeatureValue};
+use crate::limits::{GOLDEN_BYTES_MAX, GOLDEN_ROWS_MAX};
+use crate::schema::{FeatureKind, FeatureSpec};
+use gavel_proto::hash::value_hash;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+/// Largest relative difference.
+const TOLERANCE: f64 = 1e-4;
+const RAW_SCALE: f64 = 0.1;
+const PREDICTION_SCALE: f64 = 1e-3;
+
+/// How the model did on its golden rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GoldenReport {
+    /// Rows compared.
+    pub rows: usize,
+    /// Largest relative difference of any number.
+    pub worst: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    user: BTreeMap<String, Raw>,
+    item: BTreeMap<String, Raw>,
+    query: Vec<f64>,
+    vector: Vec<f64>,
+    heads: BTreeMap<String, f64>,
+    predictions: BTreeMap<String, f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Raw {
+    Number(f64),
+    Text(String),
+    Set { values: Vec<String>, weights: Vec<f64> },
+}
+
+/// Compares every row.
+pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, BundleError> {
+    let wrong = |reason: String| BundleError::Golden(reason);
+    let decoder = zstd::stream::read::Decoder::new(packed).map_err(|e| wrong(e.to_string()))?;
+    let mut text = String::new();
+    decoder.take(GOLDEN_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(|e| wrong(e.to_string()))?;
+    if text.len() > GOLDEN_BYTES_MAX {
+        return Err(wrong(format!("more than {GOLDEN_BYTES_MAX} bytes")));
+    }
+    let mut report = GoldenReport::default();
+    let mut scratch = Scratch::default();
+    for line in text.lines().filter(|l| !l.trim().is_empty()) {
+        report.rows += 1;
+        if report.rows > GOLDEN_ROWS_MAX {
+            return Err(wrong(format!("more than {GOLDEN_ROWS_MAX} rows")));
+        }
+        let row: Row = serde_json::from_str(line).map_err(|e| wrong(format!("row {}: {e}", report.rows)))?;
+        let worst = compare(bundle, &mut scratch, &row).map_err(|e| wrong(format!("row {}: {e}", report.rows)))?;
+        report.worst = report.worst.max(worst);
+    }
+    if report.rows == 0 {
+        return Err(wrong("there are none".to_owned()));
+    }
+    Ok(report)
+}
+
+fn compare(bundle: &Bundle, scratch: &mut Scratch, row: &Row) -> Result<f64, String> {
+    let schema = bundle.schema();
+    let user = features(&schema.user, &row.user)?;
+    let item = features(&schema.item, &row.item)?;
+    let cross = bundle.cross(&user, &item);
+    let of_user = bundle.run_user(scratch, &user).map_err(|e| e.to_string())?;
+    let of_item = bundle.run_items(scratch, std::slice::from_ref(&item)).map_err(|e| e.to_string())?;
+    let mut raw = Vec::new();
+    bundle.rank_raw(scratch, &of_user.part, &of_item.activations, &cross, 1, &mut raw).map_err(|e| e.to_string())?;
+    let mut worst = vector("query", &row.query, &of_user.query)?;
+    worst = worst.max(vector("vector", &row.vector, &of_item.vectors)?);
+    for (head, raw) in schema.heads.iter().zip(&raw) {
+        let expected =
+            |of: &BTreeMap<String, f64>| of.get(&head.name).copied().ok_or(format!("{} is missing", head.name));
+        let prediction = head.calibration.apply(head.kind, *raw);
+        worst = worst.max(near(&head.name, expected(&row.heads)?, *raw, RAW_SCALE)?);
+        worst = worst.max(near(&head.name, expected(&row.predictions)?, prediction, PREDICTION_SCALE)?);
+    }
+    Ok(worst)
+}
+
+fn vector(what: &str, expected: &[f64], found: &[f32]) -> Result<f64, String> {
+    if expected.len() != found.len() {
+        return Err(format!("{what} has {} dimensions, {} are expected", found.len(), expected.len()));
+    }
+    let scale = expected.iter().fold(PREDICTION_SCALE, |m, x| m.max(x.abs()));
+    expected.iter().zip(found).try_fold(0f64, |worst, (e, f)| Ok(worst.max(near(what, *e, *f, scale)?)))
+}
+
+fn near(what: &str, expected: f64, found: f32, scale: f64) -> Result<f64, String> {
+    let difference = (expected - f64::from(found)).abs() / expected.abs().max(scale);
+    // Written so that NaN fails.
+    if difference <= TOLERANCE {
+        return Ok(difference);
+    }
+    Err(format!("{what} is {found}, {expected} is expected: a relative difference of {difference:e}"))
+}
+
+fn features(specs: &[FeatureSpec], raw: &BTreeMap<String, Raw>) -> Result<FeatureRow, String> {
+    if let Some(name) = raw.keys().find(|n| specs.iter().all(|s| s.name != **n)) {
+        return Err(format!("the schema has no feature {name}"));
+    }
+    let values = specs.iter().map(|spec| match raw.get(&spec.name) {
+        None => Ok(FeatureValue::Missing),
+        Some(raw) => value(spec, raw),
+    });
+    Ok(FeatureRow { values: values.collect::<Result<_, _>>()? })
+}
+
+fn value(spec: &FeatureSpec, raw: &Raw) -> Result<FeatureValue, String> {
+    match (&spec.kind, raw) {
+        (FeatureKind::Category { .. }, Raw::Text(text)) => Ok(FeatureValue::Category(value_hash(text))),
+        (FeatureKind::Dense { .. }, Raw::Number(x)) => Ok(FeatureValue::Dense(*x as f32)),
+        (FeatureKind::Set { .. }, Raw::Set { values, weights }) if values.len() == weights.len() => {
+            let pairs = values.iter().zip(weights).map(|(v, w)| (value_hash(v), *w as f32));
+            Ok(FeatureValue::Set(pairs.collect()))
+        }
+        (FeatureKind::Category { .. } | FeatureKind::Dense { .. } | FeatureKind::Set { .. }, _) => {
+            Err(format!("feature {} has another kind of value", spec.name))
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! How do the three parts of a ranker, and the ranker as a whole, turn rows into raw outputs?
+
+use super::bind::{self, Encoding, Feed};
+use crate::error::{GraphError, ModelError};
+use crate::exec::{Arena, BLOCK_ROWS, Program};
+use crate::feature::FeatureRow;
+use crate::graph::{Graph, TensorId};
+use crate::onnx::Read;
+use crate::partition::{self, Label, PartitionReport};
+use crate::schema::Schema;
+
+/// A program with the feeds of its inputs.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub program: Program,
+    pub feeds: Vec<Feed>,
+}
+
+impl Bound {
+    /// Binds a graph: inputs that depend on the user alone have one row, if there are such.
+    pub fn new(graph: &Graph, read: &Read, schema: &Schema, item_rows: usize) -> Result<Self, GraphError> {
+        let feeds = bind::feeds(graph, &read.inputs, schema)?;
+        let rows: Vec<usize> = feeds.iter().map(|f| if f.label() == Label::User { 1 } else { item_rows }).collect();
+        let program = Program::compile(graph, &rows).map_err(GraphError::Decode)?;
+        Ok(Self { program, feeds })
+    }
+
+    pub fn as_pair(&self) -> (&Program, &[Feed]) {
+        (&self.program, &self.feeds)
+    }
+}
+
+/// A ranker, split and whole.
+#[derive(Debug)]
+pub(super) struct Ranker {
+    user: Bound,
+    item: Bound,
+    candidate: Program,
+    /// For each cross input of the candidate program, in order, the cross feature.
+    crossings: Vec<usize>,
+    whole: Bound,
+    pub hash: [u8; 32],
+    pub report: PartitionReport,
+    pub user_width: usize,
+    pub item_width: usize,
+}
+
+impl Ranker {
+    /// Splits a graph that has an output for each head.
+    pub fn new(read: &Read, schema: &Schema) -> Result<Self, GraphError> {
+        let heads = outputs(&read.graph, schema.heads.iter().map(|h| (h.name.as_str(), 1)))?;
+        let whole = read.graph.extract(&read.graph.inputs, &heads).map_err(GraphError::Decode)?;
+        let feeds = bind::feeds(&whole, &read.inputs, schema)?;
+        let labels: Vec<Label> = feeds.iter().map(|f| f.label()).collect();
+        let split = partition::split(&whole, &labels).map_err(GraphError::Decode)?;
+        let (users, ads) = (split.user.outputs.len(), split.item.outputs.len());
+        let rows: Vec<usize> =
+            (0..split.candidate.inputs.len()).map(|i| if i < users { 1 } else { BLOCK_ROWS }).collect();
+        let candidate = Program::compile(&split.candidate, &rows).map_err(GraphError::Decode)?;
+        let crossings = feeds.iter().filter_map(|f| match f {
+            Feed::Cross(i) => Some(*i),
+            Feed::Values(..) | Feed::Weights(..) => None,
+        });
+        let width = |ports: &[crate::exec::Port]| ports.iter().map(|p| p.width).sum();
+        Ok(Self {
+            user: Bound::new(&split.user, read, schema, 1)?,
+            item: Bound::new(&split.item, read, schema, BLOCK_ROWS)?,
+            crossings: crossings.collect(),
+            whole: Bound::new(&whole, read, schema, BLOCK_ROWS)?,
+            hash: split.hash,
+            report: split.report,
+            user_width: width(&candidate.inputs[..users]),
+            item_width: width(&candidate.inputs[users..users + ads]),
+            candidate,
+        })
+    }
+
+    /// Appends the user part.
+    pub fn run_user(
+        &self,
+        schema: &Schema,
+        user: &FeatureRow,
+        buffers: (&mut Arena, &mut Encoding),
+        part: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let (arena, encoding) = buffers;
+        let program = &self.user.program;
+        program.prepare(arena);
+        bind::write(self.user.as_pair(), (Label::User, &schema.user), user, 0, (arena, encoding))?;
+        program.run(arena);
+        (0..program.outputs.len()).for_each(|i| part.extend_from_slice(program.output(arena, i)));
+        Ok(())
+    }
+
+    /// Appends the activations of at most a block of items.
+    pub fn run_items(
+        &self,
+        schema: &Schema,
+        items: &[FeatureRow],
+        buffers: (&mut Arena, &mut Encoding),
+        activations: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let (arena, encoding) = buffers;
+        let program = &self.item.program;
+        fill(self.item.as_pair(), schema, items, (arena, encoding))?;
+        program.run(arena);
+        for row in 0..items.len() {
+            for (i, port) in program.outputs.iter().enumerate() {
+                let from = if port.rows == 1 { 0 } else { row * port.width };
+                activations.extend_from_slice(&program.output(arena, i)[from..from + port.width]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `sink` with candidate, head and raw output, in this order of loops.
+    pub fn rank(
+        &self,
+        arena: &mut Arena,
+        user_part: &[f32],
+        activations: &[f32],
+        cross: (&[f32], usize),
+        n: usize,
+        mut sink: impl FnMut(usize, f32),
+    ) {
+        let program = &self.candidate;
+        program.prepare(arena);
+        for first in (0..n).step_by(BLOCK_ROWS) {
+            let rows = BLOCK_ROWS.min(n - first);
+            self.fill_block(arena, user_part, activations, cross, first..first + rows);
+            program.run(arena);
+            raw(program, arena, rows, &mut sink);
+        }
+    }
+
+    fn fill_block(
+        &self,
+        arena: &mut Arena,
+        user_part: &[f32],
+        activations: &[f32],
+        (cross, columns): (&[f32], usize),
+        block: std::ops::Range<usize>,
+    ) {
+        let program = &self.candidate;
+        let users = self.user.program.outputs.len();
+        let ads = users + self.item.program.outputs.len();
+        let mut offset = 0;
+        for (i, port) in program.inputs.iter().enumerate() {
+            if i == users {
+                offset = 0;
+            }
+            let input = program.input(arena, i);
+            if i < users {
+                input.copy_from_slice(&user_part[offset..offset + port.width]);
+            } else {
+                let (source, from, stride) = if i < ads {
+                    (activations, offset, self.item_width)
+                } else {
+                    (cross, self.crossings[i - ads], columns)
+                };
+                let (filled, padding) = input.split_at_mut(block.len() * port.width);
+                for (row, target) in block.clone().zip(filled.chunks_exact_mut(port.width.max(1))) {
+                    target.copy_from_slice(&source[row * stride + from..][..port.width]);
+                }
+                padding.fill(0.0);
+            }
+            offset += port.width;
+        }
+    }
+
+    /// The unsplit graph on at most a block of candidates: the twin that the split is compared with.
+    pub fn whole(
+        &self,
+        schema: &Schema,
+        (user, items): (&FeatureRow, &[FeatureRow]),
+        cross: &[f32],
+        buffers: (&mut Arena, &mut Encoding),
+        mut sink: impl FnMut(usize, f32),
+    ) -> Result<(), ModelError> {
+        let (arena, encoding) = buffers;
+        let program = &self.whole.program;
+        fill(self.whole.as_pair(), schema, items, (arena, encoding))?;
+        bind::write(self.whole.as_pair(), (Label::User, &schema.user), user, 0, (arena, encoding))?;
+        for (input, feed) in self.whole.feeds.iter().enumerate() {
+            if let Feed::Cross(i) = feed {
+                let values = program.input(arena, input);
+                for (row, value) in values.iter_mut().enumerate().take(items.len()) {
+                    *value = cross[row * schema.cross.len() + i];
+                }
+            }
+        }
+        program.run(arena);
+        raw(program, arena, items.len(), &mut sink);
+        Ok(())
+    }
+}
+
+/// Zeroes the inputs of a program and writes items into its rows.
+pub(super) fn fill(
+    (program, feeds): (&Program, &[Feed]),
+    schema: &Schema,
+    items: &[FeatureRow],
+    (arena, encoding): (&mut Arena, &mut Encoding),
+) -> Result<(), ModelError> {
+    program.prepare(arena);
+    (0..program.inputs.len()).for_each(|i| program.input(arena, i).fill(0.0));
+    for (row, item) in items.iter().enumerate() {
+        bind::write((program, feeds), (Label::Ad, &schema.item), item, row, (arena, encoding))?;
+    }
+    Ok(())
+}
+
+fn raw(program: &Program, arena: &Arena, rows: usize, sink: &mut impl FnMut(usize, f32)) {
+    for row in 0..rows {
+        for (head, port) in program.outputs.iter().enumerate() {
+            sink(head, program.output(arena, head)[if port.rows == 1 { 0 } else { row }]);
+        }
+    }
+}
+
+/// The outputs of these names, each with its width.
+pub(super) fn outputs<'a>(
+    graph: &Graph,
+    wanted: impl Iterator<Item = (&'a str, usize)>,
+) -> Result<Vec<(String, TensorId)>, GraphError> {
+    let mut found = Vec::new();
+    for (name, width) in wanted {
+        let wrong = |reason: String| GraphError::Port { port: "output", name: name.to_owned(), reason };
+        let id = graph.outputs.iter().find(|(n, _)| n == name).map(|(_, id)| *id);
+        let id = id.ok_or_else(|| wrong("the graph does not have it".to_owned()))?;
+        let shape = &graph.tensors[id].shape;
+        if !(shape.dims == [width] || (shape.dims.is_empty() && width == 1)) || !shape.batch {
+            return Err(wrong(format!("is {shape:?}, the schema says [batch, {width}]")));
+        }
+        found.push((name.to_owned(), id));
+    }
+    Ok(found)
+}

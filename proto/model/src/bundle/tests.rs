@@ -1,0 +1,306 @@
+//! Does a bundle give the same numbers whichever way it is asked, and refuse whatever is wrong with it?
+
+use super::*;
+use crate::onnx::testing::{self, Onnx, Sizes};
+use crate::onnx::wire::element;
+use proptest::prelude::*;
+use std::fs;
+
+const SMALL: Sizes = Sizes { embedding: 8, deep: 48, experts: 3, expert: 24 };
+
+const SCHEMA: &str = r#"
+format = 1
+name = "test"
+dimension = 16
+metric = "ip"
+prior_conversion = 0.05
+light = { scale = 1.0, offset = -3.0 }
+files = { user_tower = "user.onnx", item_tower = "item.onnx", ranker = "ranker.onnx", golden = "golden.jsonl.zst" }
+[[feature]]
+name = "segment"
+side = "user"
+kind = "category"
+buckets = 50
+[[feature]]
+name = "bought"
+side = "user"
+kind = "set"
+buckets = 100
+max_len = 8
+[[feature]]
+name = "age"
+side = "context"
+kind = "dense"
+mean = 40.0
+std = 20.0
+default = 40.0
+[[feature]]
+name = "kind"
+side = "item"
+kind = "category"
+buckets = 100
+[[feature]]
+name = "price"
+side = "item"
+kind = "dense"
+transform = "log1p"
+[[cross]]
+name = "match"
+user = "bought"
+item = "kind"
+transform = "log1p"
+[[head]]
+name = "click"
+kind = "probability"
+role = "click"
+calibration = { kind = "platt", scale = 0.9, offset = -1.0 }
+[[head]]
+name = "conv"
+kind = "probability"
+calibration = { kind = "isotonic", x = [0.1, 0.9], y = [0.05, 0.8] }
+[[head]]
+name = "value"
+kind = "value"
+calibration = { kind = "scale", factor = 2.0 }
+"#;
+
+fn files(sizes: Sizes) -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("bundle.toml", SCHEMA.as_bytes().to_vec()),
+        ("user.onnx", testing::tower(1, true, sizes, 16)),
+        ("item.onnx", testing::tower(2, false, sizes, 16)),
+        ("ranker.onnx", testing::ranker(3, sizes)),
+        ("golden.jsonl.zst", zstd::encode_all(&b""[..], 1).unwrap()),
+    ]
+}
+
+fn write(dir: &Path, files: &[(&str, Vec<u8>)]) {
+    let mut sums = String::new();
+    for (name, bytes) in files {
+        fs::write(dir.join(name), bytes).unwrap();
+        sums.push_str(&format!("{}  {name}\n", blake3::hash(bytes).to_hex()));
+    }
+    fs::write(dir.join("BLAKE3SUMS"), sums).unwrap();
+}
+
+fn open(files: &[(&str, Vec<u8>)]) -> Result<Bundle, BundleError> {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), files);
+    Bundle::open(dir.path())
+}
+
+fn user(seed: u64) -> FeatureRow {
+    let set = (1..=seed % 12).map(|i| (i * 31 + seed, 0.25 * i as f32)).collect();
+    let values =
+        vec![FeatureValue::Category(seed * 7), FeatureValue::Set(set), FeatureValue::Dense(20.0 + (seed % 50) as f32)];
+    FeatureRow { values }
+}
+
+fn items(n: usize, seed: u64) -> Vec<FeatureRow> {
+    let item = |i: u64| vec![FeatureValue::Category(seed + i * 31), FeatureValue::Dense(0.5 * i as f32)];
+    (0..n as u64).map(|i| FeatureRow { values: item(i) }).collect()
+}
+
+struct Request {
+    user: FeatureRow,
+    items: Vec<FeatureRow>,
+    part: Vec<f32>,
+    activations: Vec<f32>,
+    cross: Vec<f32>,
+}
+
+fn request(bundle: &Bundle, n: usize, seed: u64) -> Request {
+    let mut scratch = Scratch::default();
+    let (user, items) = (user(seed), items(n, seed));
+    let part = bundle.run_user(&mut scratch, &user).unwrap().part;
+    let activations = bundle.run_items(&mut scratch, &items).unwrap().activations;
+    let cross = items.iter().flat_map(|i| bundle.cross(&user, i)).collect();
+    Request { user, items, part, activations, cross }
+}
+
+fn close(a: f32, b: f32) -> bool {
+    (a - b).abs() <= 1e-4 * b.abs().max(1e-3)
+}
+
+#[test]
+fn the_split_equals_the_whole() {
+    let bundle = open(&files(SMALL)).unwrap();
+    let mut scratch = Scratch::default();
+    let (mut split, mut whole) = (Vec::new(), Vec::new());
+    for seed in 0..20 {
+        let r = request(&bundle, 70, seed);
+        bundle.rank(&mut scratch, &r.part, &r.activations, &r.cross, 70, &mut split).unwrap();
+        bundle.rank_whole(&mut scratch, &r.user, &r.items, &r.cross, &mut whole).unwrap();
+        assert_eq!(split.len(), 70 * 3);
+        for (s, w) in split.iter().zip(&whole) {
+            assert!(close(*s, *w), "{s} {w}");
+        }
+        let distinct: std::collections::BTreeSet<u32> = split.iter().map(|s| s.to_bits()).collect();
+        assert!(distinct.len() > 100, "the inputs reach the outputs");
+    }
+    let report = bundle.partition_report();
+    assert!(report.candidate.flops < report.whole.flops, "{report:?}");
+    assert!(report.user.flops > 0 && report.item.flops > 0, "{report:?}");
+}
+
+#[test]
+fn two_readings_of_one_bundle_agree() {
+    let (a, b) = (open(&files(SMALL)).unwrap(), open(&files(SMALL)).unwrap());
+    assert_eq!((a.hash(), a.partition_hash()), (b.hash(), b.partition_hash()));
+    let mut other = files(SMALL);
+    other[3].1 = testing::ranker(4, SMALL);
+    let other = open(&other).unwrap();
+    assert!(other.hash() != a.hash() && other.partition_hash() != a.partition_hash());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// A candidate's score is the same to the last bit, whatever its block, its neighbours and the padding.
+    #[test]
+    fn a_score_does_not_depend_on_its_place(seed in 0u64..1000, from in 0usize..100, n in 1usize..40, shift in 0usize..33) {
+        let bundle = shared();
+        let r = request(bundle, 140, seed);
+        let width = bundle.activation_width();
+        let (mut scratch, mut all, mut some) = (Scratch::default(), Vec::new(), Vec::new());
+        bundle.rank(&mut scratch, &r.part, &r.activations, &r.cross, 140, &mut all).unwrap();
+        // The same candidates behind `shift` others.
+        let order: Vec<usize> = (100..100 + shift).chain(from..from + n).collect();
+        let activations: Vec<f32> = order.iter().flat_map(|i| r.activations[i * width..(i + 1) * width].to_vec()).collect();
+        let cross: Vec<f32> = order.iter().map(|i| r.cross[*i]).collect();
+        bundle.rank(&mut scratch, &r.part, &activations, &cross, order.len(), &mut some).unwrap();
+        for (at, i) in order.iter().enumerate() {
+            let bits = |v: &[f32], i: usize| [v[i * 3], v[i * 3 + 1], v[i * 3 + 2]].map(f32::to_bits);
+            prop_assert_eq!(bits(&some, at), bits(&all, *i));
+        }
+        // So are an item's vector and activations.
+        let again = bundle.run_items(&mut scratch, &r.items[from..from + n]).unwrap();
+        prop_assert_eq!(&again.activations[..], &r.activations[from * width..(from + n) * width]);
+    }
+
+    /// Whatever a damaged graph says, reading it ends in a bundle or an error.
+    #[test]
+    fn damaged_graphs_never_panic(at in 0usize..1_000_000, bytes in prop::collection::vec(any::<u8>(), 1..6), cut in any::<bool>()) {
+        let mut ranker = testing::ranker(3, Sizes { embedding: 2, deep: 4, experts: 2, expert: 4 });
+        let at = at % ranker.len();
+        if cut {
+            ranker.truncate(at);
+        } else {
+            ranker.iter_mut().skip(at).zip(&bytes).for_each(|(b, x)| *b = *x);
+        }
+        let (schema, _) = manifest::parse(SCHEMA).unwrap();
+        if let Ok(read) = onnx::read(&ranker) && let Ok(ranker) = Ranker::new(&read, &schema) {
+            let mut scratch = Scratch::default();
+            let (part, items) = (vec![0.5; ranker.user_width], vec![0.5; ranker.item_width]);
+            ranker.rank(&mut scratch.arena, &part, &items, (&[0.5], 1), 1, |_, _| {});
+        }
+    }
+}
+
+fn shared() -> &'static Bundle {
+    static SHARED: std::sync::OnceLock<Bundle> = std::sync::OnceLock::new();
+    SHARED.get_or_init(|| open(&files(SMALL)).unwrap())
+}
+
+#[test]
+fn golden_rows_go_the_whole_way() {
+    let bundle = shared();
+    let mut scratch = Scratch::default();
+    let hash = gavel_proto::hash::value_hash;
+    let user = FeatureRow {
+        values: vec![
+            FeatureValue::Category(hash("gold")),
+            FeatureValue::Set(vec![(hash("tea"), 2.0), (hash("milk"), 1.0)]),
+            FeatureValue::Missing,
+        ],
+    };
+    let item = FeatureRow { values: vec![FeatureValue::Category(hash("tea")), FeatureValue::Dense(3.5)] };
+    let cross = bundle.cross(&user, &item);
+    assert!((cross[0] - 3f32.ln()).abs() < 1e-6);
+    let (of_user, mut raw, mut predictions) = (bundle.run_user(&mut scratch, &user).unwrap(), vec![], vec![]);
+    let of_item = bundle.run_items(&mut scratch, std::slice::from_ref(&item)).unwrap();
+    bundle.rank_raw(&mut scratch, &of_user.part, &of_item.activations, &cross, 1, &mut raw).unwrap();
+    bundle.rank_whole(&mut scratch, &user, std::slice::from_ref(&item), &cross, &mut predictions).unwrap();
+    let row = |predictions: &[f32]| {
+        let heads = |v: &[f32]| serde_json::json!({"click": v[0], "conv": v[1], "value": v[2]});
+        let row = serde_json::json!({
+            "user": {"segment": "gold", "bought": {"values": ["tea", "milk"], "weights": [2.0, 1.0]}},
+            "item": {"kind": "tea", "price": 3.5},
+            "query": of_user.query, "vector": of_item.vectors, "heads": heads(&raw), "predictions": heads(predictions),
+        });
+        let mut all = files(SMALL);
+        all[4].1 = zstd::encode_all(format!("{row}\n{row}\n").as_bytes(), 1).unwrap();
+        open(&all).unwrap().verify_golden()
+    };
+    let report = row(&predictions).unwrap();
+    assert!(report.rows == 2 && report.worst < 1e-4, "{report:?}");
+    predictions[1] *= 1.001;
+    assert!(row(&predictions).unwrap_err().to_string().contains("conv"));
+    assert!(bundle.verify_golden().unwrap_err().to_string().contains("none"));
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_reason() {
+    let ranker_with = |change: &dyn Fn(&mut Onnx)| {
+        let mut m = Onnx::new(1);
+        let x = m.input("price", element::FLOAT, 1);
+        for head in ["click", "conv", "value"] {
+            m.node_as("Relu", &[&x], &[], head);
+            m.output(head);
+        }
+        change(&mut m);
+        let mut all = files(SMALL);
+        all[3].1 = m.bytes();
+        open(&all).err().map_or_else(String::new, |e| e.to_string())
+    };
+    assert_eq!(ranker_with(&|_| {}), "", "the base is fine");
+    let rename = |m: &mut Onnx| m.graph.node[0].op_type = "LSTM".into();
+    let text = ranker_with(&rename);
+    assert!(text.contains("LSTM") && text.contains("Relu_0"), "{text}");
+    let wrong: [(&dyn Fn(&mut Onnx), &str); 9] = [
+        (&|m| drop(m.floats(&[1], vec![f32::NAN])), "not finite"),
+        (&|m| drop(m.floats(&[3], vec![1.0])), "1 values for"),
+        (&|m| drop(m.floats(&[1 << 40, 1 << 40], vec![1.0])), "more values"),
+        (&|m| drop(m.floats(&[-1], vec![1.0])), "a dimension of -1"),
+        (&|m| drop(m.input("nobody", element::FLOAT, 1)), "no feature"),
+        (&|m| drop(m.input("kind", element::FLOAT, 1)), "Integer"),
+        (&|m| drop(m.input("age", element::FLOAT, 3)), "[batch, 1]"),
+        (&|m| drop(m.graph.output.pop()), "does not have it"),
+        (&|m| m.graph.node[0].input[0] = "void".into(), "before it is made"),
+    ];
+    for (change, reason) in wrong {
+        let text = ranker_with(change);
+        assert!(text.contains(reason), "{reason}: {text}");
+    }
+    let external = |m: &mut Onnx| {
+        m.floats(&[1], vec![1.0]);
+        m.graph.initializer[0].external_data = vec![vec![1]];
+    };
+    assert!(ranker_with(&external).contains("another file"));
+}
+
+#[test]
+fn a_damaged_folder_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &files(SMALL));
+    let path = dir.path().join("ranker.onnx");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert!(Bundle::open(dir.path()).err().unwrap().to_string().contains("ranker.onnx is damaged"));
+    fs::remove_file(&path).unwrap();
+    assert!(Bundle::open(dir.path()).err().unwrap().to_string().contains("not there"));
+    write(dir.path(), &files(SMALL));
+    fs::write(dir.path().join("more.txt"), "x").unwrap();
+    assert!(Bundle::open(dir.path()).err().unwrap().to_string().contains("has no line"));
+}
+
+#[test]
+fn a_tower_keeps_to_its_side_and_tables_to_their_buckets() {
+    let mut all = files(SMALL);
+    all[1].1 = testing::tower(1, false, SMALL, 16);
+    assert!(open(&all).is_err());
+    let mut all = files(SMALL);
+    all[0].1 = SCHEMA.replace("buckets = 50", "buckets = 60").into_bytes();
+    assert!(open(&all).err().unwrap().to_string().contains("51 rows"));
+}

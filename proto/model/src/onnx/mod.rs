@@ -1,0 +1,221 @@
+//! Which graph does an ONNX file describe?
+//!
+//! One pass over the nodes in the file's order, which ONNX requires to be topological. Each operator becomes one or
+//! a few operations of [`crate::graph`]; constants are folded on the way. Whatever is outside
+//! `docs/model-operators.md` is refused by operator and node name, never approximated.
+//!
+//! A float input is a tensor `[batch, ...]` with a first dimension that has a name or nothing in it, an integer
+//! input likewise. All tensors are carried as f32; integers are bounded by 2^24, where f32 is exact.
+
+mod arithmetic;
+mod layout;
+mod node;
+mod tensor;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod wire;
+
+pub(crate) use node::Element;
+
+use crate::error::GraphError;
+use crate::graph::{Graph, Op, Shape, TensorId};
+use crate::limits::{INITIALISERS_MAX, NODES_MAX, PORTS_MAX, RANK_MAX};
+use node::{Call, Named, carried};
+use prost::Message;
+use std::collections::BTreeMap;
+use tensor::{Array, Numbers};
+use wire::{GraphProto, Model, ValueInfo, element};
+
+/// Operator sets that we read: before 13 `Softmax` and `Squeeze` mean something else.
+const OPSETS: std::ops::RangeInclusive<i64> = 13..=24;
+
+/// A graph with the names and the element types of its inputs.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub graph: Graph,
+    pub inputs: Vec<(String, Element)>,
+}
+
+/// Reads a file.
+pub(crate) fn read(bytes: &[u8]) -> Result<Read, GraphError> {
+    let model = Model::decode(bytes).map_err(|e| GraphError::Decode(e.to_string()))?;
+    let Some(proto) = model.graph else { return Err(GraphError::Decode("there is no graph".to_owned())) };
+    let decode = |reason: &str| Err(GraphError::Decode(reason.to_owned()));
+    if !model.functions.is_empty() || !proto.sparse_initializer.is_empty() {
+        return decode("model-local functions and sparse initialisers are not supported");
+    }
+    match model.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx") {
+        Some(set) if OPSETS.contains(&set.version) => {}
+        Some(set) => return decode(&format!("operator set {}, {OPSETS:?} are read", set.version)),
+        None => return decode("no operator set is imported"),
+    }
+    limit("nodes", proto.node.len(), NODES_MAX)?;
+    limit("initialisers", proto.initializer.len(), INITIALISERS_MAX)?;
+    limit("inputs", proto.input.len(), PORTS_MAX)?;
+    limit("outputs", proto.output.len(), PORTS_MAX)?;
+    Reader::default().read(proto)
+}
+
+fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), GraphError> {
+    if found <= limit { Ok(()) } else { Err(GraphError::Limit { what, found: found as u64, limit: limit as u64 }) }
+}
+
+#[derive(Default)]
+pub(crate) struct Reader {
+    graph: Graph,
+    names: BTreeMap<String, Named>,
+    inputs: Vec<(String, Element)>,
+}
+
+impl Reader {
+    fn read(mut self, proto: GraphProto) -> Result<Read, GraphError> {
+        for initialiser in &proto.initializer {
+            let array = tensor::array(initialiser)?;
+            self.array(&initialiser.name, array)?;
+        }
+        for input in proto.input.iter().filter(|i| !proto.initializer.iter().any(|t| t.name == i.name)) {
+            self.input(input)?;
+        }
+        for node in &proto.node {
+            let call = Call::new(node, |name| self.names.get(name).cloned())?;
+            if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+                return call.refuse(format!("the domain {} is not known", node.domain));
+            }
+            let results = self.node(&call)?;
+            for (name, result) in node.output.iter().zip(results).filter(|(n, _)| !n.is_empty()) {
+                self.name(name, result)?;
+            }
+        }
+        for output in &proto.output {
+            let wrong = |reason: &str| GraphError::Port {
+                port: "output",
+                name: output.name.clone(),
+                reason: reason.to_owned(),
+            };
+            let Some(named) = self.names.get(&output.name).cloned() else { return Err(wrong("nothing makes it")) };
+            let id = self.tensor_of(&named).map_err(|r| wrong(&r))?;
+            self.graph.outputs.push((output.name.clone(), id));
+        }
+        Ok(Read { graph: self.graph, inputs: self.inputs })
+    }
+
+    fn name(&mut self, name: &str, named: Named) -> Result<(), GraphError> {
+        match self.names.insert(name.to_owned(), named) {
+            None => Ok(()),
+            Some(_) => Err(GraphError::Tensor { name: name.to_owned(), reason: "is made twice".to_owned() }),
+        }
+    }
+
+    fn array(&mut self, name: &str, array: Array) -> Result<(), GraphError> {
+        let named = self.named(name, array);
+        self.name(name, named)
+    }
+
+    fn named(&mut self, name: &str, array: Array) -> Named {
+        match array.numbers {
+            Numbers::Floats(values) => {
+                Named::Tensor(self.graph.constant(name, array.dims, values.into()), Element::Float)
+            }
+            Numbers::Integers(_) => Named::Integers(array),
+        }
+    }
+
+    fn input(&mut self, proto: &ValueInfo) -> Result<(), GraphError> {
+        let wrong = |reason: String| GraphError::Port { port: "input", name: proto.name.clone(), reason };
+        let tensor = proto.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+        let tensor = tensor.ok_or_else(|| wrong("is not a tensor".to_owned()))?;
+        let element = match tensor.elem_type {
+            element::FLOAT => Element::Float,
+            element::INT64 | element::INT32 => Element::Integer,
+            other => return Err(wrong(format!("element type {other}, float, int64 and int32 are possible"))),
+        };
+        let dims = tensor.shape.as_ref().map_or(&[][..], |s| &s.dim);
+        let Some((batch, row)) = dims.split_first() else { return Err(wrong("has no dimensions".to_owned())) };
+        if batch.dim_value.is_some_and(|v| v != 0) {
+            return Err(wrong("the first dimension is a number, the batch has a name".to_owned()));
+        }
+        if row.len() >= RANK_MAX {
+            return Err(wrong(format!("{} dimensions, {RANK_MAX} are possible", dims.len())));
+        }
+        let mut values = 1usize;
+        let mut shape = Vec::with_capacity(row.len());
+        for dim in row {
+            let dim = dim.dim_value.and_then(|v| usize::try_from(v).ok()).filter(|v| *v > 0);
+            let dim = dim.ok_or_else(|| wrong("a dimension after the first has no number".to_owned()))?;
+            values = values.saturating_mul(dim);
+            shape.push(dim);
+        }
+        if values > crate::limits::ROW_VALUES_MAX {
+            return Err(wrong(format!("{values} values a row")));
+        }
+        let id = self.graph.input(&proto.name, Shape { batch: true, dims: shape });
+        self.inputs.push((proto.name.clone(), element));
+        self.name(&proto.name, Named::Tensor(id, element))
+    }
+
+    /// A name as a tensor; integers become one when they are first used so.
+    fn tensor_of(&mut self, named: &Named) -> Result<TensorId, String> {
+        match named {
+            Named::Tensor(id, _) => Ok(*id),
+            Named::Integers(Array { dims, numbers: Numbers::Integers(values) }) => {
+                let values = carried(values)?;
+                Ok(self.graph.constant("", dims.clone(), values.into()))
+            }
+            Named::Integers(_) => Err("is no integer".to_owned()),
+        }
+    }
+
+    /// Input `i` of a node as a tensor.
+    fn tensor(&mut self, call: &Call<'_>, i: usize) -> Result<TensorId, GraphError> {
+        match call.inputs.get(i) {
+            Some(Some(named)) => self.tensor_of(named).map_err(|r| call.refusal(format!("input {i}: {r}"))),
+            Some(None) | None => call.refuse(format!("input {i} is missing")),
+        }
+    }
+
+    fn optional(&mut self, call: &Call<'_>, i: usize) -> Result<Option<TensorId>, GraphError> {
+        match call.inputs.get(i) {
+            Some(Some(_)) => self.tensor(call, i).map(Some),
+            Some(None) | None => Ok(None),
+        }
+    }
+
+    /// All inputs as tensors; none may be left out.
+    fn tensors(&mut self, call: &Call<'_>) -> Result<Vec<TensorId>, GraphError> {
+        (0..call.inputs.len()).map(|i| self.tensor(call, i)).collect()
+    }
+
+    fn element(call: &Call<'_>, i: usize) -> Element {
+        match call.inputs.get(i) {
+            Some(Some(Named::Tensor(_, element))) => *element,
+            Some(Some(Named::Integers(_))) => Element::Integer,
+            Some(None) | None => Element::Float,
+        }
+    }
+
+    /// The single number that input `i` is.
+    fn scalar(&mut self, call: &Call<'_>, i: usize) -> Result<Option<f32>, GraphError> {
+        let Some(id) = self.optional(call, i)? else { return Ok(None) };
+        match self.graph.values(id).map(|v| v.as_ref()) {
+            Some([value]) => Ok(Some(*value)),
+            Some(_) | None => call.refuse(format!("input {i} is not one constant number")),
+        }
+    }
+
+    fn push(&mut self, call: &Call<'_>, op: Op, inputs: &[TensorId]) -> Result<TensorId, GraphError> {
+        let output = call.proto.output.first().map_or("", String::as_str);
+        self.graph
+            .push(op, inputs, output)
+            .map_err(|reason| GraphError::Shape { node: format!("{} ({})", call.name(), call.proto.op_type), reason })
+    }
+
+    fn node(&mut self, call: &Call<'_>) -> Result<Vec<Named>, GraphError> {
+        if let Some(result) = self.arithmetic(call)? {
+            return Ok(vec![Named::Tensor(result.0, result.1)]);
+        }
+        if let Some(results) = self.layout(call)? {
+            return Ok(results);
+        }
+        call.refuse("is not supported; docs/model-operators.md lists what is")
+    }
+}

@@ -1,0 +1,100 @@
+//! Which numbers does an ONNX tensor hold?
+//!
+//! Typed fields or raw bytes, in seven element types. Half-precision weights become f32 here, so that a bundle may
+//! be half as large as its arithmetic. A weight that is not finite is refused: it would make every score that it
+//! touches a score that never wins, and silently.
+
+use super::wire::{TensorProto, element};
+use crate::error::GraphError;
+use crate::limits::{CONSTANT_VALUES_MAX, RANK_MAX};
+use half::{bf16, f16};
+
+/// The numbers of a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Numbers {
+    Floats(Vec<f32>),
+    Integers(Vec<i64>),
+}
+
+/// A tensor that has passed its checks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Array {
+    pub dims: Vec<usize>,
+    pub numbers: Numbers,
+}
+
+/// Reads a tensor.
+pub(crate) fn array(proto: &TensorProto) -> Result<Array, GraphError> {
+    read(proto).map_err(|reason| GraphError::Initialiser { name: proto.name.clone(), reason })
+}
+
+fn read(proto: &TensorProto) -> Result<Array, String> {
+    if !proto.external_data.is_empty() || proto.data_location != 0 {
+        return Err("its data is in another file, which a bundle does not support".to_owned());
+    }
+    if proto.dims.len() > RANK_MAX {
+        return Err(format!("{} dimensions, {RANK_MAX} are possible", proto.dims.len()));
+    }
+    let mut dims = Vec::with_capacity(proto.dims.len());
+    let mut count = 1usize;
+    for dim in &proto.dims {
+        let dim = usize::try_from(*dim).map_err(|_| format!("a dimension of {dim}"))?;
+        count = count.checked_mul(dim).filter(|c| *c <= CONSTANT_VALUES_MAX).ok_or("more values than are possible")?;
+        dims.push(dim);
+    }
+    let numbers = match &proto.raw_data {
+        Some(raw) => from_raw(proto.data_type, raw)?,
+        None => from_fields(proto)?,
+    };
+    let found = match &numbers {
+        Numbers::Floats(v) => v.len(),
+        Numbers::Integers(v) => v.len(),
+    };
+    if found != count {
+        return Err(format!("{found} values for the dimensions {dims:?}"));
+    }
+    match &numbers {
+        Numbers::Floats(v) if !v.iter().all(|x| x.is_finite()) => Err("a value is not finite".to_owned()),
+        Numbers::Floats(_) | Numbers::Integers(_) => Ok(Array { dims, numbers }),
+    }
+}
+
+fn from_raw(data_type: i32, raw: &[u8]) -> Result<Numbers, String> {
+    fn each<const N: usize, T>(raw: &[u8], read: impl Fn([u8; N]) -> T) -> Result<Vec<T>, String> {
+        let (values, rest) = raw.as_chunks::<N>();
+        if !rest.is_empty() {
+            return Err(format!("{} bytes are no multiple of {N}", raw.len()));
+        }
+        Ok(values.iter().map(|v| read(*v)).collect())
+    }
+    match data_type {
+        element::FLOAT => each(raw, f32::from_le_bytes).map(Numbers::Floats),
+        element::FLOAT16 => each(raw, |b| f16::from_le_bytes(b).to_f32()).map(Numbers::Floats),
+        element::BFLOAT16 => each(raw, |b| bf16::from_le_bytes(b).to_f32()).map(Numbers::Floats),
+        element::DOUBLE => each(raw, |b| f64::from_le_bytes(b) as f32).map(Numbers::Floats),
+        element::INT64 => each(raw, i64::from_le_bytes).map(Numbers::Integers),
+        element::INT32 => each(raw, |b| i64::from(i32::from_le_bytes(b))).map(Numbers::Integers),
+        element::BOOL => each(raw, |[b]: [u8; 1]| i64::from(b != 0)).map(Numbers::Integers),
+        other => Err(format!("element type {other} is not supported")),
+    }
+}
+
+fn from_fields(proto: &TensorProto) -> Result<Numbers, String> {
+    let halves =
+        || proto.int32_data.iter().map(|v| u16::try_from(*v).map_err(|_| "a half of more than 16 bits".to_owned()));
+    match proto.data_type {
+        element::FLOAT => Ok(Numbers::Floats(proto.float_data.clone())),
+        element::DOUBLE => Ok(Numbers::Floats(proto.double_data.iter().map(|v| *v as f32).collect())),
+        element::FLOAT16 => {
+            halves().map(|b| b.map(|b| f16::from_bits(b).to_f32())).collect::<Result<_, _>>().map(Numbers::Floats)
+        }
+        element::BFLOAT16 => {
+            halves().map(|b| b.map(|b| bf16::from_bits(b).to_f32())).collect::<Result<_, _>>().map(Numbers::Floats)
+        }
+        element::INT64 => Ok(Numbers::Integers(proto.int64_data.clone())),
+        element::INT32 | element::BOOL => {
+            Ok(Numbers::Integers(proto.int32_data.iter().map(|v| i64::from(*v)).collect()))
+        }
+        other => Err(format!("element type {other} is not supported")),
+    }
+}

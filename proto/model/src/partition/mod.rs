@@ -1,0 +1,174 @@
+//! Which part of a ranker depends on the user, which on the item, and which on their meeting?
+//!
+//! Each tensor has a label: constant, user-only, ad-only or both. After the graph is rewritten so that the labels
+//! come apart (see [`rewrite`]), the user-only and ad-only tensors that an operation on both reads are the
+//! *frontier*: the user's are flattened into one row that is computed once a request, the ad's into one row that
+//! is computed once an item, and what is left runs for each candidate.
+//!
+//! The partition is a pure function of the bundle: no calibration, no measurement and no order of a hash map enters
+//! it, so that a router and a node that hold one bundle hold one partition. [`Partition::hash`] says so on the wire.
+
+mod rewrite;
+
+use crate::graph::{Graph, Op, Reduction, TensorId};
+use std::fmt::Write as _;
+
+/// What a tensor depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Label {
+    Constant,
+    User,
+    Ad,
+    Both,
+}
+
+impl Label {
+    /// What depends on both.
+    pub const fn join(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Constant, x) | (x, Self::Constant) => x,
+            (Self::User, Self::User) => Self::User,
+            (Self::Ad, Self::Ad) => Self::Ad,
+            (Self::Both, _) | (_, Self::Both) | (Self::User, Self::Ad) | (Self::Ad, Self::User) => Self::Both,
+        }
+    }
+}
+
+/// The three parts of a ranker.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    /// From the user's features to the user part.
+    pub user: Graph,
+    /// From the item's features to its activations.
+    pub item: Graph,
+    /// From both, and the cross features, to the heads. Its inputs are the user's frontier, the item's frontier
+    /// and the cross features, in this order.
+    pub candidate: Graph,
+    pub hash: [u8; 32],
+    pub report: PartitionReport,
+}
+
+/// What one part costs for one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartCost {
+    /// Operations.
+    pub operations: usize,
+    /// Floating-point operations of its products and sums for one row.
+    pub flops: u64,
+    /// Bytes of the constants it reads.
+    pub constant_bytes: u64,
+}
+
+/// What the split saves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// The ranker as it came.
+    pub whole: PartCost,
+    /// Once a request.
+    pub user: PartCost,
+    /// Once an item.
+    pub item: PartCost,
+    /// For each candidate.
+    pub candidate: PartCost,
+}
+
+/// The label of each tensor, given those of the inputs in their order.
+pub(crate) fn labels(graph: &Graph, inputs: &[Label]) -> Vec<Label> {
+    let mut labels = vec![Label::Constant; graph.tensors.len()];
+    for (id, label) in graph.inputs.iter().zip(inputs) {
+        labels[*id] = *label;
+    }
+    for node in &graph.nodes {
+        labels[node.output] = node.inputs.iter().fold(Label::Constant, |l, i| l.join(labels[*i]));
+    }
+    labels
+}
+
+/// Splits a ranker whose inputs have these labels.
+pub(crate) fn split(whole: &Graph, inputs: &[Label]) -> Result<Partition, String> {
+    let graph = rewrite::separate(whole, inputs)?;
+    let labels = labels(&graph, inputs);
+    let (user, ad) = frontier(&graph, &labels);
+    let of = |label: Label| -> Vec<TensorId> {
+        graph.inputs.iter().zip(inputs).filter(|(_, l)| **l == label).map(|(i, _)| *i).collect()
+    };
+    let named = |ids: &[TensorId], prefix: &str| -> Vec<(String, TensorId)> {
+        ids.iter().enumerate().map(|(i, id)| (format!("{prefix}{i}"), *id)).collect()
+    };
+    let user_graph = graph.extract(&of(Label::User), &named(&user, "user"))?;
+    let item_graph = graph.extract(&of(Label::Ad), &named(&ad, "ad"))?;
+    let met: Vec<TensorId> = user.iter().chain(&ad).copied().chain(of(Label::Both)).collect();
+    let candidate = graph.extract(&met, &graph.outputs)?;
+    let report = PartitionReport {
+        whole: cost(whole),
+        user: cost(&user_graph),
+        item: cost(&item_graph),
+        candidate: cost(&candidate),
+    };
+    let hash = hash(&[&user_graph, &item_graph, &candidate]);
+    Ok(Partition { user: user_graph, item: item_graph, candidate, hash, report })
+}
+
+/// The user-only and the ad-only tensors that an operation on both reads, or that leave the graph. A view stands
+/// for its source, so that no value is kept twice.
+fn frontier(graph: &Graph, labels: &[Label]) -> (Vec<TensorId>, Vec<TensorId>) {
+    let mut met = vec![false; graph.tensors.len()];
+    let read = graph.nodes.iter().filter(|n| labels[n.output] == Label::Both).flat_map(|n| n.inputs.iter().copied());
+    for id in read.chain(graph.outputs.iter().map(|(_, id)| *id)) {
+        let mut id = id;
+        while let Some(node) = graph.maker(id).filter(|n| matches!(n.op, Op::Reshape { .. })) {
+            id = node.inputs[0];
+        }
+        met[id] = true;
+    }
+    let of = |label: Label| (0..graph.tensors.len()).filter(|i| met[*i] && labels[*i] == label).collect();
+    (of(Label::User), of(Label::Ad))
+}
+
+/// BLAKE3 over every operation with its shapes, in order.
+fn hash(parts: &[&Graph]) -> [u8; 32] {
+    let mut text = String::from("gavel-split-1\n");
+    for graph in parts {
+        let _ = writeln!(text, "part {:?} {:?}", graph.inputs, graph.outputs);
+        for (id, tensor) in graph.tensors.iter().enumerate() {
+            let _ = writeln!(text, "{id} {} {:?}", tensor.shape.batch, tensor.shape.dims);
+            if let Some(values) = graph.values(id) {
+                let mut hasher = blake3::Hasher::new();
+                values.iter().for_each(|v| {
+                    hasher.update(&v.to_le_bytes());
+                });
+                let _ = writeln!(text, "{}", hasher.finalize());
+            }
+        }
+        for node in &graph.nodes {
+            let _ = writeln!(text, "{:?} {:?} {}", node.op, node.inputs, node.output);
+        }
+    }
+    *blake3::hash(text.as_bytes()).as_bytes()
+}
+
+/// What a graph costs for one row.
+pub(crate) fn cost(graph: &Graph) -> PartCost {
+    let mut cost = PartCost { operations: graph.nodes.len(), ..PartCost::default() };
+    for node in &graph.nodes {
+        let out = graph.tensors[node.output].shape.values() as u64;
+        let first = node.inputs.first().map_or(0, |i| graph.tensors[*i].shape.values() as u64);
+        cost.flops += match &node.op {
+            Op::MatMul => 2 * out * graph.dims(node.inputs[0]).last().copied().unwrap_or(1) as u64,
+            Op::Sum => out * node.inputs.len() as u64,
+            Op::Reduce { kind: Reduction::L2 | Reduction::SumSquare, .. } => 2 * first,
+            Op::Reduce { .. } => first,
+            Op::Unary(_) | Op::Binary(_) | Op::Select => out,
+            Op::Softmax { .. } | Op::Normalise { .. } => 4 * out,
+            Op::Gather { .. }
+            | Op::Concat { .. }
+            | Op::Reshape { .. }
+            | Op::Permute { .. }
+            | Op::Slice { .. }
+            | Op::Broadcast { .. } => 0,
+        };
+    }
+    let constants = (0..graph.tensors.len()).filter_map(|id| graph.values(id));
+    cost.constant_bytes = constants.map(|v| v.len() as u64 * 4).sum();
+    cost
+}
