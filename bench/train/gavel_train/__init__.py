@@ -1,0 +1,1 @@
+"""From an impressions table to a Gavel model bundle."""

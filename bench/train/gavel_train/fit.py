@@ -1,0 +1,130 @@
+"""Training: in-batch softmax with logQ correction for the towers, weighted multi-task losses for the ranker."""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from . import models
+from .dataset import Dataset, Split
+from .inputs import Batches
+
+VISITS, ROWS = 160, 4_096
+
+
+def device(batch: dict) -> dict:
+    """Only what the compiled step reads."""
+    return {k: v for k, v in batch.items() if k not in ("rows", "place")}
+
+
+def positives_of_visit(batch: dict) -> np.ndarray:
+    """For each visit, which candidates are items it bought: they are nobody's negatives there."""
+    items, place = np.unique(batch["place"], return_inverse=True)
+    bought = np.zeros((VISITS, len(items)), bool)
+    wanted = (batch["labels"]["positive"] > 0) & (batch["alive"] > 0)
+    bought[batch["owner"][wanted], place[wanted]] = True
+    return bought[:, place]
+
+
+def fit_towers(data: Dataset, split: Split, label: str, epochs: int, seed: int, rate: float, log=print) -> dict:
+    """Every row of a batch is a candidate of every visit in it; logQ is the log share of the item among all rows."""
+    names = models.layout(data.schema)
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(jnp.asarray, models.init_towers(data.schema, rng))
+    batches = Batches(data, split, VISITS, ROWS)
+    share = np.bincount(split.item, minlength=len(data.items)).astype(np.float32) / len(split.item)
+    log_q = np.log(np.maximum(share, 1e-9)).astype(np.float32)
+
+    def loss_of(p, b):
+        query = models.user_tower(p, names, b["user"])
+        vector = models.item_tower(p, names, b["item"])
+        scores = query @ vector.T
+        corrected = scores - b["log_q"][None, :]
+        masked = jnp.where(b["bought"] | (b["alive"][None, :] == 0), -1e9, corrected)
+        others = jax.nn.logsumexp(masked, axis=1)[b["owner"]]
+        own = corrected[b["owner"], jnp.arange(len(b["owner"]))]
+        wanted = b["positive"] * b["alive"]
+        return (wanted * (jnp.logaddexp(others, own) - own)).sum() / jnp.maximum(wanted.sum(), 1.0)
+
+    steps = epochs * (len(batches.starts) // VISITS + 1)
+    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(rate / 10, rate, 100, steps, rate / 20))
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(p, s, b):
+        loss, gradient = jax.value_and_grad(loss_of)(p, b)
+        updates, s = optimizer.update(gradient, s, p)
+        return optax.apply_updates(p, updates), s, loss
+
+    for epoch in range(epochs):
+        begin, losses = time.time(), []
+        for batch in batches.shuffled(rng):
+            batch["labels"]["positive"] = batch["labels"][label]
+            b = device(batch) | {"bought": positives_of_visit(batch), "log_q": log_q[batch["place"]], "positive": batch["labels"]["positive"]}
+            params, state, loss = step(params, state, b)
+            losses.append(loss)
+        log(f"towers epoch {epoch + 1}: loss {np.mean(losses):.4f}, {time.time() - begin:.0f} s")
+    return jax.tree.map(np.asarray, params)
+
+
+def head_losses(names: dict, p: dict, raw: dict, b: dict):
+    """Weighted loss of every head over the rows where its condition holds."""
+    total = 0.0
+    for place, head in enumerate(names["heads"]):
+        out = raw[head["name"]] + p["bias"][b["bias"], place]
+        label = b["labels"][head["name"]]
+        w = b["weight"] * b["given"][head["name"]]
+        if head["kind"] == "value":
+            each = optax.huber_loss(out, jnp.log1p(label))
+        else:
+            each = optax.sigmoid_binary_cross_entropy(out, label)
+        total = total + head.get("loss", 1.0) * (w * each).sum() / jnp.maximum(w.sum(), 1.0)
+    return total
+
+
+def fit_ranker(data: Dataset, split: Split, epochs: int, seed: int, rate: float, decay: float, log=print, each_epoch=None) -> dict:
+    """Trains all heads together; the placement table takes what display and mailer explain."""
+    names = models.layout(data.schema)
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(jnp.asarray, models.init_ranker(data.schema, rng))
+    batches = Batches(data, split, VISITS, ROWS)
+    steps = epochs * (len(batches.starts) // VISITS + 1)
+    schedule = optax.warmup_cosine_decay_schedule(rate / 10, rate, 100, steps, rate / 30)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=decay))
+    state = optimizer.init(params)
+
+    def loss_of(p, b):
+        raw = models.ranker(p, names, b["user"], b["item"], b["cross"], b["owner"])
+        return head_losses(names, p, raw, b)
+
+    @jax.jit
+    def step(p, s, b):
+        loss, gradient = jax.value_and_grad(loss_of)(p, b)
+        updates, s = optimizer.update(gradient, s, p)
+        return optax.apply_updates(p, updates), s, loss
+
+    for epoch in range(epochs):
+        begin, losses = time.time(), []
+        for batch in batches.shuffled(rng):
+            params, state, loss = step(params, state, device(batch))
+            losses.append(loss)
+        log(f"ranker epoch {epoch + 1}: loss {np.mean(losses):.4f}, {time.time() - begin:.0f} s")
+        if each_epoch:
+            each_epoch(jax.tree.map(np.asarray, params))
+    return jax.tree.map(np.asarray, params)
+
+
+def predict(data: Dataset, split: Split, params: dict) -> dict[str, np.ndarray]:
+    """Raw outputs of every head for every row, without the placement tower."""
+    names = models.layout(data.schema)
+    run = jax.jit(lambda p, b: models.ranker(p, names, b["user"], b["item"], b["cross"], b["owner"]))
+    out = {head["name"]: np.zeros(len(split.visit), np.float32) for head in names["heads"]}
+    for batch in Batches(data, split, VISITS, ROWS):
+        raw = run(params, {k: batch[k] for k in ("user", "item", "cross", "owner")})
+        for name, values in raw.items():
+            out[name][batch["rows"]] = np.asarray(values)[: len(batch["rows"])]
+    return out

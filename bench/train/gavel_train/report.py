@@ -1,0 +1,99 @@
+"""The model report: figures as JSON and as a page."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import baselines, metrics
+from .dataset import Dataset
+
+
+def halves(data: Dataset) -> np.ndarray:
+    """The earlier half of the validation periods."""
+    period = data.visits[data.schema["columns"]["period"]].to_numpy()[data.valid.visit]
+    return period <= (period.min() + period.max()) // 2
+
+
+def heads(data: Dataset, raw: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """Figures and final calibration of every head on the validation rows."""
+    valid, early = data.valid, halves(data)
+    figures, calibration = {}, {}
+    for head in data.schema["head"]:
+        name = head["name"]
+        rows = valid.given[name]
+        y, w, out = valid.labels[name][rows].astype(np.float64), valid.weight[rows].astype(np.float64), raw[name][rows]
+        if head["kind"] == "value":
+            predicted = np.maximum(np.expm1(out.astype(np.float64)), 0)
+            factor = float((w * y).sum() / (w * predicted).sum())
+            calibration[name] = {"kind": "scale", "factor": round(factor, 6)}
+            residual, spread = (w * (np.log1p(y) - out) ** 2).sum(), (w * (np.log1p(y) - np.average(np.log1p(y), weights=w)) ** 2).sum()
+            figures[name] = {"r2_log1p": round(float(1 - residual / spread), 4), "uncalibrated_ratio": round(1 / factor, 4), "rows": int(rows.sum())}
+            continue
+        calibration[name] = metrics.fit_platt(out, y, w)
+        figures[name] = {
+            "uncalibrated": metrics.judge(metrics.sigmoid(out.astype(np.float64)), y, w),
+            "crossfitted": metrics.judge(metrics.crossfit(out, y, w, early[rows]), y, w),
+            "placements": placements(data, rows, metrics.crossfit(out, y, w, early[rows]), y, w),
+        }
+        odds = baselines.logistic(data, name)[rows]
+        figures[name]["logistic_regression"] = metrics.judge(metrics.crossfit(odds, y, w, early[rows]), y, w)
+    return figures, calibration
+
+
+def placements(data: Dataset, rows: np.ndarray, p: np.ndarray, y: np.ndarray, w: np.ndarray) -> list[dict]:
+    """Calibration per placement, the heaviest first."""
+    names = np.array(data.valid.bias_names)[rows]
+    out = []
+    for name in np.unique(names):
+        part = names == name
+        out.append({
+            "placement": str(name), "share": round(float(w[part].sum() / w.sum()), 4), "positives": int(y[part].sum()),
+            "calibration_ratio": round(float((w * p)[part].sum() / max((w * y)[part].sum(), 1e-9)), 3),
+        })
+    return sorted(out, key=lambda row: -row["share"])
+
+
+QUOTED = {"click": ("0.840", "0.194"), "conversion": ("0.908", "0.251")}
+
+
+def page(report: dict) -> str:
+    """The report as Markdown."""
+    lines = [
+        "# Model report", "",
+        f"Bundle `{report['name']}`, trained on weeks 1-40 ({report['train_rows']:,} impressions), judged on weeks 41-44 "
+        f"({report['valid_rows']:,} impressions) of cj-ads. Every figure is weighted by the inverse sampling rate. Made by:", "",
+        "```", report["command"], "```", "",
+        "*click* is category engagement (the visitor bought something of the advertised product type): a proxy, never to be read as a click-through rate.",
+        "Predictions are without the placement tower, as served. Calibrated figures are cross-fitted: weeks 41-42 calibrated on 43-44 and the other way round.",
+        "The logistic regression is fitted in the same run on the same features' logs; the quoted one is that of the data's own notes, whose exact setting is not known.", "",
+        "## Heads", "",
+        "| head | rows | positives | base rate | AUC | RIG | calibration | AUC, logistic regression | RIG, logistic regression | quoted AUC / RIG |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, f in report["heads"].items():
+        if "crossfitted" not in f:
+            lines.append(f"| {name} | {f['rows']:,} | | | | R² of log1p {f['r2_log1p']} | {f['uncalibrated_ratio']} before scaling | | | |")
+            continue
+        c, base, quoted = f["crossfitted"], f["logistic_regression"], " / ".join(QUOTED.get(name, ("", "")))
+        lines.append(
+            f"| {name} | {c['rows']:,} | {c['positives']:,} | {c['base_rate']:.4f} | {c['auc']:.4f} | {c['rig']:.4f} | {c['calibration_ratio']:.3f} "
+            f"({f['uncalibrated']['calibration_ratio']:.3f} before) | {base['auc']:.4f} | {base['rig']:.4f} | {quoted} |"
+        )
+    lines += ["", "## Calibration by placement (display | mailer)", "", "Predicted over observed, placements with at least 30 positives, heaviest first.", "",
+              "| head | placement | share of weight | positives | ratio |", "|---|---|---|---|---|"]
+    for name, f in report["heads"].items():
+        for row in [r for r in f.get("placements", []) if r["positives"] >= 30][:12]:
+            lines.append(f"| {name} | {row['placement']} | {row['share']:.3f} | {row['positives']:,} | {row['calibration_ratio']:.2f} |")
+    r = report["retrieval"]
+    lines += ["", "## Retrieval", "",
+              f"For each of {r['visits']:,} visits of weeks 41-44 that bought something promoted ({r['bought_promoted']:,} products): candidates are the products "
+              f"with a placement in that store whose first and last week enclose the visit's week (mean {r['candidates_mean']:,.0f}, a superset of what was promoted "
+              "that week); recall@k is the share of the bought ones among the k best. Macro = mean over visits, micro = over products. "
+              "The figures of the data's notes (own history .464, SVD .312 at 200) are of a candidate set that is not documented; compare within this table.", "",
+              "| method | " + " | ".join(f"recall@{k} macro / micro" for k in (50, 200, 1000)) + " |", "|---|---|---|---|"]
+    for method, f in r["methods"].items():
+        lines.append(f"| {method} | " + " | ".join(f"{f[f'recall@{k}']['macro']:.3f} / {f[f'recall@{k}']['micro']:.3f}" for k in (50, 200, 1000)) + " |")
+    b = report["bundle"]
+    lines += ["", "## Bundle", "", f"{b['bytes']:,} bytes. Largest relative difference between the training framework and ONNX Runtime on the golden rows: "
+              + ", ".join(f"{k} {v:.1e}" for k, v in b["parity"].items()) + ".", "", *report.get("notes", []), ""]
+    return "\n".join(lines)

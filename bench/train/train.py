@@ -1,0 +1,84 @@
+"""Trains a two-tower model and a multi-task ranker on an impressions table and writes a Gavel bundle.
+
+    python bench/train/train.py --schema bench/train/schemas/cj-ads.toml --data ../shared/data --out BUNDLE_DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gavel_train import bundle, dataset, fit, hashing, inputs, metrics, models, report, retrieval
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schema", type=Path, required=True, help="which column plays which role")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that the schema's tables are relative to")
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; emptied first")
+    parser.add_argument("--report", type=Path, help="Markdown page to write, with a .json beside it")
+    parser.add_argument("--tower-epochs", type=int, default=5)
+    parser.add_argument("--ranker-epochs", type=int, default=3)
+    parser.add_argument("--tower-rate", type=float, default=3e-3)
+    parser.add_argument("--ranker-rate", type=float, default=2e-3)
+    parser.add_argument("--decay", type=float, default=0.02, help="weight decay of the ranker")
+    parser.add_argument("--seed", type=int, default=20_170_101)
+    parser.add_argument("--retrieval-label", default="conversion", help="head whose positives the towers learn to bring")
+    return parser.parse_args()
+
+
+def light_of(data: dataset.Dataset, towers: dict, head: str) -> dict:
+    """The click rate that the towers alone predict: a logistic fit on the inner product."""
+    names, valid = models.layout(data.schema), data.valid
+    dots = np.zeros(len(valid.visit), np.float32)
+    for batch in inputs.Batches(data, valid, fit.VISITS, fit.ROWS):
+        query, vector = models.user_tower(towers, names, batch["user"]), models.item_tower(towers, names, batch["item"])
+        dot = np.asarray((query[batch["owner"]] * vector).sum(axis=1))
+        dots[batch["rows"]] = dot[: len(batch["rows"])]
+    rule = metrics.fit_platt(dots, valid.labels[head].astype(np.float64), valid.weight.astype(np.float64))
+    return {"scale": rule["scale"], "offset": rule["offset"]}
+
+
+def main() -> None:
+    """Load, train, judge, write."""
+    args = arguments()
+    hashing.check()
+    begin = time.time()
+
+    def say(what: str) -> None:
+        print(f"[{time.time() - begin:6.0f} s] {what}", flush=True)
+
+    schema = dataset.read_schema(args.schema)
+    data = dataset.load(schema, args.data)
+    inputs.fit_scales(data)
+    say(f"{len(data.train.visit):,} training and {len(data.valid.visit):,} validation impressions")
+    towers = fit.fit_towers(data, data.train, args.retrieval_label, args.tower_epochs, args.seed, args.tower_rate, say)
+    found = retrieval.report(data, args.data, towers, args.retrieval_label)
+    say(json.dumps(found["methods"]["two towers"]))
+    rank = fit.fit_ranker(data, data.train, args.ranker_epochs, args.seed, args.ranker_rate, args.decay, say)
+    figures, calibration = report.heads(data, fit.predict(data, data.valid, rank))
+    say(json.dumps({n: f.get("crossfitted", f) for n, f in figures.items()}))
+    roles = {h.get("role"): h["name"] for h in schema["head"]}
+    train = data.train
+    given = train.given[roles["conversion_given_click"]]
+    prior = float(np.average(train.labels[roles["conversion_given_click"]][given], weights=train.weight[given]))
+    light = light_of(data, towers, roles["click"])
+    written = bundle.write(args.out, data, towers, rank, calibration, light, round(prior, 6), args.seed)
+    say(json.dumps(written))
+    result = {
+        "name": schema["name"], "command": "python " + " ".join(sys.argv), "train_rows": len(train.visit), "valid_rows": len(data.valid.visit),
+        "seconds": round(time.time() - begin), "heads": figures, "calibration": calibration, "light": light, "retrieval": found, "bundle": written,
+    }
+    if args.report:
+        args.report.write_text(report.page(result))
+        args.report.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
