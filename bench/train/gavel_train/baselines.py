@@ -45,7 +45,7 @@ def svd(data: Dataset, width: int) -> tuple[dict, np.ndarray]:
     last = {}
     train_visits = np.unique(data.train.visit)
     for visit in train_visits:
-        last[users[visit]] = max(last.get(users[visit], 0), visit, key=lambda v: data.history_spans[v][1])
+        last[users[visit]] = max(last.get(users[visit], visit), visit, key=lambda v: data.history_spans[v][1])
     rows, columns, values = [], [], []
     for n, visit in enumerate(last.values()):
         counts = own_history(data, visit)
