@@ -102,3 +102,6 @@ pub fn retrieve_among(
     })
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -57,3 +57,8 @@ pub use postings::Term;
 pub use residency::Residency;
 pub use scan::{Searched, TopK};
 pub use vectors::{Metric, VectorFormat};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -233,3 +233,6 @@ impl Shard {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! Is what the planner finds what brute force finds?
+
+use super::*;
+use crate::segment::{
+    Metric, Term, VectorFormat,
+    testing::{DIMENSION, PERCENTS, STORE, clustered, sealed_content, sealed_model},
+};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc};
+
+const QUOTA: u32 = 50;
+
+fn shard(items: u64, per_item: u64, kind: (Metric, VectorFormat)) -> Shard {
+    let dir = tempfile::tempdir().unwrap();
+    let content = sealed_content(&dir.path().join("content"), items, per_item);
+    let vectors = clustered(items as usize, DIMENSION, 3);
+    let model = sealed_model(&dir.path().join("model"), &content, &vectors, kind);
+    // The maps outlive their names.
+    Shard::sealed(content, model).unwrap()
+}
+
+fn find(shard: &Shard, vector: &[f32], terms: &[Term], mode: Mode) -> Retrieved {
+    let targeting = TargetingQuery { terms, ..TargetingQuery::default() };
+    let query = RetrievalQuery { vector, targeting, quota: QUOTA, mode, bonus: None, expired: &|| false };
+    retrieve(shard, &query, &mut RetrievalScratch::default()).unwrap()
+}
+
+/// Mean recall over queries, and how many were answered by a walk.
+fn recall(shard: &Shard, values: &[u64], mode: Mode) -> (f64, usize) {
+    let terms = [Term { dimension: STORE, values: values.to_vec() }];
+    let queries = clustered(30, DIMENSION, 77);
+    let (mut sum, mut walks) = (0.0, 0);
+    for query in &queries {
+        let exact = find(shard, query, &terms, Mode::Exact);
+        let found = find(shard, query, &terms, mode);
+        assert!(found.finished && found.items_seen == shard.items());
+        assert_eq!(found.eligible, exact.eligible);
+        walks += usize::from(matches!(found.plan.method, Method::Walk { .. }));
+        // Similarities of both ways are the same to the bit, so whole pairs are compared.
+        let pairs = |r: &Retrieved| r.items.iter().map(|(i, s)| (*i, s.to_bits())).collect::<BTreeSet<_>>();
+        let (truth, found) = (pairs(&exact), pairs(&found));
+        sum += truth.intersection(&found).count() as f64 / truth.len().max(1) as f64;
+    }
+    (sum / queries.len() as f64, walks)
+}
+
+#[test]
+fn recall_holds_at_every_selectivity() {
+    for kind in [(Metric::Ip, VectorFormat::Bf16), (Metric::Cos, VectorFormat::F32), (Metric::L2, VectorFormat::Bf16)] {
+        let shard = shard(5_000, 1, kind);
+        for percent in PERCENTS {
+            let (recall, _) = recall(&shard, &[percent], Mode::Auto);
+            assert!(recall >= 0.95, "{kind:?} at {percent} %: {recall}");
+        }
+        for values in [vec![50, 20, 10, 5, 2, 1, 1_000], vec![50], vec![10]] {
+            let (recall, walks) = recall(&shard, &values, Mode::Graph);
+            assert!(recall >= 0.95 && walks == 30, "{kind:?} walking {values:?}: {recall}");
+        }
+    }
+}
+
+#[test]
+fn a_hundred_ads_an_item_change_nothing() {
+    let kind = (Metric::Ip, VectorFormat::Bf16);
+    let (one, hundred) = (shard(1_000, 1, kind), shard(1_000, 100, kind));
+    let everything = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000] }];
+    for query in clustered(20, DIMENSION, 78) {
+        let (a, b) = (find(&one, &query, &everything, Mode::Graph), find(&hundred, &query, &everything, Mode::Graph));
+        assert_eq!(a.items, b.items);
+        assert_eq!((a.eligible.count, b.eligible.count), (1_000, 100_000));
+    }
+    for mode in [Mode::Auto, Mode::Graph] {
+        let (recall, _) = recall(&hundred, &[1], mode);
+        assert!(recall >= 0.95, "{recall}");
+    }
+}
+
+#[test]
+fn a_deadline_keeps_what_was_found() {
+    let shard = shard(5_000, 1, (Metric::Ip, VectorFormat::F32));
+    let query = &clustered(1, DIMENSION, 79)[0];
+    let terms = [Term { dimension: STORE, values: vec![50, 1] }];
+    for (mode, looks) in [(Mode::Exact, 4), (Mode::Graph, 2), (Mode::Graph, 0)] {
+        let left = Cell::new(looks);
+        let expired = || {
+            left.set(left.get() - 1);
+            left.get() < 0
+        };
+        let targeting = TargetingQuery { terms: &terms, ..TargetingQuery::default() };
+        let query = RetrievalQuery { vector: query, targeting, quota: QUOTA, mode, bonus: None, expired: &expired };
+        let found = retrieve(&shard, &query, &mut RetrievalScratch::default()).unwrap();
+        assert!(!found.finished);
+        assert!(found.items_seen < shard.items());
+        assert!(!found.items.is_empty());
+        assert!(found.items.iter().all(|(item, _)| shard.ads_of(*item).any(|ad| found.eligible.ads.contains(ad))));
+        // The walk stops within a list or two, not after the graph.
+        assert!(left.get() > -20, "{mode:?}: {}", left.get());
+    }
+}
+
+#[test]
+fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
+    let shard = shard(2_000, 1, (Metric::Ip, VectorFormat::F32));
+    let query = &clustered(1, DIMENSION, 79)[0];
+    let mut bonus = vec![0.0; 2_000];
+    bonus[1_234] = 100.0;
+    for mode in [Mode::Exact, Mode::Auto] {
+        let targeting = TargetingQuery { blocked_advertisers: &[3], ..TargetingQuery::default() };
+        let terms = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000] }];
+        let targeting = TargetingQuery { terms: &terms, ..targeting };
+        let asked = RetrievalQuery {
+            vector: query,
+            targeting,
+            quota: 5,
+            mode,
+            bonus: Some(&bonus),
+            expired: &|| false,
+        };
+        let found = retrieve(&shard, &asked, &mut RetrievalScratch::default()).unwrap();
+        if mode == Mode::Exact {
+            assert_eq!(found.items[0].0, 1_234);
+        }
+        assert!(found.items.iter().all(|(item, _)| shard.advertiser(*item).0 != 3));
+    }
+    let nothing = find(&shard, query, &[], Mode::Graph);
+    assert_eq!((nothing.plan.method, nothing.items.len(), nothing.finished), (Method::Nothing, 0, true));
+    let nan = RetrievalQuery {
+        vector: &[f32::NAN; DIMENSION],
+        targeting: TargetingQuery::default(),
+        quota: 5,
+        mode: Mode::Auto,
+        bonus: None,
+        expired: &|| false,
+    };
+    assert!(retrieve(&shard, &nan, &mut RetrievalScratch::default()).is_err());
+}
+
+#[test]
+fn more_threads_than_contexts_wait_their_turn() {
+    let shard = Arc::new(shard(2_000, 1, (Metric::Ip, VectorFormat::Bf16)));
+    let queries = clustered(40, DIMENSION, 80);
+    let terms = [Term { dimension: STORE, values: vec![50] }];
+    let alone: Vec<_> = queries.iter().map(|q| find(&shard, q, &terms, Mode::Graph).items).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for (query, expected) in queries.iter().zip(&alone) {
+                    assert_eq!(&find(&shard, query, &terms, Mode::Graph).items, expected);
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,100 @@
+//! Does a snapshot with changes answer like a shard that was sealed with them?
+
+use super::*;
+use crate::{
+    retrieval::{Mode, RetrievalQuery, RetrievalScratch, retrieve, top_by_bid},
+    segment::{
+        Metric, Term, VectorFormat,
+        testing::{DIMENSION, Random, STORE, activations, ads, clustered, item, sealed_content, sealed_model},
+    },
+};
+use std::collections::BTreeMap;
+
+const SEALED: u64 = 400;
+
+fn document(n: u64, vector: &[f32]) -> DeltaDocument {
+    DeltaDocument { item: item(n), ads: ads(n, 2), vector: vector.to_vec(), activations: activations(n) }
+}
+
+#[test]
+fn changes_are_exact() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = sealed_content(&dir.path().join("content"), SEALED, 2);
+    let vectors = clustered(SEALED as usize + 200, DIMENSION, 3);
+    let sealed = &vectors[..SEALED as usize];
+    let kind = (Metric::Ip, VectorFormat::F32);
+    let model = sealed_model(&dir.path().join("model"), &content, sealed, kind);
+    let mut shard = Shard::sealed(content, model).unwrap();
+    let first = shard.clone();
+    let mut truth: BTreeMap<u64, Vec<f32>> = (0..SEALED).zip(sealed.iter().cloned()).collect();
+    let mut random = Random(4);
+    for round in 0..8u64 {
+        let upserts: Vec<u64> = (0..20).map(|_| random.below(SEALED + 100)).collect();
+        let upserts: BTreeMap<u64, Vec<f32>> = upserts
+            .into_iter()
+            .map(|n| (n, vectors[(SEALED + (n + round) % 200) as usize].clone()))
+            .collect();
+        let gone: Vec<u64> = (0..10).map(|_| random.below(SEALED + 100)).filter(|n| !upserts.contains_key(n)).collect();
+        let deletions: Vec<ItemId> = gone.iter().map(|n| item(*n).item).collect();
+        shard = shard.apply(upserts.iter().map(|(n, v)| document(*n, v)).collect(), &deletions).unwrap();
+        gone.iter().for_each(|n| drop(truth.remove(n)));
+        truth.extend(upserts);
+        check(&shard, &truth, &vectors[random.below(SEALED) as usize]);
+    }
+    // Who holds an old snapshot keeps it.
+    check(&first, &(0..SEALED).zip(sealed.iter().cloned()).collect(), &vectors[0]);
+    let wrong = DeltaDocument { activations: vec![], ..document(1, &vectors[0]) };
+    assert!(shard.apply(vec![wrong], &[]).is_err());
+    let foreign = DeltaDocument { ads: ads(2, 1), ..document(1, &vectors[0]) };
+    assert!(shard.apply(vec![foreign], &[]).is_err());
+}
+
+/// Compares with brute force over the documents that should be there.
+fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
+    let terms = [Term { dimension: STORE, values: vec![50] }];
+    let paused = shard.ads_of_campaigns([505]);
+    let targeting = TargetingQuery { terms: &terms, blocked_campaigns: &[501], excluded: Some(&paused), ..Default::default() };
+    let asks = |n: u64| {
+        let runs = ![501, 505].contains(&(500 + n % 13));
+        runs && ads(n, 2).iter().any(|ad| ad.targeting[0].any_of.contains(&50))
+    };
+    let mut expected: Vec<(f32, ItemId)> = truth
+        .iter()
+        .filter(|(n, _)| asks(**n))
+        .map(|(n, v)| (v.iter().zip(query).map(|(a, b)| a * b).sum(), item(*n).item))
+        .collect();
+    expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let query = RetrievalQuery {
+        vector: query,
+        targeting,
+        quota: 30,
+        mode: Mode::Exact,
+        bonus: None,
+        expired: &|| false,
+    };
+    let found = retrieve(shard, &query, &mut RetrievalScratch::default()).unwrap();
+    assert_eq!(found.eligible_items as usize, expected.len());
+    assert!(found.finished && found.items_seen == shard.items());
+    let ids: Vec<ItemId> = found.items.iter().map(|(ordinal, _)| shard.item_id(*ordinal)).collect();
+    assert_eq!(ids, expected.iter().take(30).map(|(_, id)| *id).collect::<Vec<_>>());
+    for (ordinal, _) in &found.items {
+        let n = (shard.item_id(*ordinal).0 - 10) / 3;
+        assert_eq!(shard.activations_row(*ordinal), activations(n));
+        assert_eq!(shard.find_item(shard.item_id(*ordinal)), Some(*ordinal));
+        assert_eq!((shard.advertiser(*ordinal), shard.ads_of(*ordinal).len()), (item(n).advertiser, 2));
+        for ad in shard.ads_of(*ordinal) {
+            assert_eq!((shard.item_of(ad), shard.campaign(ad).0), (*ordinal, 500 + n % 13));
+            assert_eq!(shard.refusal(ad, &targeting).is_none(), found.eligible.ads.contains(ad));
+        }
+    }
+    let bids = [(502, 9), (503, 5), (504, 9), (505, 99), (506, 0)];
+    let listed = top_by_bid(shard, &found.eligible.ads, &bids, 25);
+    let mut all: Vec<(u64, u32)> = found
+        .eligible
+        .ads
+        .iter()
+        .filter_map(|ad| bids.iter().find(|(c, bid)| *c == shard.campaign(ad).0 && *bid > 0).map(|(_, bid)| (*bid, ad)))
+        .collect();
+    all.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    assert_eq!(listed, all.into_iter().take(25).map(|(_, ad)| ad).collect::<Vec<_>>());
+}
