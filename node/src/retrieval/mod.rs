@@ -102,6 +102,5 @@ pub fn retrieve_among(
     })
 }
 
-
 #[cfg(test)]
 mod tests;

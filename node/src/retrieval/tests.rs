@@ -107,14 +107,8 @@ fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
         let targeting = TargetingQuery { blocked_advertisers: &[3], ..TargetingQuery::default() };
         let terms = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000] }];
         let targeting = TargetingQuery { terms: &terms, ..targeting };
-        let asked = RetrievalQuery {
-            vector: query,
-            targeting,
-            quota: 5,
-            mode,
-            bonus: Some(&bonus),
-            expired: &|| false,
-        };
+        let asked =
+            RetrievalQuery { vector: query, targeting, quota: 5, mode, bonus: Some(&bonus), expired: &|| false };
         let found = retrieve(&shard, &asked, &mut RetrievalScratch::default()).unwrap();
         if mode == Mode::Exact {
             assert_eq!(found.items[0].0, 1_234);

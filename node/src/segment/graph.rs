@@ -251,7 +251,11 @@ impl Drop for Running {
     }
 }
 
-fn walk_metric(bytes: &[u8], shape: Shape, kernel: Kernel) -> impl Fn(*const f32, *const f32) -> f32 + Send + Sync + use<> {
+fn walk_metric(
+    bytes: &[u8],
+    shape: Shape,
+    kernel: Kernel,
+) -> impl Fn(*const f32, *const f32) -> f32 + Send + Sync + use<> {
     let stride = shape.dimension * shape.format.width();
     let base = bytes.as_ptr() as usize + MATRIX_AT;
     let end = base + stride * shape.rows as usize;

@@ -123,23 +123,13 @@ mod x86 {
         unsafe { similarity::<Q, R, METRIC>(query, row) }
     }
 
-    fn batch<const R: usize, const METRIC: u8>(
-        query: &[u8],
-        rows: Matrix<'_>,
-        ordinals: &[u32],
-        out: &mut [f32],
-    ) {
+    fn batch<const R: usize, const METRIC: u8>(query: &[u8], rows: Matrix<'_>, ordinals: &[u32], out: &mut [f32]) {
         // SAFETY: as above.
         unsafe { batch_avx2::<R, METRIC>(query, rows, ordinals, out) }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    fn batch_avx2<const R: usize, const METRIC: u8>(
-        query: &[u8],
-        rows: Matrix<'_>,
-        ordinals: &[u32],
-        out: &mut [f32],
-    ) {
+    fn batch_avx2<const R: usize, const METRIC: u8>(query: &[u8], rows: Matrix<'_>, ordinals: &[u32], out: &mut [f32]) {
         for (index, (ordinal, nearness)) in ordinals.iter().zip(out).enumerate() {
             if let Some(row) = ordinals.get(index + AHEAD).and_then(|next| rows.row(*next)) {
                 for line in row.chunks(64) {

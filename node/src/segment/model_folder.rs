@@ -102,7 +102,8 @@ impl ModelFolder {
         let width = manifest.activation_width as usize;
         let rows = width.checked_mul(manifest.items as usize);
         let rows = rows.ok_or_else(|| SegmentError::damaged(folder, "the activations' width"))?;
-        vectors::check_dimension(manifest.dimension as usize).map_err(|e| SegmentError::damaged(folder, e.to_string()))?;
+        vectors::check_dimension(manifest.dimension as usize)
+            .map_err(|e| SegmentError::damaged(folder, e.to_string()))?;
         Ok(Self {
             hash,
             bundle: manifest.bundle,

@@ -88,8 +88,7 @@ impl Postings {
     pub(crate) fn admits(&self, ad: u32, terms: &[Term]) -> bool {
         let has = |table: &Table, key| table.find(key).is_some_and(|posting| posting.contains(ad));
         let met = self.bound.keys.iter().enumerate().all(|(place, key)| {
-            !self.bound.at(place).contains(ad)
-                || values(terms, key[0]).any(|value| has(&self.any, [key[0], value]))
+            !self.bound.at(place).contains(ad) || values(terms, key[0]).any(|value| has(&self.any, [key[0], value]))
         });
         let excluded = terms.iter().any(|t| t.values.iter().any(|v| has(&self.none, [t.dimension, *v])));
         met && !excluded

@@ -61,7 +61,11 @@ pub(crate) fn item(n: u64) -> DocItem {
         .into_iter()
         .skip((n % 4) as usize)
         .collect(),
-        creative: Creative { title: format!("title {n}"), url: format!("https://example.com/{n}"), image_url: "é".into() },
+        creative: Creative {
+            title: format!("title {n}"),
+            url: format!("https://example.com/{n}"),
+            image_url: "é".into(),
+        },
     }
 }
 

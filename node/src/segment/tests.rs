@@ -165,15 +165,17 @@ fn structure_is_checked_apart() {
             let at = random.below(length.min(files[file].len() as u64)) as usize;
             files[file][at] = random.below(256) as u8;
         }
-        let containers = files.iter().zip(FILES).map(|(bytes, (name, kind))| {
-            Container::new(Path::new(name), Storage::owned(bytes), kind, KEY)
-        });
+        let containers = files
+            .iter()
+            .zip(FILES)
+            .map(|(bytes, (name, kind))| Container::new(Path::new(name), Storage::owned(bytes), kind, KEY));
         let Ok(containers) = containers.collect::<Result<Vec<_>, _>>() else { continue };
         let Ok(containers) = <[Container; 4]>::try_from(containers) else { unreachable!("four files") };
         let Ok(content) = Content::assemble(&manifest, hash, containers) else { continue };
         opened += 1;
         let terms = [Term { dimension: STORE, values: vec![50, 20] }];
-        let eligible = content.eligible(&TargetingQuery { terms: &terms, blocked_categories: &[101], ..Default::default() });
+        let eligible =
+            content.eligible(&TargetingQuery { terms: &terms, blocked_categories: &[101], ..Default::default() });
         assert_eq!(content.items_of(&eligible.ads).len(), 200);
         for n in 0..200 {
             let _ = (content.creative(n), content.categories(n), content.set_column("colours").map(|c| c.of(n)));

@@ -12,9 +12,7 @@ mod delta;
 
 pub use delta::{DeltaDocument, DeltaSpec};
 
-use crate::segment::{
-    Bitset, Content, EligibleAds, ModelFolder, Refusal, Residency, SegmentError, TargetingQuery,
-};
+use crate::segment::{Bitset, Content, EligibleAds, ModelFolder, Refusal, Residency, SegmentError, TargetingQuery};
 use delta::Delta;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
 use std::{ops::Range, sync::Arc};
@@ -232,7 +230,6 @@ impl Shard {
         self.model.prefault();
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -30,10 +30,8 @@ fn changes_are_exact() {
     let mut random = Random(4);
     for round in 0..8u64 {
         let upserts: Vec<u64> = (0..20).map(|_| random.below(SEALED + 100)).collect();
-        let upserts: BTreeMap<u64, Vec<f32>> = upserts
-            .into_iter()
-            .map(|n| (n, vectors[(SEALED + (n + round) % 200) as usize].clone()))
-            .collect();
+        let upserts: BTreeMap<u64, Vec<f32>> =
+            upserts.into_iter().map(|n| (n, vectors[(SEALED + (n + round) % 200) as usize].clone())).collect();
         let gone: Vec<u64> = (0..10).map(|_| random.below(SEALED + 100)).filter(|n| !upserts.contains_key(n)).collect();
         let deletions: Vec<ItemId> = gone.iter().map(|n| item(*n).item).collect();
         shard = shard.apply(upserts.iter().map(|(n, v)| document(*n, v)).collect(), &deletions).unwrap();
@@ -53,7 +51,8 @@ fn changes_are_exact() {
 fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
     let terms = [Term { dimension: STORE, values: vec![50] }];
     let paused = shard.ads_of_campaigns([505]);
-    let targeting = TargetingQuery { terms: &terms, blocked_campaigns: &[501], excluded: Some(&paused), ..Default::default() };
+    let targeting =
+        TargetingQuery { terms: &terms, blocked_campaigns: &[501], excluded: Some(&paused), ..Default::default() };
     let asks = |n: u64| {
         let runs = ![501, 505].contains(&(500 + n % 13));
         runs && ads(n, 2).iter().any(|ad| ad.targeting[0].any_of.contains(&50))
@@ -64,14 +63,8 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
         .map(|(n, v)| (v.iter().zip(query).map(|(a, b)| a * b).sum(), item(*n).item))
         .collect();
     expected.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let query = RetrievalQuery {
-        vector: query,
-        targeting,
-        quota: 30,
-        mode: Mode::Exact,
-        bonus: None,
-        expired: &|| false,
-    };
+    let query =
+        RetrievalQuery { vector: query, targeting, quota: 30, mode: Mode::Exact, bonus: None, expired: &|| false };
     let found = retrieve(shard, &query, &mut RetrievalScratch::default()).unwrap();
     assert_eq!(found.eligible_items as usize, expected.len());
     assert!(found.finished && found.items_seen == shard.items());
