@@ -1,1 +1,26 @@
-//! Placeholder.
+//! What do all processes agree on, and how does everybody learn of it?
+//!
+//! A small group of voters keeps members, placement, models, auction rules and placements in one replicated
+//! state, publishes it as a View, and moves rollouts forward when members report that they are ready. It is
+//! never on the path of a request (RQ1): when it is away, everybody serves on with the last View.
+//!
+//! `placement` says who holds which shard, `state` what a command means, `reconcile` what the leader should
+//! propose next, `publish` what members see. Around these kernels, `raft` agrees and stores, `convert` and
+//! `transport` speak the wire, `rpc` answers, `formation` admits, `lead` keeps things moving, and `run` puts it
+//! together.
+
+mod formation;
+mod lead;
+
+pub mod blobs;
+pub mod convert;
+pub mod placement;
+pub mod publish;
+pub mod raft;
+pub mod reconcile;
+pub mod rpc;
+pub mod run;
+pub mod state;
+pub mod transport;
+
+pub use run::{ControlConfig, ControlError, Pace, Running, run};

@@ -61,7 +61,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
             &["rpc", "http"],
         ],
     ),
-    ("cluster/src", &[&["state"], &["placement", "raft"], &["reconcile"], &["publish"], &["rpc"]]),
+    ("cluster/src", &[&["placement"], &["state"], &["raft"], &["reconcile"], &["publish"], &["rpc"]]),
 ];
 
 /// Modules that decide: no runtime, no wire library, no log, no random source, no clock, no files.

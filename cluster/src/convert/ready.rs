@@ -1,0 +1,75 @@
+//! How does readiness travel?
+//!
+//! Heartbeats, log entries and snapshots carry the same lists; they become ordered sets here, so that the
+//! order in which a member lists things never changes the state.
+
+use gavel_proto::wire;
+
+use super::{Malformed, hash32};
+use crate::state::types::{Ready, ShardCount, ShardKey};
+
+/// The lists of a message.
+pub struct Lists<'a> {
+    /// Shards.
+    pub shards: &'a [wire::ReadyShard],
+    /// Bundle hashes.
+    pub models: &'a [Vec<u8>],
+    /// Generations.
+    pub generations: &'a [u64],
+    /// Refusals.
+    pub refusals: &'a [wire::Refusal],
+}
+
+impl<'a> From<&'a wire::ReportReady> for Lists<'a> {
+    fn from(m: &'a wire::ReportReady) -> Self {
+        Self { shards: &m.ready_shards, models: &m.ready_models, generations: &m.ready_generations, refusals: &m.refusals }
+    }
+}
+
+impl<'a> From<&'a wire::HeartbeatRequest> for Lists<'a> {
+    fn from(m: &'a wire::HeartbeatRequest) -> Self {
+        Self { shards: &m.ready_shards, models: &m.ready_models, generations: &m.ready_generations, refusals: &m.refusals }
+    }
+}
+
+/// Reads the lists.
+///
+/// # Errors
+/// When a hash has another length than 32.
+pub fn parse(lists: &Lists<'_>) -> Result<Ready, Malformed> {
+    let mut ready = Ready::default();
+    for shard in lists.shards {
+        let model = hash32(&shard.model_hash, "ready_shards.model_hash")?;
+        let key = ShardKey { shard: shard.shard, generation: shard.generation, model };
+        ready.shards.insert(key, ShardCount { items: shard.items, ads: shard.ads });
+    }
+    for model in lists.models {
+        ready.models.insert(hash32(model, "ready_models")?);
+    }
+    ready.generations.extend(lists.generations);
+    for refusal in lists.refusals {
+        ready.refusals.insert(refusal.subject.clone(), refusal.reason.clone());
+    }
+    Ok(ready)
+}
+
+/// Writes the lists, ordered.
+#[must_use]
+pub fn to_wire(member_id: u64, incarnation: u64, ready: &Ready) -> wire::ReportReady {
+    let shards = ready.shards.iter().map(|(key, count)| wire::ReadyShard {
+        shard: key.shard,
+        generation: key.generation,
+        model_hash: key.model.to_vec(),
+        items: count.items,
+        ads: count.ads,
+    });
+    let refusals = ready.refusals.iter().map(|(subject, reason)| wire::Refusal { subject: subject.clone(), reason: reason.clone() });
+    wire::ReportReady {
+        member_id,
+        incarnation,
+        ready_shards: shards.collect(),
+        ready_models: ready.models.iter().map(|hash| hash.to_vec()).collect(),
+        ready_generations: ready.generations.iter().copied().collect(),
+        refusals: refusals.collect(),
+    }
+}

@@ -1,0 +1,118 @@
+//! How does the picture travel?
+
+use gavel_proto::wire;
+
+use super::role_to_wire;
+use crate::publish::{Shard, View};
+use crate::state::command::Blob;
+use crate::state::types::{Auction, Generation, Mechanism, Member, Model, Placement, ShardSource};
+
+/// The message that members get.
+#[must_use]
+pub fn to_wire(view: &View<'_>) -> wire::View {
+    wire::View {
+        cluster_id: view.cluster_id.to_owned(),
+        map_epoch: view.map_epoch,
+        members: view.members.iter().map(|m| member(m)).collect(),
+        shards: view.shards.iter().map(shard).collect(),
+        active_generation: view.active_generation.map(generation),
+        pending_generation: view.pending_generation.map(generation),
+        active_model: view.active_model.map(model),
+        previous_model: view.previous_model.map(model),
+        pending_model: view.pending_model.map(model),
+        auction: Some(auction(view.auction)),
+        placements: view.placements.iter().map(|p| placement(p)).collect(),
+        delivery_version: view.delivery_version,
+        pending_shards: view.pending_shards.iter().map(shard).collect(),
+    }
+}
+
+/// A member, without its key: that is a secret between it and the voters.
+pub(super) fn member(m: &Member) -> wire::MemberView {
+    wire::MemberView {
+        member_id: m.id,
+        role: role_to_wire(m.role).into(),
+        address: m.address.clone(),
+        name: m.name.clone(),
+        incarnation: m.incarnation,
+        alive: m.alive,
+        draining: m.draining,
+    }
+}
+
+fn shard(s: &Shard<'_>) -> wire::ShardView {
+    wire::ShardView {
+        shard: s.shard,
+        items: s.items,
+        ads: s.ads,
+        replicas: s.replicas.to_vec(),
+        serving: s.serving.clone(),
+    }
+}
+
+pub(super) fn generation(g: &Generation) -> wire::Generation {
+    catalogue(g.number, &g.shards, g.campaigns, g.users)
+}
+
+/// A catalogue under its number; 0 while it has none.
+pub(super) fn catalogue(
+    number: u64,
+    sources: &[ShardSource],
+    campaigns: Blob,
+    users: Option<Blob>,
+) -> wire::Generation {
+    let blobs = (0u32..).zip(sources).map(|(shard, source)| wire::ShardBlob {
+        shard,
+        hash: source.hash.to_vec(),
+        bytes: source.bytes,
+        items: source.items,
+        ads: source.ads,
+    });
+    let shard_blobs: Vec<wire::ShardBlob> = blobs.collect();
+    let counted = users.unwrap_or_default();
+    wire::Generation {
+        generation: number,
+        shards: u32::try_from(shard_blobs.len()).unwrap_or(u32::MAX),
+        shard_blobs,
+        campaigns_blob: campaigns.hash.to_vec(),
+        users_blob: users.map(|blob| blob.hash.to_vec()).unwrap_or_default(),
+        users: counted.rows,
+        campaigns: campaigns.rows,
+        users_blob_bytes: counted.bytes,
+        campaigns_blob_bytes: campaigns.bytes,
+    }
+}
+
+pub(super) fn model(m: &Model) -> wire::ModelView {
+    wire::ModelView { version: m.version, hash: m.hash.to_vec(), bytes: m.bytes, name: m.name.clone() }
+}
+
+pub(super) fn auction(a: &Auction) -> wire::AuctionConfig {
+    let mechanism = match a.mechanism {
+        Mechanism::Gsp => wire::Mechanism::Gsp,
+        Mechanism::Vcg => wire::Mechanism::Vcg,
+        Mechanism::FirstPrice => wire::Mechanism::FirstPrice,
+    };
+    wire::AuctionConfig {
+        mechanism: mechanism.into(),
+        tie_key: a.tie_key,
+        per_advertiser: a.per_advertiser,
+        per_category: a.per_category,
+        position_factors_ppm: a.position_factors_ppm.clone(),
+        reserve_cpm_micros: a.reserve_cpm_micros,
+        ranked_total: a.ranked_total,
+        retrieved_total: a.retrieved_total,
+        shadow_bid: a.shadow_bid,
+    }
+}
+
+pub(super) fn placement(p: &Placement) -> wire::Placement {
+    wire::Placement {
+        name: p.name.clone(),
+        slots: p.slots,
+        first_position: p.first_position,
+        min_gap: p.min_gap,
+        max_load_ppm: p.max_load_ppm,
+        reserve_cpm_micros: p.reserve_cpm_micros,
+    }
+}

@@ -1,0 +1,88 @@
+//! What do members get to see?
+//!
+//! The immutable picture with an epoch that every member follows. It is a function of the state alone, so
+//! every voter publishes the same one for the same epoch. Readiness itself is not in it: only what follows
+//! from it, the serving replicas.
+
+use crate::state::State;
+use crate::state::types::{Auction, Generation, Member, Model, Placement};
+
+/// The picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View<'a> {
+    /// The cluster's name.
+    pub cluster_id: &'a str,
+    /// Grows with every change of anything below.
+    pub map_epoch: u64,
+    /// By id.
+    pub members: Vec<&'a Member>,
+    /// Of the active generation.
+    pub shards: Vec<Shard<'a>>,
+    /// Of the pending generation.
+    pub pending_shards: Vec<Shard<'a>>,
+    /// The generation that serves.
+    pub active_generation: Option<&'a Generation>,
+    /// The generation being built.
+    pub pending_generation: Option<&'a Generation>,
+    /// The model that serves.
+    pub active_model: Option<&'a Model>,
+    /// The model that served before.
+    pub previous_model: Option<&'a Model>,
+    /// The model being staged.
+    pub pending_model: Option<&'a Model>,
+    /// The rules of the auction.
+    pub auction: &'a Auction,
+    /// By name.
+    pub placements: Vec<&'a Placement>,
+    /// Version of bids, statuses and multipliers.
+    pub delivery_version: u64,
+}
+
+/// A shard and who holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard<'a> {
+    /// Its number.
+    pub shard: u32,
+    /// Coverage's denominator.
+    pub items: u64,
+    /// Ads.
+    pub ads: u64,
+    /// Members placed on it.
+    pub replicas: &'a [u64],
+    /// Those of them that are alive and ready for the generation under the active model.
+    pub serving: Vec<u64>,
+}
+
+/// The picture of a state.
+#[must_use]
+pub fn view(state: &State) -> View<'_> {
+    View {
+        cluster_id: &state.cluster_id,
+        map_epoch: state.map_epoch,
+        members: state.members.values().collect(),
+        shards: state.active().map(|generation| shards(state, generation)).unwrap_or_default(),
+        pending_shards: state.pending().map(|generation| shards(state, generation)).unwrap_or_default(),
+        active_generation: state.active(),
+        pending_generation: state.pending(),
+        active_model: state.model(state.active_model),
+        previous_model: state.model(state.previous_model),
+        pending_model: state.model(state.pending_model),
+        auction: &state.auction,
+        placements: state.placements.values().collect(),
+        delivery_version: state.delivery_version,
+    }
+}
+
+fn shards<'a>(state: &State, generation: &'a Generation) -> Vec<Shard<'a>> {
+    let model = state.model(state.active_model);
+    let placed = (0u32..).zip(&generation.shards).zip(&generation.replicas);
+    placed
+        .map(|((shard, source), replicas)| Shard {
+            shard,
+            items: source.items,
+            ads: source.ads,
+            replicas,
+            serving: model.map(|model| state.serving(generation, shard, model.hash)).unwrap_or_default(),
+        })
+        .collect()
+}

@@ -1,0 +1,107 @@
+//! How do the voters come to agree, and what do they keep on disk?
+//!
+//! openraft decides; this module gives it a log, a state machine and its types. Vote, entries and the
+//! committed index go through one thread into one file, so that one fdatasync orders them all; the state
+//! machine keeps the state in memory and a snapshot on disk, and is rebuilt from snapshot plus log.
+//!
+//! Promises: an acknowledged entry is on the disks of a majority; a torn tail is cut off; anything else that
+//! is wrong with a file stops the process. It never repairs, and it never retries an fsync.
+
+#![allow(clippy::result_large_err, reason = "the error type is openraft's, and its traits ask for it unboxed")]
+
+pub mod codec;
+pub mod index;
+pub mod log;
+pub mod machine;
+pub mod record;
+pub mod recovery;
+pub mod snapshot;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::state::types::Outcome;
+
+/// A command as it lies in the log: its prost bytes, checked where they came in.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Encoded(pub Vec<u8>);
+
+/// A whole snapshot in memory: control state is small.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotBytes(pub Arc<Vec<u8>>);
+
+openraft::declare_raft_types!(
+    /// The types that openraft works with here.
+    pub TypeConfig:
+        D = Encoded,
+        R = Outcome,
+        NodeId = u64,
+        Node = openraft::BasicNode,
+        Entry = openraft::Entry<TypeConfig>,
+        SnapshotData = SnapshotBytes,
+);
+
+/// The consensus core of this voter.
+pub type Raft = openraft::Raft<TypeConfig>;
+/// A place in the log.
+pub type LogId = openraft::LogId<u64>;
+/// A vote.
+pub type Vote = openraft::Vote<u64>;
+/// An entry of the log.
+pub type Entry = openraft::Entry<TypeConfig>;
+/// The voters.
+pub type Membership = openraft::Membership<u64, openraft::BasicNode>;
+/// The voters and the entry that set them.
+pub type StoredMembership = openraft::StoredMembership<u64, openraft::BasicNode>;
+/// What names a snapshot.
+pub type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::BasicNode>;
+/// Why the disk did not do what it should.
+pub type StorageError = openraft::StorageError<u64>;
+
+/// The process stops with this code when the disk broke a promise (`EX_IOERR` is 74, this is ours).
+pub const EXIT_DISK_FAILED: i32 = 70;
+
+/// Why a voter's files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What came back.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Bytes that were safe on disk are not what was written.
+    #[error("{file} is corrupt at byte {offset}: {reason}")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The folder belongs to somebody else.
+    #[error("{file} belongs to {found}, not to {wanted}")]
+    Foreign {
+        /// The file.
+        file: String,
+        /// Whose it is.
+        found: String,
+        /// Who we are.
+        wanted: String,
+    },
+}
+
+impl DiskError {
+    /// Names what was tried.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,1 @@
+//! Does the disk keep what it promised?

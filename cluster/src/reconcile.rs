@@ -1,0 +1,129 @@
+//! What should the leader propose next?
+//!
+//! Compares what it hears with what is agreed. A member that is silent for two seconds is dead, one that
+//! beats again is alive, news of readiness is reported, and a generation that is ready everywhere is activated
+//! without an operator; so is the first model. Later models are an operator's decision.
+//!
+//! A new leader has heard nobody yet and would declare everybody dead: it waits a whole window first. What it
+//! heard is its own and is never replicated; only the conclusions are.
+
+use std::collections::BTreeMap;
+
+use gavel_proto::deadline::Instant;
+
+use crate::state::State;
+use crate::state::command::{Body, Liveness, SetAlive};
+use crate::state::types::{Member, Ready, Role};
+
+/// A member that is silent for so long is dead: four missed beats.
+pub const SILENCE_US_MAX: u64 = 2_000_000;
+/// A new leader declares nobody dead before: one window of silence and a beat to find the new leader.
+pub const NEW_LEADER_PATIENCE_US: u64 = 3_000_000;
+/// Commands in one round, so that a round ends before the next begins.
+const COMMANDS_MAX: usize = 64;
+
+const _: () = assert!(NEW_LEADER_PATIENCE_US > SILENCE_US_MAX, "a member must have had the chance to beat once");
+
+/// The last that a member said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
+    /// When.
+    pub at: Instant,
+    /// Of which process start.
+    pub incarnation: u64,
+    /// It is about to leave.
+    pub draining: bool,
+    /// What it is ready for; `None` when it only joined.
+    pub ready: Option<Ready>,
+    /// Its memory.
+    pub resident_bytes: u64,
+}
+
+/// What this voter has heard since it became the leader.
+#[derive(Clone, Debug, Default)]
+pub struct Hearing {
+    leader_since: Instant,
+    heard: BTreeMap<u64, Heard>,
+}
+
+impl Hearing {
+    /// Forgets everything: this voter has just become the leader.
+    pub fn begin(&mut self, now: Instant) {
+        self.leader_since = now;
+        self.heard.clear();
+    }
+
+    /// Takes what a member said, and says whether it is news.
+    pub fn hear(&mut self, member: u64, said: Heard) -> News {
+        let before = self.heard.get(&member);
+        let same = before.is_some_and(|b| {
+            b.incarnation == said.incarnation && b.draining == said.draining && b.ready == said.ready
+        });
+        self.heard.insert(member, said);
+        if same { News::No } else { News::Yes }
+    }
+
+    /// The last that a member said.
+    #[must_use]
+    pub fn last(&self, member: u64) -> Option<&Heard> {
+        self.heard.get(&member)
+    }
+}
+
+/// Whether a beat said anything new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It did.
+    Yes,
+    /// It did not.
+    No,
+}
+
+/// The commands that bring what is agreed nearer to what is heard.
+#[must_use]
+pub fn reconcile(state: &State, hearing: &Hearing, now: Instant) -> Vec<Body> {
+    let mut commands: Vec<Body> =
+        state.members.values().flat_map(|member| about(member, hearing, now)).take(COMMANDS_MAX).collect();
+    // What follows from readiness waits until the state knows of all of it.
+    if commands.is_empty() {
+        commands.extend(first_model(state));
+        commands.extend(generation(state));
+    }
+    commands
+}
+
+/// What to say about one member: whether it answers, then what it is ready for.
+fn about(member: &Member, hearing: &Hearing, now: Instant) -> Vec<Body> {
+    let since = |at: Instant| now.0.saturating_sub(at.0);
+    let set = |liveness| {
+        Body::SetAlive(SetAlive { member: member.id, incarnation: member.incarnation, liveness })
+    };
+    let heard = hearing.last(member.id).filter(|heard| heard.incarnation == member.incarnation);
+    let Some(heard) = heard.filter(|heard| since(heard.at) <= SILENCE_US_MAX) else {
+        let patient = since(hearing.leader_since) >= NEW_LEADER_PATIENCE_US;
+        return if member.alive && patient { vec![set(Liveness::Dead)] } else { Vec::new() };
+    };
+    let mut commands = Vec::new();
+    if !member.alive || member.draining != heard.draining {
+        commands.push(set(if heard.draining { Liveness::Draining } else { Liveness::Serving }));
+    }
+    if let Some(ready) = heard.ready.as_ref().filter(|ready| **ready != member.ready) {
+        commands.push(Body::ReportReady { member: member.id, incarnation: member.incarnation, ready: ready.clone() });
+    }
+    commands
+}
+
+/// The first model, once a node and a router have it and nobody lacks it.
+fn first_model(state: &State) -> Option<Body> {
+    let pending = state.model(state.pending_model).filter(|_| state.active_model.is_none())?;
+    let peopled = [Role::Node, Role::Router].iter().all(|role| state.alive_in(*role).next().is_some());
+    let ready = peopled && state.model_lacks(pending.hash).is_none();
+    ready.then_some(Body::ActivateModel { version: pending.version, expect_active: 0 })
+}
+
+/// The pending generation, once nobody lacks it.
+fn generation(state: &State) -> Option<Body> {
+    let pending = state.pending()?;
+    let ready = state.generation_lacks(pending).is_none();
+    ready.then_some(Body::ActivateGeneration { generation: pending.number })
+}

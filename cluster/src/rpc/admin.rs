@@ -1,0 +1,123 @@
+//! What can an operator ask?
+//!
+//! Every write carries a command id, so that an operator whose call timed out sends the same one again. The
+//! commands that only the leader may conclude (who lives, who is ready) are not taken from outside.
+
+use std::sync::Arc;
+
+use gavel_member::clock;
+use gavel_proto::limits::STRING_BYTES_MAX;
+use gavel_proto::wire;
+use gavel_proto::wire::admin_service_server::AdminService;
+use tonic::{Request, Response, Status};
+
+use super::{Leader, NotProposed, Voter};
+use crate::convert::{ready, snapshot};
+use crate::state::types::Outcome;
+use wire::command::Body;
+
+/// Answers operators.
+pub struct AdminEndpoint(pub Arc<Voter>);
+
+/// Commands that are the leader's conclusions, or have an RPC of their own.
+const fn is_internal(body: &Body) -> bool {
+    match body {
+        Body::RegisterMember(_) | Body::SetAlive(_) | Body::ReportReady(_) => true,
+        Body::PublishModel(_)
+        | Body::ActivateModel(_)
+        | Body::BeginGeneration(_)
+        | Body::ActivateGeneration(_)
+        | Body::SetAuction(_)
+        | Body::SetPlacement(_)
+        | Body::RemoveMember(_)
+        | Body::RollbackModel(_) => false,
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for AdminEndpoint {
+    async fn propose(
+        &self,
+        request: Request<wire::ProposeRequest>,
+    ) -> Result<Response<wire::ProposeResponse>, Status> {
+        let request = request.into_inner();
+        self.0.check_cluster(&request.cluster_id)?;
+        if request.command_id.is_empty() || request.command_id.len() > STRING_BYTES_MAX {
+            return Err(Status::invalid_argument("command_id must have 1 to 256 bytes"));
+        }
+        let body = request.command.and_then(|command| command.body);
+        let body = body.ok_or_else(|| Status::invalid_argument("command.body is missing"))?;
+        if is_internal(&body) {
+            return Err(Status::invalid_argument("this command is the leader's own"));
+        }
+        let command =
+            wire::Command { command_id: request.command_id, proposed_ms: clock::wall_ms(), body: Some(body) };
+        match self.0.propose(command).await {
+            Ok(written) => Ok(Response::new(proposed(written.log_id.leader_id.term, written.log_id.index, written.data))),
+            Err(NotProposed::Elsewhere(Leader::Other { address, .. })) => Ok(Response::new(wire::ProposeResponse {
+                accepted: false,
+                reason: "not_leader".to_owned(),
+                leader_address: address,
+                ..wire::ProposeResponse::default()
+            })),
+            Err(NotProposed::Elsewhere(Leader::Own | Leader::Unknown)) => Err(Status::unavailable("no leader")),
+            Err(NotProposed::Status(status)) => Err(status),
+        }
+    }
+
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusResponse>, Status> {
+        if request.into_inner().linearizable {
+            self.0.linearize().await?;
+        }
+        Ok(Response::new(status_of(&self.0)))
+    }
+}
+
+fn proposed(log_term: u64, log_index: u64, outcome: Outcome) -> wire::ProposeResponse {
+    let (accepted, reason, number) = match outcome {
+        Outcome::Done(number) => (true, String::new(), number),
+        Outcome::Refused(reason) => (false, reason, 0),
+    };
+    wire::ProposeResponse { log_term, log_index, accepted, reason, leader_address: String::new(), number }
+}
+
+fn status_of(voter: &Voter) -> wire::StatusResponse {
+    let metrics = voter.raft.metrics().borrow().clone();
+    let (applied_index, state_digest, view, members) = {
+        let applied = voter.machine.applied();
+        let view = crate::convert::view::to_wire(&crate::publish::view(&applied.state));
+        let members: Vec<u64> = applied.state.members.keys().copied().collect();
+        (applied.last.map_or(0, |id| id.index), snapshot::digest(&applied.state).to_vec(), view, members)
+    };
+    let replication = metrics.replication.unwrap_or_default();
+    let voters = metrics.membership_config.membership().nodes().map(|(id, node)| wire::VoterStatus {
+        id: *id,
+        address: voter.peers.address(*id, &node.addr).to_owned(),
+        leader: metrics.current_leader == Some(*id),
+        matched_index: replication.get(id).copied().flatten().map_or(0, |matched| matched.index),
+    });
+    let now = clock::now_us();
+    let hearing = voter.hearing();
+    let health = members.iter().filter_map(|id| {
+        let heard = hearing.last(*id)?;
+        let ready = ready::to_wire(*id, heard.incarnation, heard.ready.as_ref().unwrap_or(&Default::default()));
+        Some(wire::MemberHealth {
+            member_id: *id,
+            heartbeat_age_ms: now.0.saturating_sub(heard.at.0) / 1_000,
+            ready_shards: ready.ready_shards,
+            ready_models: ready.ready_models,
+            refusals: ready.refusals,
+            resident_bytes: heard.resident_bytes,
+            ready_generations: ready.ready_generations,
+        })
+    });
+    wire::StatusResponse {
+        view: Some(view),
+        applied_index,
+        term: metrics.current_term,
+        leader_id: metrics.current_leader.unwrap_or_default(),
+        voters: voters.collect(),
+        health: health.collect(),
+        state_digest,
+    }
+}

@@ -1,0 +1,276 @@
+//! How does a voter start, and how does it stop?
+//!
+//! Disk first (a damaged file ends the start), then the consensus core, then the socket; what goes on afterwards
+//! are four tasks: admission and formation, the View's publisher, the leader's reconciliation, and this voter's
+//! own beat. All of them run where the caller's runtime runs; fsync and hashing have threads of their own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use gavel_member::serve::{self, Exposure};
+use gavel_member::{Shutdown, identity, transport};
+use gavel_proto::wire::admin_service_server::AdminServiceServer;
+use gavel_proto::wire::blob_service_server::BlobServiceServer;
+use gavel_proto::wire::control_service_server::ControlServiceServer;
+use gavel_proto::wire::raft_service_server::RaftServiceServer;
+use openraft::SnapshotPolicy;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+use crate::blobs::BlobFolder;
+use crate::raft::index::FirstIndex;
+use crate::raft::log::LogStore;
+use crate::raft::machine::Machine;
+use crate::raft::recovery::{Expected, FORMAT, Header};
+use crate::raft::{DiskError, Raft};
+use crate::rpc::{AdminEndpoint, BlobEndpoint, MemberEndpoint, Voter};
+use crate::transport::{Identity, Peers, RaftEndpoint};
+use crate::{formation, lead};
+
+/// How a voter is set up.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// The cluster's name, stamped on every file and message.
+    pub cluster_id: String,
+    /// This voter: 1 to n of the initial set.
+    pub node_id: u64,
+    /// Its disk.
+    pub data_dir: PathBuf,
+    /// HOST:PORT to listen on; port 0 for any, which only a lone voter can use.
+    pub listen: String,
+    /// All voters of the initial set with their addresses, this one included or not.
+    pub peers: Vec<(u64, String)>,
+    /// How fast things go.
+    pub pace: Pace,
+}
+
+impl ControlConfig {
+    /// A voter at the usual pace.
+    #[must_use]
+    pub fn new(cluster_id: &str, node_id: u64, data_dir: PathBuf, listen: &str, peers: Vec<(u64, String)>) -> Self {
+        Self { cluster_id: cluster_id.to_owned(), node_id, data_dir, listen: listen.to_owned(), peers, pace: Pace::default() }
+    }
+}
+
+/// How fast consensus goes. The defaults are the calibrated ones; tests make snapshots more often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two heartbeats; also the deadline of an append.
+    pub heartbeat_ms: u64,
+    /// Least silence before an election; each voter adds a step by its rank.
+    pub election_ms_min: u64,
+    /// Most silence before an election.
+    pub election_ms_max: u64,
+    /// Entries between two snapshots.
+    pub snapshot_every: u64,
+    /// Entries kept behind a snapshot, for followers that lag a little.
+    pub entries_kept: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 150,
+            election_ms_min: 600,
+            election_ms_max: 1_200,
+            snapshot_every: 5_000,
+            entries_kept: 2_000,
+        }
+    }
+}
+
+/// Why a voter does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The configuration contradicts itself.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The data folder is not ours to use.
+    #[error("data folder: {0}")]
+    Identity(#[from] identity::IdentityError),
+    /// A file is damaged or of another voter, or the disk failed.
+    #[error("disk: {0}")]
+    Disk(#[from] DiskError),
+    /// The address is taken, or not ours.
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+    /// The consensus core ended.
+    #[error("consensus: {0}")]
+    Raft(String),
+    /// The cluster knows this voter with another disk: a voter that forgot its log must not vote.
+    #[error("voter {0} lost its disk: it must join under a new id")]
+    Wiped(u64),
+}
+
+impl ControlError {
+    /// The exit code of a process that ends for this reason.
+    #[must_use]
+    pub const fn exit_code(&self) -> i32 {
+        match self {
+            Self::Config(_) => 64,
+            Self::Disk(DiskError::Corrupt { .. } | DiskError::Foreign { .. }) => 65,
+            Self::Wiped(_) => 66,
+            Self::Identity(_) | Self::Serve(_) => 69,
+            Self::Disk(DiskError::Io { .. }) | Self::Raft(_) => crate::raft::EXIT_DISK_FAILED,
+        }
+    }
+}
+
+/// A voter that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Ends when the voter has stopped, with the reason if it was not asked to.
+    pub task: JoinHandle<Result<(), ControlError>>,
+    /// For the process that embeds it, and for tests.
+    pub voter: Arc<Voter>,
+}
+
+/// Starts a voter and returns once it listens.
+///
+/// # Errors
+/// When the configuration, the disk or the address cannot be used.
+pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, ControlError> {
+    check(&config)?;
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(DiskError::io(format!("create {}", config.data_dir.display())))?;
+    let identity = identity::Identity::open(&config.data_dir, &config.cluster_id)?;
+    let bound = serve::bind(&config.listen).await?;
+    let own = Identity { cluster_id: config.cluster_id.clone(), node_id: config.node_id };
+    let (addresses, address) = addresses(&config, bound.address);
+
+    let machine = Machine::open(&config.data_dir, &config.cluster_id)?;
+    let expected = Expected {
+        owner: Header { format: FORMAT, cluster_id: config.cluster_id.clone(), node_id: config.node_id },
+        first: FirstIndex::Zero,
+        covered: machine.covered(),
+    };
+    let log = LogStore::open(&config.data_dir, &expected)?;
+    let pristine = log.is_pristine() && machine.covered().is_none();
+    let blobs = BlobFolder::open(&config.data_dir.join("blobs")).map_err(DiskError::io("open the blobs' folder"))?;
+
+    let peers = Peers::new(own.clone(), addresses.clone());
+    let raft_config = raft_config(&config)?;
+    let raft = Raft::new(config.node_id, Arc::new(raft_config), peers.clone(), log, machine.clone())
+        .await
+        .map_err(|e| ControlError::Raft(e.to_string()))?;
+    let voter = Arc::new(Voter::new(own.clone(), address, raft.clone(), machine, peers, shutdown.clone()));
+    let admitted = Arc::new(AtomicBool::new(!pristine));
+    let routes = routes(&voter, blobs, RaftEndpoint::new(own, raft, Arc::clone(&admitted)));
+    let serving = bound.serve(routes, Exposure::Internal, shutdown.clone()).await?;
+
+    let address = serving.address;
+    let disk_mark = formation::disk_mark(&identity.member_key);
+    let admission = formation::Admission { voter: Arc::clone(&voter), addresses, admitted, disk_mark };
+    let running = Arc::clone(&voter);
+    let task = tokio::spawn(async move {
+        // The lock on the folder is held until everything has stopped.
+        let _identity = identity;
+        serve_on(running, admission, serving, shutdown).await
+    });
+    Ok(Running { address, task, voter })
+}
+
+/// Runs the voter's tasks until the shutdown, or until one of them ends it.
+async fn serve_on(
+    voter: Arc<Voter>,
+    admission: formation::Admission,
+    serving: serve::Serving,
+    shutdown: Shutdown,
+) -> Result<(), ControlError> {
+    let health = serving.health();
+    let ended = tokio::select! {
+        ended = formation::run(&admission) => ended,
+        () = lead::publish_on(&voter, &health) => Ok(()),
+        () = lead::reconcile_on(&voter) => Ok(()),
+        reason = lead::core_ended(&voter) => Err(ControlError::Raft(reason)),
+        () = shutdown.wait() => Ok(()),
+    };
+    if let Err(error) = &ended {
+        tracing::error!(%error, "the voter ends");
+    }
+    shutdown.trigger();
+    // The core may have panicked; there is nothing left to do about it.
+    drop(voter.raft.shutdown().await);
+    drop(serving.task.await);
+    ended
+}
+
+fn check(config: &ControlConfig) -> Result<(), ControlError> {
+    let ids: BTreeMap<u64, &String> = config.peers.iter().map(|(id, address)| (*id, address)).collect();
+    let wrong = |what: String| Err(ControlError::Config(what));
+    if config.node_id == 0 || ids.contains_key(&0) || ids.len() != config.peers.len() {
+        return wrong("voter ids are distinct and begin at 1".to_owned());
+    }
+    let voters = ids.len() + usize::from(!ids.contains_key(&config.node_id));
+    if ![1, 3, 5].contains(&voters) {
+        return wrong(format!("{voters} voters: there must be 1, 3 or 5"));
+    }
+    let reachable = |address: &str| transport::control_channel(address).is_ok();
+    if let Some((id, address)) = ids.iter().find(|(id, address)| **id != config.node_id && !reachable(address)) {
+        return wrong(format!("the address {address:?} of voter {id} is not HOST:PORT"));
+    }
+    if config.cluster_id.is_empty() || config.cluster_id.len() > gavel_proto::limits::STRING_BYTES_MAX {
+        return wrong("cluster_id has 1 to 256 bytes".to_owned());
+    }
+    Ok(())
+}
+
+/// The voters' addresses and our own; ours is the bound one where the configuration names no port.
+fn addresses(config: &ControlConfig, bound: SocketAddr) -> (BTreeMap<u64, String>, String) {
+    let mut addresses: BTreeMap<u64, String> = config.peers.iter().cloned().collect();
+    let own = addresses.entry(config.node_id).or_insert_with(|| bound.to_string());
+    if own.ends_with(":0") {
+        *own = bound.to_string();
+    }
+    let own = own.clone();
+    (addresses, own)
+}
+
+fn raft_config(config: &ControlConfig) -> Result<openraft::Config, ControlError> {
+    let pace = config.pace;
+    let mut ids: Vec<u64> = config.peers.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    let rank = ids.iter().position(|id| *id == config.node_id).unwrap_or(0) as u64;
+    // openraft draws the timeout once per process: ranks that do not overlap cannot tie for ever.
+    let step = (pace.election_ms_max - pace.election_ms_min) / (ids.len().max(1) as u64);
+    let election_timeout_min = pace.election_ms_min + rank * step;
+    let wish = openraft::Config {
+        cluster_name: config.cluster_id.clone(),
+        heartbeat_interval: pace.heartbeat_ms,
+        election_timeout_min,
+        election_timeout_max: election_timeout_min + step,
+        install_snapshot_timeout: 10_000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(pace.snapshot_every),
+        max_in_snapshot_log_to_keep: pace.entries_kept,
+        ..openraft::Config::default()
+    };
+    wish.validate().map_err(|e| ControlError::Config(e.to_string()))
+}
+
+fn routes(voter: &Arc<Voter>, blobs: BlobFolder, raft: RaftEndpoint) -> Routes {
+    let message = transport::MESSAGE_BYTES_MAX;
+    let chunk = transport::CHUNK_MESSAGE_BYTES_MAX;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(RaftServiceServer::new(raft).max_decoding_message_size(message).max_encoding_message_size(message))
+        .add_service(
+            ControlServiceServer::new(MemberEndpoint(Arc::clone(voter)))
+                .max_decoding_message_size(message)
+                .max_encoding_message_size(message),
+        )
+        .add_service(
+            AdminServiceServer::new(AdminEndpoint(Arc::clone(voter)))
+                .max_decoding_message_size(message)
+                .max_encoding_message_size(message),
+        )
+        .add_service(
+            BlobServiceServer::new(BlobEndpoint { voter: Arc::clone(voter), blobs })
+                .max_decoding_message_size(chunk)
+                .max_encoding_message_size(chunk),
+        );
+    routes.routes()
+}

@@ -1,0 +1,106 @@
+//! Which auction rules and placements are allowed?
+//!
+//! The defaults are part of the genesis, so a fresh cluster answers without being configured.
+
+use gavel_proto::limits::{BID_MICROS_MAX, CANDIDATES_MAX, ORGANIC_MAX, SLOTS_MAX};
+use gavel_proto::money::PPM;
+
+use super::types::{Auction, Mechanism, Placement};
+use super::{State, Verdict, check_text};
+
+/// Placements that a cluster may have. Ours: one per surface of a large application.
+const PLACEMENTS_MAX: usize = 256;
+
+/// GSP over eight positions whose factors fall by a quarter each, as in the auction chapter's examples.
+pub fn auction_of_genesis() -> Auction {
+    Auction {
+        mechanism: Mechanism::Gsp,
+        tie_key: 0x6761_7665_6c00_0001,
+        per_advertiser: 1,
+        per_category: 0,
+        position_factors_ppm: vec![1_000_000, 750_000, 560_000, 420_000, 320_000, 240_000, 180_000, 130_000],
+        reserve_cpm_micros: 0,
+        ranked_total: 200,
+        retrieved_total: 200,
+        shadow_bid: 0.0,
+    }
+}
+
+/// Four ads among organic items, at most every fourth position, none above the first.
+pub fn placement_of_genesis() -> Placement {
+    Placement {
+        name: "home".to_owned(),
+        slots: 4,
+        first_position: 1,
+        min_gap: 2,
+        max_load_ppm: 250_000,
+        reserve_cpm_micros: 0,
+    }
+}
+
+/// The rules of the auction.
+pub fn set_auction(state: &mut State, wish: &Auction) -> Verdict {
+    check_auction(wish)?;
+    if state.auction != *wish {
+        state.auction = wish.clone();
+        state.map_epoch += 1;
+    }
+    Ok(state.map_epoch)
+}
+
+/// Where ads may stand.
+pub fn set_placement(state: &mut State, wish: &Placement) -> Verdict {
+    check_placement(wish)?;
+    if !state.placements.contains_key(&wish.name) && state.placements.len() >= PLACEMENTS_MAX {
+        return Err("resource_exhausted: too many placements".to_owned());
+    }
+    if state.placements.get(&wish.name) != Some(wish) {
+        state.placements.insert(wish.name.clone(), wish.clone());
+        state.map_epoch += 1;
+    }
+    Ok(state.map_epoch)
+}
+
+/// A placement goes.
+pub fn remove_placement(state: &mut State, name: &str) -> Verdict {
+    if state.placements.remove(name).is_none() {
+        return Err("not_found: placement".to_owned());
+    }
+    state.map_epoch += 1;
+    Ok(state.map_epoch)
+}
+
+fn check_auction(wish: &Auction) -> Result<(), String> {
+    let invalid = |what: &str| Err(format!("invalid_argument: {what}"));
+    let factors = &wish.position_factors_ppm;
+    if factors.is_empty() || factors.len() > SLOTS_MAX as usize {
+        return invalid("position_factors_ppm needs 1 to 16 factors");
+    }
+    if factors.iter().any(|x| *x == 0 || *x > PPM) || factors.windows(2).any(|pair| matches!(pair, [a, b] if a < b)) {
+        return invalid("position_factors_ppm must be above 0, at most 1,000,000 and never increase");
+    }
+    if wish.per_advertiser == 0 || wish.per_advertiser > SLOTS_MAX || wish.per_category > SLOTS_MAX {
+        return invalid("per_advertiser is 1 to 16, per_category 0 to 16");
+    }
+    if wish.ranked_total == 0 || wish.ranked_total > wish.retrieved_total || wish.retrieved_total > CANDIDATES_MAX {
+        return invalid("1 <= ranked_total <= retrieved_total <= 1,000");
+    }
+    if wish.reserve_cpm_micros > BID_MICROS_MAX {
+        return invalid("reserve_cpm_micros is above the largest bid");
+    }
+    if !wish.shadow_bid.is_finite() || wish.shadow_bid < 0.0 {
+        return invalid("shadow_bid must be finite and not negative");
+    }
+    Ok(())
+}
+
+fn check_placement(wish: &Placement) -> Result<(), String> {
+    check_text("name", &wish.name)?;
+    let organic = u32::try_from(ORGANIC_MAX).unwrap_or(u32::MAX);
+    let fits = (1..=SLOTS_MAX).contains(&wish.slots)
+        && wish.first_position <= organic
+        && wish.min_gap <= organic
+        && (1..=PPM).contains(&wish.max_load_ppm)
+        && wish.reserve_cpm_micros <= BID_MICROS_MAX;
+    if fits { Ok(()) } else { Err("invalid_argument: a number of the placement is out of range".to_owned()) }
+}

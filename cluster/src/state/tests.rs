@@ -1,0 +1,1 @@
+//! Is the state what the rules say?

@@ -1,0 +1,197 @@
+//! What does the control plane remember?
+//!
+//! Plain values in ordered maps, so that two voters that applied the same log hold the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::command::Blob;
+
+/// BLAKE3.
+pub type Hash32 = [u8; 32];
+
+/// What a member does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Votes in the control plane.
+    Control,
+    /// Holds shards.
+    Node,
+    /// Answers ad requests.
+    Router,
+}
+
+/// A process of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Log index of its first join.
+    pub id: u64,
+    /// Made once by the process, kept in its data folder.
+    pub key: String,
+    /// What it does.
+    pub role: Role,
+    /// host:port of its gRPC endpoint.
+    pub address: String,
+    /// For people.
+    pub name: String,
+    /// New at every process start.
+    pub incarnation: u64,
+    /// The leader hears it.
+    pub alive: bool,
+    /// It is about to leave.
+    pub draining: bool,
+    /// What this incarnation is ready for.
+    pub ready: Ready,
+}
+
+/// A shard of a generation under one model, built, verified and warm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardKey {
+    /// The shard.
+    pub shard: u32,
+    /// Its catalogue generation.
+    pub generation: u64,
+    /// The bundle's hash.
+    pub model: Hash32,
+}
+
+/// What a ready shard holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ShardCount {
+    /// Distinct items.
+    pub items: u64,
+    /// Ads.
+    pub ads: u64,
+}
+
+/// What one incarnation of a member is ready for.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Ready {
+    /// Shards it can serve.
+    pub shards: BTreeMap<ShardKey, ShardCount>,
+    /// Bundles it has loaded, verified and warmed.
+    pub models: BTreeSet<Hash32>,
+    /// Generations whose users and campaigns it has loaded.
+    pub generations: BTreeSet<u64>,
+    /// What it refused, by subject, and why.
+    pub refusals: BTreeMap<Vec<u8>, String>,
+}
+
+/// A published bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Strictly increasing.
+    pub version: u64,
+    /// BLAKE3 of the packed bundle.
+    pub hash: Hash32,
+    /// Its length.
+    pub bytes: u64,
+    /// For people.
+    pub name: String,
+}
+
+/// One shard's documents as they were loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardSource {
+    /// BLAKE3 of the blob.
+    pub hash: Hash32,
+    /// Its length.
+    pub bytes: u64,
+    /// Distinct items; coverage's denominator.
+    pub items: u64,
+    /// Ads.
+    pub ads: u64,
+}
+
+/// A catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Strictly increasing.
+    pub number: u64,
+    /// By shard.
+    pub shards: Vec<ShardSource>,
+    /// The campaigns' blob.
+    pub campaigns: Blob,
+    /// The users' blob, if there is one.
+    pub users: Option<Blob>,
+    /// By shard: the members placed on it, ascending.
+    pub replicas: Vec<Vec<u64>>,
+}
+
+/// How winners and prices are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mechanism {
+    /// Generalised second price.
+    Gsp,
+    /// Externality, floored.
+    Vcg,
+    /// The paced bid.
+    FirstPrice,
+}
+
+/// The rules of the auction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auction {
+    /// How winners and prices are found.
+    pub mechanism: Mechanism,
+    /// Key of the tie hash.
+    pub tie_key: u64,
+    /// At most so many ads of one advertiser in a slate.
+    pub per_advertiser: u32,
+    /// At most so many of one limit category; 0 = no limit.
+    pub per_category: u32,
+    /// Of each slot, never increasing, above 0.
+    pub position_factors_ppm: Vec<u32>,
+    /// Least price per mille.
+    pub reserve_cpm_micros: u64,
+    /// Candidates ranked over all shards.
+    pub ranked_total: u32,
+    /// Items retrieved over all shards.
+    pub retrieved_total: u32,
+    /// Currency micros per engagement unit.
+    pub shadow_bid: f64,
+}
+
+/// Where ads may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// A request names one.
+    pub name: String,
+    /// At most so many ads.
+    pub slots: u32,
+    /// No ad above it.
+    pub first_position: u32,
+    /// Organic items between two ads.
+    pub min_gap: u32,
+    /// Ads / positions.
+    pub max_load_ppm: u32,
+    /// Least price per mille; 0 = the auction's.
+    pub reserve_cpm_micros: u64,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Outcome {
+    /// It was done; what it allotted (member id, generation, version), else 0.
+    Done(u64),
+    /// It was not done; why, in a word, with detail after a colon.
+    Refused(String),
+}
+
+impl Outcome {
+    /// A refusal.
+    #[must_use]
+    pub fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+/// The remembered answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// BLAKE3 of the body that was applied under the key.
+    pub digest: Hash32,
+    /// Where in the log.
+    pub index: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+}
