@@ -6,8 +6,15 @@
 //!
 //! The modules build on each other in this order; `tests/tidy` holds the arrows.
 
+pub mod config;
 pub mod features;
+pub mod pipeline;
 pub mod ranking;
 pub mod retrieval;
+pub mod rpc;
 pub mod segment;
 pub mod shard;
+pub mod staging;
+
+pub use config::{NodeConfig, OraclePolicy};
+pub use rpc::{NodeError, Running, run};

@@ -163,7 +163,7 @@ impl Offer<'_> {
         witness: &mut W,
     ) -> Option<Candidate> {
         let mut best: Option<Candidate> = None;
-        for ad in table.ads_of(self.item).filter(|ad| table.barrier(*ad).is_none()) {
+        for ad in table.ads_of(self.item).filter(|ad| table.admits(*ad)) {
             let candidate = match self.candidate(table, ad, terms) {
                 Ok(candidate) => candidate,
                 Err((reason, worth)) => {

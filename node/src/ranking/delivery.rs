@@ -57,6 +57,15 @@ impl DeliveryRow {
         self.bid.paced(self.multiplier_ppm)
     }
 
+    /// True when what an impression is worth does not depend on the user.
+    #[must_use]
+    pub const fn is_by_impression(&self) -> bool {
+        match self.bid_type {
+            BidType::Cpm => true,
+            BidType::Cpc | BidType::Cpa | BidType::Ocpm | BidType::Ocpc => false,
+        }
+    }
+
     /// True when its ads take part in auctions.
     #[must_use]
     pub fn bids(&self) -> bool {

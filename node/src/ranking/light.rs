@@ -114,7 +114,7 @@ fn best_of<T: AdTable>(table: &T, model: LightModel, item: u32, similarity: f32)
     let click = model.click(similarity);
     let mut best: Option<LightItem> = None;
     for ad in table.ads_of(item) {
-        if table.barrier(ad).is_some() {
+        if !table.admits(ad) {
             continue;
         }
         let row = table.delivery(ad);
@@ -131,7 +131,7 @@ pub fn note_all<T: AdTable, W: Witness>(table: &T, item: u32, reason: Reason, li
     if !W::WATCHES {
         return;
     }
-    for ad in table.ads_of(item).filter(|ad| table.barrier(*ad).is_none()) {
+    for ad in table.ads_of(item).filter(|ad| table.admits(*ad)) {
         let worth = Worth { bid_micros: table.delivery(ad).paced().0, light_micros: light, ..Worth::default() };
         witness.note(ad, reason, worth);
     }

@@ -23,9 +23,9 @@ use delivery::DeliveryRow;
 pub trait AdTable {
     /// The ads of an item.
     fn ads_of(&self, item: u32) -> Range<u32>;
-    /// What keeps an ad out of this request, if anything does.
-    fn barrier(&self, ad: u32) -> Option<explain::Reason>;
-    /// The campaign of an ad in the pinned delivery version; only asked for ads without a barrier.
+    /// True when the ad may take part: its targeting admits the request, it bids, nothing blocks it.
+    fn admits(&self, ad: u32) -> bool;
+    /// The campaign of an ad in the pinned delivery version.
     fn delivery(&self, ad: u32) -> &DeliveryRow;
     /// The id of an ad.
     fn ad_id(&self, ad: u32) -> u64;

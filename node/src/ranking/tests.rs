@@ -30,11 +30,8 @@ impl AdTable for Table {
     fn ads_of(&self, item: u32) -> Range<u32> {
         self.starts[item as usize]..self.starts[item as usize + 1]
     }
-    fn barrier(&self, ad: u32) -> Option<Reason> {
-        if !self.eligible[ad as usize] {
-            return Some(Reason::NotEligibleTargeting);
-        }
-        (!self.rows[ad as usize].bids()).then_some(Reason::NotEligibleStatus)
+    fn admits(&self, ad: u32) -> bool {
+        self.eligible[ad as usize] && self.rows[ad as usize].bids()
     }
     fn delivery(&self, ad: u32) -> &DeliveryRow {
         &self.rows[ad as usize]
@@ -83,7 +80,7 @@ const MODEL: LightModel = LightModel { scale: 2.0, offset: -1.0, prior_conversio
 const ROLES: HeadRoles = HeadRoles { heads: 3, click: 0, conversion: Some(1), hide: Some(2), prior_conversion: 0.05 };
 
 fn open_ads(table: &Table, item: u32) -> Vec<u32> {
-    table.ads_of(item).filter(|ad| table.barrier(*ad).is_none()).collect()
+    table.ads_of(item).filter(|ad| table.admits(*ad)).collect()
 }
 
 /// The light order as one sentence: value everything, sort everything, take the first.
@@ -160,7 +157,7 @@ proptest! {
         let predictions = &raw[..items.len() * 3];
         let order = score_twin(&table, &items, predictions, &terms);
         let (mut all, mut kept) = (Vec::new(), Vec::new());
-        let mut account = Account::new(table.rows.len() as u32, |ad| table.barrier(ad));
+        let mut account = Account::new(table.rows.len() as u32, |ad| (!table.admits(ad)).then_some(Reason::NotEligibleTargeting));
         score_and_cut(&table, &items, predictions, ROLES, &terms, &mut all, &mut Unwatched);
         let cutting = AuctionTerms { cut: Some(rule), ..terms };
         let funnel = score_and_cut(&table, &items, predictions, ROLES, &cutting, &mut kept, &mut account);

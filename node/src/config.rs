@@ -1,0 +1,67 @@
+//! What is a node told at its start?
+
+use std::path::PathBuf;
+
+/// Searches that wait for a thread. Each part of a request takes some milliseconds: with two threads a longer
+/// queue only holds searches that will miss their deadline.
+const SEARCH_QUEUE_DEFAULT: usize = 64;
+
+/// The configuration of a node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The cluster it joins.
+    pub cluster_id: String,
+    /// Where it keeps generations, bundles and its identity.
+    pub data_dir: PathBuf,
+    /// HOST:PORT of its gRPC endpoint; port 0 for any.
+    pub listen: String,
+    /// What others reach it under; empty = where it listens.
+    pub advertise: String,
+    /// Addresses of voters.
+    pub control: Vec<String>,
+    /// For people.
+    pub name: String,
+    /// Threads that search; 0 = one a core.
+    pub search_threads: usize,
+    /// Parts of requests that may wait for a thread; more are shed.
+    pub search_queue: usize,
+    /// Whether searches may ask for everything that was scored.
+    pub oracle: OraclePolicy,
+}
+
+/// May a search ask for more than a serving search needs?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OraclePolicy {
+    /// Exact searches without a cut are answered: what `gavel bench truth` compares with.
+    #[default]
+    Answered,
+    /// They are refused.
+    Refused,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            cluster_id: "gavel".to_owned(),
+            data_dir: PathBuf::from("data/node"),
+            listen: "127.0.0.1:7101".to_owned(),
+            advertise: String::new(),
+            control: Vec::new(),
+            name: String::new(),
+            search_threads: 0,
+            search_queue: SEARCH_QUEUE_DEFAULT,
+            oracle: OraclePolicy::default(),
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Threads that search, resolved.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        match self.search_threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            given => given,
+        }
+    }
+}

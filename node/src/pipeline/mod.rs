@@ -1,0 +1,155 @@
+//! What happens to one search on one shard, in order?
+//!
+//! Targeting and retrieval, the light cut, match features, the ranker, auction score and cut. [`funnel`] is
+//! that life on one screen; everything it calls is a kernel of another module or the segment layer.
+//!
+//! A search has a deadline and keeps it: what is found until then is answered, with the number of items
+//! that the answer stands for scaled down to what was really considered (RQ4). The work runs on plain
+//! threads with scratch memory of their own ([`executor`]), never on the async runtime.
+
+pub mod admission;
+pub mod executor;
+pub mod search;
+pub mod thread;
+
+mod answer;
+mod candidates;
+
+mod measure;
+mod ranker;
+mod table;
+
+use gavel_model::{ModelError, Scratch};
+use gavel_proto::deadline::Instant;
+
+use crate::features::{MatchColumn, match_features};
+use crate::ranking::auction::{Candidate, score_and_cut};
+use crate::ranking::explain::{Account, Reason, Unwatched, Witness};
+use crate::ranking::light::{LightItem, light_cut, note_all};
+use crate::ranking::rank::{RankBuffers, rank_in_blocks};
+use crate::retrieval::{RetrievalQuery, RetrievalScratch};
+use crate::segment::{SegmentError, TargetingQuery};
+use crate::staging::holdings::Target;
+use candidates::Found;
+use measure::Laps;
+use search::{Reasons, Search, ShardAnswer, Timing};
+use table::ShardTable;
+
+/// Buffers of one thread; they grow to what the largest search needs and stay there.
+#[derive(Default)]
+pub struct SearchScratch {
+    retrieval: RetrievalScratch,
+    model: Scratch,
+    rank: RankBuffers,
+    light: Vec<LightItem>,
+    items: Vec<u32>,
+    cross: Vec<f32>,
+    predictions: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+/// Why a part of a search has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchFault {
+    /// The segment layer failed.
+    #[error("retrieval: {0}")]
+    Retrieval(#[from] SegmentError),
+    /// The model refused inputs whose widths were checked: a fault of ours.
+    #[error("ranker: {0}")]
+    Ranker(#[from] ModelError),
+}
+
+/// What the clock says.
+pub type Clock = fn() -> Instant;
+
+/// Searches one shard.
+///
+/// # Errors
+/// When the segment or the model fails; a deadline is no error.
+pub fn search_shard(
+    scratch: &mut SearchScratch,
+    target: &Target,
+    search: &Search,
+    clock: Clock,
+) -> Result<ShardAnswer, SearchFault> {
+    let shard = &target.loaded.shard;
+    match search.reasons {
+        Reasons::Unasked => Ok(funnel(scratch, target, search, clock, |_| Unwatched)?.0),
+        Reasons::Asked => {
+            let query = targeting(target, search);
+            let account = |found: &Found| {
+                let admitted = |ad| found.eligible.ads.contains(ad);
+                Account::new(shard.ads(), |ad| if admitted(ad) { None } else { table::barrier(shard, ad, &query) })
+            };
+            let (mut answer, account) = funnel(scratch, target, search, clock, account)?;
+            answer::explain(&mut answer, shard, &account);
+            Ok(answer)
+        }
+    }
+}
+
+fn targeting<'a>(target: &'a Target, search: &'a Search) -> TargetingQuery<'a> {
+    TargetingQuery {
+        terms: &search.terms,
+        blocked_advertisers: &search.blocked.advertisers,
+        blocked_categories: &search.blocked.categories,
+        blocked_campaigns: &search.blocked.campaigns,
+        excluded: Some(&target.delivery.silent),
+    }
+}
+
+/// The life of a search on a shard.
+fn funnel<W: Witness>(
+    scratch: &mut SearchScratch,
+    target: &Target,
+    search: &Search,
+    clock: Clock,
+    witness: impl FnOnce(&Found) -> W,
+) -> Result<(ShardAnswer, W), SearchFault> {
+    let (shard, bundle) = (&target.loaded.shard, &target.loaded.bundle);
+    let (mut timing, mut laps) = (Timing::default(), Laps::start(clock));
+    let late = || search.deadline.passed(clock());
+
+    let query = RetrievalQuery {
+        vector: &search.query,
+        targeting: targeting(target, search),
+        quota: search.quota,
+        mode: search.mode,
+        bonus: None,
+        expired: &late,
+    };
+    let found = candidates::find(shard, &target.delivery, &query, &mut scratch.retrieval)?;
+    let mut witness = witness(&found);
+    let table = ShardTable { shard, delivery: &target.delivery, eligible: &found.eligible.ads };
+    timing.retrieval_us = laps.lap();
+
+    let retrieved = found.items.iter().copied();
+    let light = light_cut(&table, bundle.light, retrieved, search.light_keep, &mut scratch.light, &mut witness);
+    scratch.items.clear();
+    scratch.items.extend(scratch.light.iter().map(|kept| kept.item));
+    timing.light_us = laps.lap();
+
+    let columns: Vec<MatchColumn<'_>> = answer::match_columns(bundle, shard.content());
+    let missing = match_features(&columns, &search.user_sets, scratch.items.iter().copied(), &mut scratch.cross);
+    timing.features_us = laps.lap();
+
+    let mut ranker =
+        ranker::BoundRanker { bundle: &bundle.bundle, scratch: &mut scratch.model, user_part: &search.user_part };
+    let (items, cross, buffers) = (&scratch.items, &scratch.cross, &mut scratch.rank);
+    let activations = |item| shard.activations_row(item);
+    let ranked = rank_in_blocks(&mut ranker, items, activations, cross, late, buffers, &mut scratch.predictions)?;
+    for unranked in &scratch.light[ranked..] {
+        note_all(&table, unranked.item, Reason::CutLight, unranked.value, &mut witness);
+    }
+    timing.rank_us = laps.lap();
+
+    let (ranked_items, predictions) = (&scratch.items[..ranked], &scratch.predictions);
+    let candidates = &mut scratch.candidates;
+    let scored =
+        score_and_cut(&table, ranked_items, predictions, bundle.roles, &search.auction, candidates, &mut witness);
+    timing.auction_us = laps.lap();
+
+    measure::count(&light, &missing);
+    let stages = answer::Stages { found: &found, light, ranked, scored, timing };
+    Ok((answer::answer(target, search, &stages, scratch), witness))
+}

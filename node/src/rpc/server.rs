@@ -1,0 +1,139 @@
+//! How does a node start, and how does it stop?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gavel_member::member::MemberError;
+use gavel_member::serve::{self, Exposure, Health, ServeError, Serving};
+use gavel_member::transport::MESSAGE_BYTES_MAX;
+use gavel_member::view::ViewFeed;
+use gavel_member::{Member, MemberConfig, Shutdown};
+use gavel_proto::wire::Role;
+use gavel_proto::wire::shard_service_server::ShardServiceServer;
+use tokio::runtime::Handle;
+use tonic::service::Routes;
+
+use super::service::ShardRpc;
+use crate::config::{NodeConfig, OraclePolicy};
+use crate::pipeline::executor::SearchExecutor;
+use crate::pipeline::thread::lower_priority;
+use crate::staging::holdings::SharedHoldings;
+use crate::staging::{DataFolder, Stage, Staging, StagingError, Steps};
+
+/// Bytes of an answer to an oracle: every scored ad of a shard.
+const ORACLE_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A node that listens.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens; the port is the real one also when 0 was asked for.
+    pub address: SocketAddr,
+    /// Ends when the node has stopped.
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// It cannot listen.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// It cannot become a member.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// A thread cannot be started.
+    #[error("threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Starts a node; returns when it listens. It joins, stages and serves in the background until the shutdown.
+///
+/// # Errors
+/// When it cannot listen, its data folder is not its own, or no control address was given.
+pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, NodeError> {
+    let bound = serve::bind(&config.listen).await?;
+    let address = bound.address;
+    let advertised = if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
+    let member_config = MemberConfig {
+        cluster_id: config.cluster_id.clone(),
+        data_dir: config.data_dir.clone(),
+        control: config.control.clone(),
+        address: advertised,
+        name: config.name.clone(),
+    };
+    let member = Member::start(member_config, Role::Node, &shutdown)?;
+    let holdings = Arc::new(SharedHoldings::default());
+    let threads = config.threads();
+    let steps = Steps {
+        data: DataFolder::open(&config.data_dir)?,
+        voters: Arc::clone(&member.voters),
+        runtime: Handle::current(),
+        search_threads: threads,
+    };
+    let stage = Stage {
+        steps,
+        holdings: Arc::clone(&holdings),
+        ready: Arc::clone(&member.ready),
+        view: Arc::clone(&member.view),
+        member_id: member.member_id.clone(),
+        runtime: Handle::current(),
+        shutdown: shutdown.clone(),
+    };
+    let staging = Staging::start(stage, lower_priority)?;
+    let service = ShardRpc {
+        holdings: Arc::clone(&holdings),
+        executor: Arc::new(SearchExecutor::start(threads, config.search_queue)?),
+        member_id: member.member_id.clone(),
+        oracle: config.oracle,
+    };
+    let serving = bound.serve(routes(service, config.oracle), Exposure::Internal, shutdown.clone()).await?;
+    tokio::spawn(follow_health(serving.health(), Arc::clone(&member.view), holdings, shutdown.clone()));
+    tracing::info!(%address, threads, "node listens");
+    let task = tokio::spawn(stop(serving, staging, member, shutdown));
+    Ok(Running { address, task })
+}
+
+fn routes(service: ShardRpc, oracle: OraclePolicy) -> Routes {
+    let answer_bytes = match oracle {
+        OraclePolicy::Answered => ORACLE_ANSWER_BYTES_MAX,
+        OraclePolicy::Refused => MESSAGE_BYTES_MAX,
+    };
+    let service = ShardServiceServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(answer_bytes);
+    Routes::new(service)
+}
+
+/// Health says SERVING while at least one shard of the active generation can be searched.
+async fn follow_health(health: Health, view: Arc<ViewFeed>, holdings: Arc<SharedHoldings>, shutdown: Shutdown) {
+    let mut beat = tokio::time::interval(std::time::Duration::from_millis(200));
+    let mut serving = false;
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {}
+            () = shutdown.wait() => return health.not_ready().await,
+        }
+        let active = view.current().and_then(|v| v.active_generation.as_ref().map(|g| g.generation));
+        let ready = holdings.current().shards.keys().any(|(generation, _, _)| active == Some(*generation));
+        if ready != serving {
+            serving = ready;
+            if ready { health.ready().await } else { health.not_ready().await }
+        }
+    }
+}
+
+/// Waits for the shutdown and for everything that it ends.
+async fn stop(serving: Serving, staging: Staging, member: Member, shutdown: Shutdown) {
+    shutdown.wait().await;
+    member.ready.update(|ready| ready.draining = true);
+    // Each of them reports its own faults.
+    let _ = serving.task.await;
+    for task in member.tasks {
+        let _ = task.await;
+    }
+    let _ = tokio::task::spawn_blocking(move || staging.join()).await;
+    tracing::info!("node stopped");
+}

@@ -1,0 +1,130 @@
+//! What do the View and the catalogue's blocks say in the node's own words?
+//!
+//! Generated types end here. Documents are checked again although the loader checked them: a blob is bytes
+//! from the network, and its hash only says that they are the bytes that were announced.
+
+use gavel_proto::hash::value_hash;
+use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
+use gavel_proto::limits::{FEATURES_MAX, SET_VALUES_MAX, TERMS_MAX};
+use gavel_proto::money::{BidType, Micros};
+use gavel_proto::wire;
+use gavel_proto::wire::feature_value::Value;
+
+use super::StagingError;
+use super::plan::{Blob, Hash, Wanted, WantedGeneration, WantedShard};
+use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
+use crate::segment::{Creative, DocAd, DocFeature, DocItem, DocRule};
+
+/// What a View asks of the node with this member id.
+pub fn wanted(view: &wire::View, node: u64) -> Wanted {
+    Wanted {
+        active: generation(view.active_generation.as_ref(), &view.shards, node, view.delivery_version),
+        pending: generation(view.pending_generation.as_ref(), &view.pending_shards, node, 0),
+        active_model: model(view.active_model.as_ref()),
+        pending_model: model(view.pending_model.as_ref()),
+        previous_model: model(view.previous_model.as_ref()),
+    }
+}
+
+fn generation(
+    generation: Option<&wire::Generation>,
+    placed: &[wire::ShardView],
+    node: u64,
+    delivery_version: u64,
+) -> Option<WantedGeneration> {
+    let generation = generation?;
+    let campaigns = Blob { hash: hash(&generation.campaigns_blob)?, bytes: generation.campaigns_blob_bytes };
+    let mine = placed.iter().filter(|shard| shard.replicas.contains(&node));
+    let shards = mine.filter_map(|placed| {
+        let blob = generation.shard_blobs.iter().find(|blob| blob.shard == placed.shard)?;
+        let documents = Blob { hash: hash(&blob.hash)?, bytes: blob.bytes };
+        Some(WantedShard { shard: placed.shard, documents })
+    });
+    // The first delivery version of a generation bears the generation's number.
+    let delivery_version = if delivery_version == 0 { generation.generation } else { delivery_version };
+    Some(WantedGeneration { generation: generation.generation, delivery_version, campaigns, shards: shards.collect() })
+}
+
+fn model(model: Option<&wire::ModelView>) -> Option<Blob> {
+    let model = model?;
+    Some(Blob { hash: hash(&model.hash)?, bytes: model.bytes })
+}
+
+fn hash(bytes: &[u8]) -> Option<Hash> {
+    bytes.try_into().ok()
+}
+
+/// A campaign of the catalogue.
+pub fn campaign(campaign: &wire::Campaign) -> Result<DeliveryRow, StagingError> {
+    let id = campaign.campaign_id;
+    let bid_type = BidType::from_number(campaign.bid_type).ok_or_else(|| refused(id, "unknown bid type"))?;
+    let status = if campaign.paused { CampaignStatus::Paused } else { CampaignStatus::Active };
+    Ok(DeliveryRow {
+        campaign: id,
+        bid_type,
+        bid: Micros(campaign.bid_micros),
+        multiplier_ppm: campaign.multiplier_ppm,
+        status,
+        reserve_micros: campaign.reserve_micros,
+    })
+}
+
+/// An item of the catalogue.
+pub fn item(item: wire::Item) -> Result<DocItem, StagingError> {
+    let id = item.item_id;
+    if item.features.len() > FEATURES_MAX {
+        return Err(refused(id, "too many features"));
+    }
+    let creative = item.creative.unwrap_or_default();
+    let mut features = Vec::with_capacity(item.features.len());
+    for given in item.features {
+        if let Some(value) = given.value.and_then(|v| v.value) {
+            features.push((given.name, feature(id, value)?));
+        }
+    }
+    Ok(DocItem {
+        item: ItemId(id),
+        advertiser: AdvertiserId(item.advertiser_id),
+        categories: item.categories.iter().map(|category| value_hash(category)).collect(),
+        features,
+        creative: Creative { title: creative.title, url: creative.url, image_url: creative.image_url },
+    })
+}
+
+fn feature(id: u64, value: Value) -> Result<DocFeature, StagingError> {
+    Ok(match value {
+        Value::Category(value) => DocFeature::Category(value_hash(&value)),
+        Value::Dense(value) => DocFeature::Dense(value as f32),
+        Value::Set(set) => {
+            let weighted = set.weights.len() == set.values.len();
+            if set.values.len() > SET_VALUES_MAX || !(weighted || set.weights.is_empty()) {
+                return Err(refused(id, "a set with too many values or with weights that do not match"));
+            }
+            let weight = |at: usize| set.weights.get(at).copied().unwrap_or(1.0);
+            DocFeature::Set(set.values.iter().enumerate().map(|(at, v)| (value_hash(v), weight(at))).collect())
+        }
+    })
+}
+
+/// An ad of the catalogue.
+pub fn ad(ad: &wire::Ad) -> Result<DocAd, StagingError> {
+    if ad.targeting.len() > TERMS_MAX {
+        return Err(refused(ad.ad_id, "too many targeting rules"));
+    }
+    let hashes = |values: &[String]| values.iter().map(|value| value_hash(value)).collect();
+    let rules = ad.targeting.iter().map(|rule| DocRule {
+        dimension: value_hash(&rule.dimension),
+        any_of: hashes(&rule.any_of),
+        none_of: hashes(&rule.none_of),
+    });
+    Ok(DocAd {
+        ad: AdId(ad.ad_id),
+        item: ItemId(ad.item_id),
+        campaign: CampaignId(ad.campaign_id),
+        targeting: rules.collect(),
+    })
+}
+
+fn refused(id: u64, reason: &str) -> StagingError {
+    StagingError::Document { id, reason: reason.to_owned() }
+}

@@ -1,0 +1,70 @@
+//! How does a node come to hold what the View asks of it?
+//!
+//! One background thread of low priority follows the View and carries out one step at a time ([`plan`]):
+//! fetch a bundle and run its golden rows, fetch campaigns, build or reopen the content of a shard, build or
+//! reopen its model folder. Whatever verifies on disk is opened and not built again; whatever does not is
+//! deleted and built again. What is loaded is published as one immutable picture ([`holdings`]), from which
+//! searches take what their epoch names, and reported to the leader by the heartbeat.
+//!
+//! * A switch of generation or model needs nothing from here: old and new are both loaded, and a search
+//!   names the one it wants. What nobody can ask for any more is dropped after a grace.
+//! * A step that fails is reported as a refusal with its reason and rests a while; others go on.
+//!
+//! It does not decide what is active: the control plane does.
+
+pub mod holdings;
+pub mod plan;
+
+mod campaigns;
+mod content;
+mod convert;
+mod disk;
+mod model;
+mod steps;
+mod worker;
+
+pub use disk::DataFolder;
+pub use steps::Steps;
+pub use worker::{Stage, Staging};
+
+/// Why a step was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// No voter gave the bytes.
+    #[error("fetch: {0}")]
+    Fetch(#[from] gavel_member::blobs::FetchError),
+    /// A catalogue block cannot be read.
+    #[error("catalogue: {0}")]
+    Catalogue(#[from] gavel_member::catalogue::BlockError),
+    /// A document cannot be kept.
+    #[error("document {id}: {reason}")]
+    Document {
+        /// Item, ad or campaign id.
+        id: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder cannot be written or read.
+    #[error(transparent)]
+    Segment(#[from] crate::segment::SegmentError),
+    /// The bundle is damaged or not supported.
+    #[error("bundle: {0}")]
+    Bundle(#[from] gavel_model::BundleError),
+    /// The bundle refused an item.
+    #[error("item tower: {0}")]
+    Model(#[from] gavel_model::ModelError),
+    /// The bundle is sound but not usable here.
+    #[error("bundle: {0}")]
+    Unusable(String),
+    /// Something that the step needs is not loaded.
+    #[error("{0} is not loaded")]
+    Missing(&'static str),
+    /// The disk said no.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: std::path::PathBuf,
+        /// What.
+        source: std::io::Error,
+    },
+}

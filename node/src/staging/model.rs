@@ -1,0 +1,140 @@
+//! How do the vectors and activations of a shard's items get into a sealed model folder?
+//!
+//! The item side of the bundle runs over all items in blocks, with the features that the content keeps.
+//! A feature that the catalogue does not have, or has in another kind, is missing for every item: it takes
+//! the bundle's default and is counted, because a renamed column must show before revenue does.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gavel_member::clock;
+use gavel_model::{FeatureKind, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
+
+use super::StagingError;
+use super::disk::remove;
+use super::holdings::LoadedBundle;
+use super::plan::Hash;
+use crate::segment::{self, Content, ModelFolder, ModelFolderBuilder, ModelSpec, SetColumn, VectorFormat};
+
+/// Items of one run of the item tower: enough rows for the matrix products to be efficient, few enough for
+/// their activations (11 KB an item in a real ranker) to stay in the cache of one core.
+const BLOCK_ITEMS: u32 = 256;
+
+/// The folder, if it is there and whole; a folder that does not verify is deleted.
+pub fn reopen(
+    folder: &Path,
+    content: &Arc<Content>,
+    bundle: &Hash,
+    threads: usize,
+) -> Result<Option<ModelFolder>, StagingError> {
+    if !folder.exists() {
+        return Ok(None);
+    }
+    match open(folder, content, bundle, threads) {
+        Ok(model) => Ok(Some(model)),
+        Err(error) => {
+            tracing::error!(%error, folder = %folder.display(), "a model folder does not verify and is built again");
+            metrics::counter!("gavel_node_folders_rebuilt_total", "folder" => "model").increment(1);
+            remove(folder)?;
+            Ok(None)
+        }
+    }
+}
+
+/// The folder, every byte of it verified.
+pub fn open(folder: &Path, content: &Arc<Content>, bundle: &Hash, threads: usize) -> Result<ModelFolder, StagingError> {
+    Ok(ModelFolder::open(folder, content, *bundle, threads)?)
+}
+
+/// Where the features of one bundle stand in one content.
+struct Columns<'a> {
+    columns: Vec<Column<'a>>,
+}
+
+enum Column<'a> {
+    Absent,
+    Category(&'a [u64]),
+    Dense(&'a [f32]),
+    Set(SetColumn<'a>),
+}
+
+impl<'a> Columns<'a> {
+    fn bind(specs: &[FeatureSpec], content: &'a Content) -> Self {
+        let columns = specs.iter().map(|spec| bind(spec, content)).collect();
+        Self { columns }
+    }
+
+    fn row(&self, item: u32) -> FeatureRow {
+        FeatureRow { values: self.columns.iter().map(|column| column.value(item)).collect() }
+    }
+}
+
+fn bind<'a>(spec: &FeatureSpec, content: &'a Content) -> Column<'a> {
+    let column = match spec.kind {
+        FeatureKind::Category { .. } => content.category_column(&spec.name).map(Column::Category),
+        FeatureKind::Dense { .. } => content.dense_column(&spec.name).map(Column::Dense),
+        FeatureKind::Set { .. } => content.set_column(&spec.name).map(Column::Set),
+    };
+    column.unwrap_or_else(|| {
+        tracing::warn!(feature = %spec.name, "the catalogue has no such column: every item takes the default");
+        metrics::counter!("gavel_node_missing_columns_total", "feature" => spec.name.clone()).increment(1);
+        Column::Absent
+    })
+}
+
+impl Column<'_> {
+    fn value(&self, item: u32) -> FeatureValue {
+        match self {
+            Self::Absent => FeatureValue::Missing,
+            Self::Category(column) => match column.get(item as usize) {
+                None | Some(0) => FeatureValue::Missing,
+                Some(value) => FeatureValue::Category(*value),
+            },
+            Self::Dense(column) => match column.get(item as usize) {
+                Some(number) if number.is_finite() => FeatureValue::Dense(*number),
+                Some(_) | None => FeatureValue::Missing,
+            },
+            Self::Set(column) => {
+                let (values, weights) = column.of(item);
+                FeatureValue::Set(values.iter().copied().zip(weights.iter().copied()).collect())
+            }
+        }
+    }
+}
+
+/// Builds the folder: vectors, activations, graph.
+pub fn build(folder: &Path, content: &Arc<Content>, loaded: &LoadedBundle) -> Result<(), StagingError> {
+    let (bundle, started) = (&loaded.bundle, clock::now_us());
+    let schema = bundle.schema();
+    let columns = Columns::bind(&schema.item, content);
+    let mut builder = ModelFolderBuilder::new(folder, content, spec(loaded))?;
+    let mut scratch = Scratch::default();
+    let items = content.items();
+    for first in (0..items).step_by(BLOCK_ITEMS as usize) {
+        let rows: Vec<FeatureRow> = (first..items.min(first + BLOCK_ITEMS)).map(|item| columns.row(item)).collect();
+        let output = bundle.run_items(&mut scratch, &rows)?;
+        builder.push(&output.vectors, &output.activations)?;
+    }
+    let summary = builder.seal(&|| clock::now_us().0)?;
+    let took_ms = clock::now_us().0.saturating_sub(started.0) / 1_000;
+    let key = content.key();
+    let (bytes, generation, shard) = (summary.bytes, key.generation, key.shard);
+    tracing::info!(generation, shard, items, bytes, took_ms, calibration = ?summary.calibration, "model folder sealed");
+    Ok(())
+}
+
+fn spec(loaded: &LoadedBundle) -> ModelSpec {
+    let (bundle, schema) = (&loaded.bundle, loaded.bundle.schema());
+    ModelSpec {
+        bundle: bundle.hash(),
+        dimension: schema.dimension,
+        metric: match schema.metric {
+            Metric::Ip => segment::Metric::Ip,
+            Metric::Cos => segment::Metric::Cos,
+            Metric::L2 => segment::Metric::L2,
+        },
+        // Half the bytes of a scan and of the file; what the rounding loses is part of the recall that is measured.
+        format: VectorFormat::Bf16,
+        activation_width: bundle.activation_width(),
+    }
+}
