@@ -132,3 +132,6 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

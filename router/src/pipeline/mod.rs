@@ -106,3 +106,6 @@ impl Pipeline {
         trace.end(now_us(), answered)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ impl Pipeline {
         if query.user_id.is_some() && stored.is_none() {
             metrics::counter!("gavel_router_users_unknown_total").increment(1);
         }
-        let row = user_row(pinned.bundle.schema(), stored.as_ref(), query)?;
+        let row = user_row(pinned.bundle.schema(), stored.as_deref(), query)?;
         metrics::counter!("gavel_router_features_missing_total").increment(u64::from(row.missing));
         metrics::counter!("gavel_router_features_unknown_total").increment(u64::from(row.unknown));
         Ok(row)

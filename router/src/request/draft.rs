@@ -38,6 +38,8 @@ pub struct Draft {
     pub blocked_campaigns: Vec<u64>,
     /// 0: drawn by the router.
     pub seed: u64,
+    /// When a logged request was made: read over, so that a line of a log can be sent as it is.
+    pub ts: serde::de::IgnoredAny,
 }
 
 /// The value of a feature: a string, a number, or `{"values": [..], "weights": [..]}`.

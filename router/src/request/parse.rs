@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(query.user_features[0], ("age".into(), FeatureValue::Dense(30.0)));
         let FeatureValue::Set(pairs) = &query.user_features[1].1 else { panic!("a set") };
         assert!(pairs.contains(&(value_hash("a"), 2.0)) && pairs.len() == 2);
-        for bad in [r#"{"plaecment": "feed"}"#, r#"{"slots": -1}"#, r#"{"context": {"a": true}}"#, "null", "[]", "{"] {
+        for bad in [r#"{"plaecment": "feed"}"#, r#"{"slots": -1}"#, r#"{"context": {"a": true}}"#, "null", "{"] {
             assert!(serde_json::from_str::<Draft>(bad).is_err(), "{bad}");
         }
     }

@@ -130,7 +130,9 @@ fn shard_counts(
     }
     let mut over = counts.values().sum::<u64>();
     if over < ads {
-        counts.insert("unaccounted".to_owned(), ads - over);
+        // A shard that ran out of time says nothing of its ads.
+        let reason = if body.reasons.is_empty() { "shard_unanswered" } else { "unaccounted" };
+        counts.insert(reason.to_owned(), ads - over);
     }
     while over > ads {
         let Some(largest) = counts.values_mut().max() else { break };
@@ -162,8 +164,7 @@ fn nearest(bodies: &HashMap<ShardId, ShardBody>, judged: &HashMap<AdId, Explaine
             let body = bodies.get(&ShardId(word.shard));
             let candidate = body.and_then(|b| Some((b, b.list.candidates.iter().find(|c| c.offer().ad == *ad)?)));
             if let Some((body, candidate)) = candidate {
-                let row = body.predictions.row(candidate.offer().row);
-                word.predictions = row.map(|(head, value)| (head.to_owned(), f64::from(value))).collect();
+                word.predictions = body.predictions.row(candidate.offer().row).collect();
             }
             word
         });

@@ -9,7 +9,7 @@ mod slate;
 pub use explain::{ReasonCount, reasons};
 pub use slate::{Decided, placed_winners, slate};
 
-use crate::transport::{Creative, Explained, ShardTiming};
+use crate::transport::{Creative, Explained, Prediction, ShardTiming};
 use gavel_proto::coverage::Coverage;
 use gavel_proto::epoch::Epoch;
 use serde::Serialize;
@@ -34,42 +34,26 @@ pub struct Answer {
 }
 
 /// One position of the page: an ad or an organic item.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SlateEntry {
     /// 0-based.
     pub position: u32,
     /// What stands there.
+    #[serde(flatten)]
     pub entry: Entry,
 }
 
-impl Serialize for SlateEntry {
-    /// One flat object, whichever it is: a page reads `slate[i].ad` and `slate[i].price_micros`.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Placed<'a> {
-            position: u32,
-            #[serde(flatten)]
-            winner: &'a WinnerReport,
-        }
-        #[derive(Serialize)]
-        struct Organic<'a> {
-            position: u32,
-            organic_id: &'a str,
-        }
-        match &self.entry {
-            Entry::Ad(winner) => Placed { position: self.position, winner }.serialize(serializer),
-            Entry::OrganicId(id) => Organic { position: self.position, organic_id: id }.serialize(serializer),
-        }
-    }
-}
-
 /// What stands at a position.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Entry {
     /// A winner.
     Ad(Box<WinnerReport>),
     /// An item of the caller's feed.
-    OrganicId(String),
+    Organic {
+        /// The caller's id.
+        organic_id: String,
+    },
 }
 
 /// A winner.
@@ -99,19 +83,9 @@ pub struct WinnerReport {
     /// Paced bid.
     pub bid_micros: u64,
     /// Calibrated, by head.
-    pub predictions: Vec<PredictionReport>,
-    /// What people see; absent when it did not come in time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predictions: Vec<Prediction>,
+    /// What people see; null when it did not come in time.
     pub creative: Option<Creative>,
-}
-
-/// One prediction.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct PredictionReport {
-    /// The head.
-    pub head: String,
-    /// Calibrated.
-    pub value: f64,
 }
 
 /// Coverage as reported.
@@ -129,7 +103,8 @@ pub struct CoverageReport {
     pub shards_failed: u32,
     /// Not at the pinned versions.
     pub shards_version_unavailable: u32,
-    /// Bits of `DegradedReason`.
+    /// Bits of `DegradedReason`; words in JSON.
+    #[serde(serialize_with = "degraded_words")]
     pub degraded_reasons: u32,
 }
 
@@ -145,6 +120,22 @@ impl From<Coverage> for CoverageReport {
             degraded_reasons: c.reasons,
         }
     }
+}
+
+/// The words of `DegradedReason`, by bit.
+const DEGRADED_WORDS: [&str; 8] = [
+    "timeout",
+    "adaptive_timeout",
+    "shard_down",
+    "shed",
+    "version_unavailable",
+    "corrupt_segment",
+    "model_fallback",
+    "no_budget_authority",
+];
+
+fn degraded_words<S: serde::Serializer>(bits: &u32, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq((0..).zip(DEGRADED_WORDS).filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, word)| word))
 }
 
 /// The pinned tuple.
@@ -222,3 +213,6 @@ pub struct Explanation {
     /// Every ad of the catalogue is in exactly one.
     pub reasons: Vec<ReasonCount>,
 }
+
+#[cfg(test)]
+mod tests;

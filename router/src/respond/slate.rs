@@ -1,6 +1,6 @@
 //! Which winners stand on the page, at what price?
 
-use super::{Entry, PredictionReport, SlateEntry, WinnerReport};
+use super::{Entry, SlateEntry, WinnerReport};
 use crate::allocation::{AllocationRule, Engagement, Entry as Place, Placed, SlotAd, allocate, priced_in_place};
 use crate::auction::{Clearing, Winner};
 use crate::merge::Ranking;
@@ -38,8 +38,8 @@ impl Decided {
             let candidate = &ranking[winner.candidate];
             let offer = candidate.offer();
             let mut predictions = bodies.get(&offer.shard).into_iter().flat_map(|b| b.predictions.row(offer.row));
-            let engagement = predictions.find(|(head, _)| *head == ENGAGEMENT_HEAD);
-            let engagement = engagement.and_then(|(_, value)| Engagement::from_units(f64::from(value)));
+            let engagement = predictions.find(|p| p.head == ENGAGEMENT_HEAD);
+            let engagement = engagement.and_then(|p| Engagement::from_units(p.value));
             SlotAd { slot: winner.slot, score: candidate.score(), engagement: engagement.unwrap_or_default() }
         };
         let ads: Vec<SlotAd> = clearing.winners.iter().map(ad).collect();
@@ -85,7 +85,10 @@ pub fn slate(
         if let Place::Organic(index) = placed.entry
             && let Some(item) = organic.get(index)
         {
-            entries.push(SlateEntry { position: placed.position as u32, entry: Entry::OrganicId(item.id.clone()) });
+            entries.push(SlateEntry {
+                position: placed.position as u32,
+                entry: Entry::Organic { organic_id: item.id.clone() },
+            });
         }
     }
     entries.sort_by_key(|e| e.position);
@@ -110,9 +113,7 @@ fn report(
         bid_type_number: offer.bid_type.number(),
         price_micros: winner.billed.0,
         bid_micros: offer.bid.0,
-        predictions: predictions
-            .map(|(head, value)| PredictionReport { head: head.to_owned(), value: f64::from(value) })
-            .collect(),
+        predictions: predictions.collect(),
         // Two ads of one item may win: the creative is needed twice.
         creative: creatives.get(&offer.item).cloned(),
     }

@@ -6,7 +6,7 @@ use crate::merge::Candidate;
 use crate::pipeline::{Probed, ProbedShard};
 use crate::request::{Draft, DraftOrganic, DraftTerm, DraftValue, RequestError};
 use crate::respond::{Answer, Entry, Explanation, SlateEntry, Timings, WinnerReport};
-use crate::transport::{Explained, ShardTiming};
+use crate::transport::{Explained, Prediction, ShardTiming};
 use gavel_proto::limits::FEATURES_MAX;
 use gavel_proto::wire;
 use std::collections::BTreeMap;
@@ -30,6 +30,7 @@ pub(super) fn draft(request: wire::AdRequest) -> Result<Draft, RequestError> {
         blocked_categories: request.blocked_categories,
         blocked_campaigns: request.blocked_campaigns,
         seed: request.seed,
+        ..Draft::default()
     })
 }
 
@@ -112,7 +113,7 @@ pub(super) fn answer(answer: Answer) -> wire::AdResponse {
 fn entry(entry: SlateEntry) -> wire::SlateEntry {
     let what = match entry.entry {
         Entry::Ad(winner) => wire::slate_entry::Entry::Ad(self::winner(*winner)),
-        Entry::OrganicId(id) => wire::slate_entry::Entry::OrganicId(id),
+        Entry::Organic { organic_id } => wire::slate_entry::Entry::OrganicId(organic_id),
     };
     wire::SlateEntry { position: entry.position, entry: Some(what) }
 }
@@ -127,13 +128,13 @@ fn winner(winner: WinnerReport) -> wire::Winner {
         bid_type: winner.bid_type_number,
         price_micros: winner.price_micros,
         bid_micros: winner.bid_micros,
-        predictions: winner
-            .predictions
-            .into_iter()
-            .map(|p| wire::Prediction { head: p.head, value: p.value })
-            .collect(),
+        predictions: winner.predictions.into_iter().map(prediction).collect(),
         creative: winner.creative.map(|c| wire::Creative { title: c.title, url: c.url, image_url: c.image_url }),
     }
+}
+
+fn prediction(prediction: Prediction) -> wire::Prediction {
+    wire::Prediction { head: prediction.head, value: prediction.value }
 }
 
 fn timings(timings: Timings) -> wire::StageTimings {
@@ -173,7 +174,7 @@ pub(super) fn explanation(explanation: Explanation) -> wire::ExplainResponse {
         bid_micros: e.bid_micros,
         weight: e.weight,
         score: e.score,
-        predictions: e.predictions.into_iter().map(|(head, value)| wire::Prediction { head, value }).collect(),
+        predictions: e.predictions.into_iter().map(prediction).collect(),
     };
     let reasons = explanation.reasons.into_iter();
     wire::ExplainResponse {

@@ -6,7 +6,7 @@
 use super::load::{self, LoadError};
 use super::picture::{ModelRef, Picture, UsersRef};
 use super::{Pinned, Staging, Surroundings, convert};
-use crate::users::UserFile;
+use crate::users::{UserCache, UserFile};
 use gavel_member::Shutdown;
 use gavel_member::ready::Refused;
 use gavel_model::Bundle;
@@ -20,7 +20,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// What one load brought.
 enum Arrived {
-    Model(ModelRef, Result<Bundle, LoadError>),
+    Model(ModelRef, Result<Arc<Bundle>, LoadError>),
     Users(UsersRef, Result<UserFile, LoadError>),
     /// A pause is over.
     Again,
@@ -29,7 +29,7 @@ enum Arrived {
 #[derive(Default)]
 struct Loaded {
     models: HashMap<[u8; 32], Arc<Bundle>>,
-    users: HashMap<UsersRef, Arc<UserFile>>,
+    users: HashMap<UsersRef, Arc<UserCache<UserFile>>>,
     refused: HashSet<[u8; 32]>,
     refused_users: HashSet<UsersRef>,
 }
@@ -125,11 +125,11 @@ impl Loaded {
         let (what, error) = match arrived {
             Ok(Arrived::Again) => return,
             Ok(Arrived::Model(model, Ok(bundle))) => {
-                self.models.insert(model.hash, Arc::new(bundle));
+                self.models.insert(model.hash, bundle);
                 return;
             }
             Ok(Arrived::Users(users, Ok(file))) => {
-                self.users.insert(users, Arc::new(file));
+                self.users.insert(users, Arc::new(UserCache::new(file)));
                 return;
             }
             Ok(Arrived::Model(model, Err(error))) => {

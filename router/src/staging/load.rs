@@ -27,7 +27,7 @@ fn later(error: impl std::fmt::Display) -> LoadError {
 }
 
 /// A bundle that is open and equal to its golden rows.
-pub(super) async fn model(data_dir: PathBuf, model: ModelRef, voters: Arc<Voters>) -> Result<Bundle, LoadError> {
+pub(super) async fn model(data_dir: PathBuf, model: ModelRef, voters: Arc<Voters>) -> Result<Arc<Bundle>, LoadError> {
     let name = hex(&model.hash);
     let folder = data_dir.join("bundles").join(&name);
     if !folder.is_dir() {
@@ -36,7 +36,7 @@ pub(super) async fn model(data_dir: PathBuf, model: ModelRef, voters: Arc<Voters
         let to = folder.clone();
         blocking(move || unpack(&blob, &to)).await?;
     }
-    blocking(move || open(&folder, model.hash)).await
+    blocking(move || open(&folder, model.hash).map(Arc::new)).await
 }
 
 fn unpack(blob: &Path, folder: &Path) -> Result<(), LoadError> {

@@ -34,7 +34,7 @@ pub fn choose(table: &RouteTable, health: &Health, now: Instant, random: u64) ->
 
 fn order(serving: &[MemberId], health: &Health, now: Instant, random: u64) -> Vec<MemberId> {
     let (mut open, ejected) = split(serving, health, now);
-    open.sort_by(|a, b| health.load(*a).total_cmp(&health.load(*b)).then(a.cmp(b)));
+    open.sort_by(|a, b| health.load(*a, now).total_cmp(&health.load(*b, now)).then(a.cmp(b)));
     if open.len() > 2 {
         // Two different positions of the sorted list; the nearer one to its head has less load.
         let count = open.len() as u64;

@@ -1,6 +1,7 @@
 //! What has this router seen of its nodes lately?
 //!
-//! Per node an EWMA of the latency, the calls in flight, and the failures in a row. Five failures in a row
+//! Per node an EWMA of the latency, the calls in flight, and the failures in a row. What was seen fades: a node that
+//! was slow and is asked no more would otherwise stay slow for ever, since nobody would look again. Five failures in a row
 //! eject a node for 5 s, then 10 s, and so on up to a minute; one success forgives everything. The ejection is
 //! only a wish: [`super::choose`] honours it as long as it leaves enough replicas of each shard.
 
@@ -18,6 +19,10 @@ const EJECTION_US_MAX: u64 = 60_000_000;
 const LATENCY_US_ASSUMED: f64 = 2_000.0;
 /// Weight of the newest sample: about the last ten calls count.
 const NEWEST: f64 = 0.2;
+/// What is seen of a node counts half after so long without a newer sample.
+const HALF_LIFE_US: f64 = 1_000_000.0;
+/// The latency that a failure stands for: a refused connection is quick, and must not look like a fast node.
+const FAILURE_LATENCY_US: u64 = 100_000;
 
 /// How a call to a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug)]
 struct NodeHealth {
     latency_us: f64,
+    sampled_at: Instant,
     in_flight: u32,
     failures_in_a_row: u32,
     ejections: u32,
@@ -43,6 +49,7 @@ impl NodeHealth {
     const fn new() -> Self {
         Self {
             latency_us: LATENCY_US_ASSUMED,
+            sampled_at: Instant(0),
             in_flight: 0,
             failures_in_a_row: 0,
             ejections: 0,
@@ -68,8 +75,14 @@ impl Health {
     pub fn ended(&mut self, node: MemberId, now: Instant, latency_us: u64, verdict: Verdict) -> bool {
         let health = self.nodes.entry(node).or_insert_with(NodeHealth::new);
         health.in_flight = health.in_flight.saturating_sub(1);
+        let sample_us = match verdict {
+            Verdict::Answered | Verdict::Shed => latency_us,
+            Verdict::Failed => latency_us.max(FAILURE_LATENCY_US),
+        };
+        let faded = health.latency_at(now);
         // Latencies are far below 2^52 microseconds.
-        health.latency_us += NEWEST * (latency_us as f64 - health.latency_us);
+        health.latency_us = faded + NEWEST * (sample_us as f64 - faded);
+        health.sampled_at = now;
         match verdict {
             Verdict::Answered => {
                 health.failures_in_a_row = 0;
@@ -84,8 +97,8 @@ impl Health {
 
     /// The load of a node: expected latency times the queue that a new call would join.
     #[must_use]
-    pub fn load(&self, node: MemberId) -> f64 {
-        self.nodes.get(&node).map_or(LATENCY_US_ASSUMED, |h| h.latency_us * (1.0 + f64::from(h.in_flight)))
+    pub fn load(&self, node: MemberId, now: Instant) -> f64 {
+        self.nodes.get(&node).map_or(LATENCY_US_ASSUMED, |h| h.latency_at(now) * (1.0 + f64::from(h.in_flight)))
     }
 
     /// Until when a node should not be asked; in the past for a healthy one.
@@ -101,6 +114,11 @@ impl Health {
 }
 
 impl NodeHealth {
+    fn latency_at(&self, now: Instant) -> f64 {
+        let age_us = now.0.saturating_sub(self.sampled_at.0) as f64;
+        self.latency_us * (-age_us / HALF_LIFE_US).exp2()
+    }
+
     fn failed(&mut self, now: Instant) -> bool {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         if self.failures_in_a_row < FAILURES_IN_A_ROW {
@@ -142,12 +160,23 @@ mod tests {
     #[test]
     fn a_queue_makes_a_node_heavier() {
         let mut health = Health::default();
-        let idle = health.load(NODE);
+        let idle = health.load(NODE, Instant(0));
         health.sent(NODE);
         health.sent(NODE);
-        assert!(health.load(NODE) > 2.9 * idle);
+        assert!(health.load(NODE, Instant(0)) > 2.9 * idle);
         health.ended(NODE, Instant(0), 2_000, Verdict::Answered);
         health.ended(NODE, Instant(0), 2_000, Verdict::Answered);
-        assert!((health.load(NODE) - idle).abs() < 1e-9);
+        assert!((health.load(NODE, Instant(0)) - idle).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_quick_failure_is_slow_and_fades() {
+        let mut health = Health::default();
+        health.ended(NODE, Instant(0), 50, Verdict::Failed);
+        let failed = health.load(NODE, Instant(0));
+        assert!(failed > 5.0 * LATENCY_US_ASSUMED);
+        assert!((health.load(NODE, Instant(2_000_000)) - failed / 4.0).abs() < 1e-6);
+        health.ended(NODE, Instant(10_000_000), 1_000, Verdict::Answered);
+        assert!(health.load(NODE, Instant(10_000_000)) < 1_000.0);
     }
 }

@@ -35,10 +35,11 @@ pub struct Predictions {
 
 impl Predictions {
     /// One candidate's predictions by head.
-    pub fn row(&self, row: u32) -> impl Iterator<Item = (&str, f32)> {
+    pub fn row(&self, row: u32) -> impl Iterator<Item = Prediction> {
         let width = self.heads.len();
         let values = self.values.get(row as usize * width..).unwrap_or_default();
-        self.heads.iter().map(String::as_str).zip(values.iter().copied())
+        let one = |(head, value): (&String, &f32)| Prediction { head: head.clone(), value: f64::from(*value) };
+        self.heads.iter().zip(values).map(one)
     }
 }
 
@@ -69,6 +70,7 @@ pub struct ShardTiming {
     /// The shard.
     pub shard: u32,
     /// Who answered.
+    #[serde(rename = "node")]
     pub node_id: u64,
     /// exact or graph.
     pub plan: String,
@@ -90,12 +92,16 @@ pub struct ShardTiming {
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Explained {
     /// The ad.
+    #[serde(rename = "ad")]
     pub ad_id: u64,
     /// Its item.
+    #[serde(rename = "item")]
     pub item_id: u64,
     /// Its campaign.
+    #[serde(rename = "campaign")]
     pub campaign_id: u64,
     /// Who pays.
+    #[serde(rename = "advertiser")]
     pub advertiser_id: u64,
     /// Its shard.
     pub shard: u32,
@@ -110,5 +116,14 @@ pub struct Explained {
     /// For reading only.
     pub score: f64,
     /// By head.
-    pub predictions: Vec<(String, f64)>,
+    pub predictions: Vec<Prediction>,
+}
+
+/// One calibrated prediction.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Prediction {
+    /// The head.
+    pub head: String,
+    /// Calibrated.
+    pub value: f64,
 }

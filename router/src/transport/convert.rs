@@ -3,7 +3,7 @@
 //! An answer under another epoch is refused here and counted; so is one whose columns do not fit together or whose
 //! integers could not be priced exactly: a node that sends such a thing is broken, and its shard is lost coverage.
 
-use super::answer::{Explained, Funnel, Predictions, ShardBody, ShardTiming};
+use super::answer::{Explained, Funnel, Prediction, Predictions, ShardBody, ShardTiming};
 use crate::fanout::{CallFailure, ReplyStatus, ShardReply};
 use crate::features::UserSet;
 use crate::merge::{Candidate, Offer, ShardList};
@@ -126,16 +126,14 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
 pub(super) fn failure(status: &tonic::Status) -> CallFailure {
     match status.code() {
         tonic::Code::Unavailable => CallFailure::Unreachable,
-        tonic::Code::DeadlineExceeded => CallFailure::TimedOut,
+        // tonic calls its own timeout a cancellation.
+        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => CallFailure::TimedOut,
         tonic::Code::ResourceExhausted => CallFailure::Shed,
         // A connection that dies under a call is told apart from a node's own word by its source.
-        tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled
-            if std::error::Error::source(status).is_some() =>
-        {
+        tonic::Code::Unknown | tonic::Code::Internal if std::error::Error::source(status).is_some() => {
             CallFailure::Unreachable
         }
         tonic::Code::Ok
-        | tonic::Code::Cancelled
         | tonic::Code::Unknown
         | tonic::Code::InvalidArgument
         | tonic::Code::NotFound
@@ -301,6 +299,6 @@ fn explained(ad: wire::ExplainedAd) -> Explained {
         bid_micros: ad.bid_micros,
         weight: ad.weight,
         score: ad.score,
-        predictions: ad.predictions.into_iter().map(|p| (p.head, p.value)).collect(),
+        predictions: ad.predictions.into_iter().map(|p| Prediction { head: p.head, value: p.value }).collect(),
     }
 }

@@ -11,7 +11,7 @@ mod hydrate;
 mod nodes;
 mod search;
 
-pub use answer::{Explained, Funnel, Predictions, ShardBody, ShardTiming};
+pub use answer::{Explained, Funnel, Prediction, Predictions, ShardBody, ShardTiming};
 pub use convert::{AskedFor, SearchTerms, Shape};
 pub use hydrate::{Creative, CreativeKey};
 pub use nodes::Nodes;

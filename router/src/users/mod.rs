@@ -1,22 +1,25 @@
 //! What is known of this user?
 //!
 //! [`UserFeatures`] is asked once a request. The embedded [`UserFile`] answers from the users of the active
-//! generation; a store behind the network will stand behind the same trait.
+//! generation, behind a bounded [`UserCache`]; a store behind the network takes the same place.
 //! An unknown user is no error: the model's defaults stand in, and a counter says so.
 
+mod cache;
 mod convert;
 mod file;
 mod record;
 
+pub use cache::UserCache;
 pub use file::{UserFile, UserFileError};
 pub use record::StoredUser;
 
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// The answer of a store, in a while.
-pub type Lookup<'a> = Pin<Box<dyn Future<Output = Result<Option<StoredUser>, UserFileError>> + Send + 'a>>;
+pub type Lookup<'a> = Pin<Box<dyn Future<Output = Result<Option<Arc<StoredUser>>, UserFileError>> + Send + 'a>>;
 
 /// Whoever knows users.
 pub trait UserFeatures: Send + Sync {
@@ -27,7 +30,7 @@ pub trait UserFeatures: Send + Sync {
 impl UserFeatures for UserFile {
     fn get<'a>(&'a self, user_id: &'a str) -> Lookup<'a> {
         // One read of a cached page: microseconds, so it may stay on the async thread.
-        Box::pin(std::future::ready(self.find(user_id)))
+        Box::pin(std::future::ready(self.find(user_id).map(|user| user.map(Arc::new))))
     }
 }
 
