@@ -104,3 +104,5 @@ pub fn retrieve_among(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_changes;

@@ -52,7 +52,7 @@ pub(crate) fn item(n: u64) -> DocItem {
     DocItem {
         item: ItemId(10 + 3 * n),
         advertiser: AdvertiserId(n % 17),
-        categories: if n % 5 == 0 { vec![] } else { vec![100 + n % 7, 200 + n % 3] },
+        categories: if n.is_multiple_of(5) { vec![] } else { vec![100 + n % 7, 200 + n % 3] },
         features: vec![
             ("brand".into(), DocFeature::Category(n % 11)),
             ("price".into(), DocFeature::Dense(n as f32 / 2.0)),

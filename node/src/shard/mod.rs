@@ -230,6 +230,3 @@ impl Shard {
         self.model.prefault();
     }
 }
-
-#[cfg(test)]
-mod tests;

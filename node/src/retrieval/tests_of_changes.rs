@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::{
-    retrieval::{Mode, RetrievalQuery, RetrievalScratch, retrieve, top_by_bid},
     segment::{
         Metric, Term, VectorFormat,
         testing::{DIMENSION, Random, STORE, activations, ads, clustered, item, sealed_content, sealed_model},
     },
+    shard::DeltaDocument,
 };
+use gavel_proto::ids::ItemId;
 use std::collections::BTreeMap;
 
 const SEALED: u64 = 400;
