@@ -1,2 +1,70 @@
-//! The gavel binary.
-fn main() {}
+//! Which role does this process play?
+//!
+//! One binary: a voter, a node, a router, the embedded cluster of all three, the operator's commands and the benchmarks.
+//! Here are the allocator, the exit code and the choice; everything else is in the modules.
+
+mod allocator;
+mod clear;
+mod cli;
+mod ctl;
+mod demo;
+mod failure;
+mod output;
+mod roles;
+mod up;
+
+use clap::Parser;
+use cli::{Bench, Cli, Command};
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are printed the same way, and are no errors.
+            let _ = error.print();
+            return if error.use_stderr() { failure::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("gavel: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    if let Command::Auction(auction) = cli.command {
+        return clear::run(&auction);
+    }
+    gavel_member::telemetry::abort_on_panic();
+    gavel_member::telemetry::start_log(&cli.log, cli.log_format.into()).map_err(Failure::usage)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::io)?;
+    runtime.block_on(async move {
+        match cli.command {
+            Command::Up(args) => Box::pin(up::run(args, cli.cluster_id)).await,
+            Command::Control(args) => Box::pin(roles::control(args, cli.cluster_id)).await,
+            Command::Node(args) => Box::pin(roles::node(args, cli.cluster_id)).await,
+            Command::Router(args) => Box::pin(roles::router(args, cli.cluster_id)).await,
+            Command::Ctl(args) => Box::pin(ctl::run(args, cli.cluster_id)).await,
+            Command::Bench(bench) => Box::pin(run_bench(bench)).await,
+            Command::Auction(_) => Ok(()),
+        }
+    })
+}
+
+async fn run_bench(bench: Bench) -> Result<(), Failure> {
+    match bench {
+        Bench::Corpus(args) => {
+            let built = tokio::task::spawn_blocking(move || gavel_bench::corpus::run(&args)).await;
+            let summary = built.map_err(Failure::other)?.map_err(Failure::other)?;
+            println!("{}", serde_json::to_string(&summary).map_err(Failure::other)?);
+            Ok(())
+        }
+        Bench::Serve(args) => gavel_bench::serve::run(args).await.map_err(Failure::other),
+        Bench::Truth(args) => gavel_bench::truth::run(args).await.map_err(Failure::other),
+    }
+}

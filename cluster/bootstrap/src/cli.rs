@@ -1,0 +1,367 @@
+//! What may be said on the command line?
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gavel_member::telemetry::LogFormat;
+use std::path::PathBuf;
+
+/// An ads-serving cluster: retrieval, ranking, auction and allocation in one request.
+#[derive(Debug, Parser)]
+#[command(name = "gavel", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// The cluster that processes and commands belong to.
+    #[arg(long, global = true, env = "GAVEL_CLUSTER", default_value = "gavel")]
+    pub cluster_id: String,
+    /// What is logged, in the form of RUST_LOG.
+    #[arg(long, global = true, env = "GAVEL_LOG", default_value = "warn,gavel=info", hide_env_values = true)]
+    pub log: String,
+    /// The form of a log line.
+    #[arg(long, global = true, value_enum, default_value_t = LogForm::Text)]
+    pub log_format: LogForm,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl From<LogForm> for LogFormat {
+    fn from(form: LogForm) -> Self {
+        match form {
+            LogForm::Text => Self::Text,
+            LogForm::Json => Self::Json,
+        }
+    }
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole cluster in this process, with the demo catalogue and model, and serve.
+    Up(UpArgs),
+    /// Start one voter of the control plane.
+    Control(ControlArgs),
+    /// Start one node: it holds replicas of shards.
+    Node(NodeArgs),
+    /// Start one router: it answers ad requests.
+    Router(RouterArgs),
+    /// Operate a running cluster.
+    Ctl(CtlArgs),
+    /// Clear auctions that stand in a file.
+    #[command(subcommand)]
+    Auction(Auction),
+    /// Build corpora, put load on a cluster, compare it with the truth.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// `gavel up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Answer one request, print it and end.
+    #[arg(long)]
+    pub once: bool,
+    /// The form of the printed answer.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Keep everything here; without it a temporary folder is used and removed.
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// HOST:PORT of the HTTP endpoint; port 0 for any.
+    #[arg(long)]
+    pub listen: Option<String>,
+    /// Load this bundle instead of the demo's.
+    #[arg(long, requires = "catalogue")]
+    pub bundle: Option<PathBuf>,
+    /// Load this catalogue (file or folder) instead of the demo's.
+    #[arg(long, requires = "bundle")]
+    pub catalogue: Option<PathBuf>,
+    /// Nodes.
+    #[arg(long, default_value_t = 2)]
+    pub nodes: usize,
+    /// Shards.
+    #[arg(long, default_value_t = 2)]
+    pub shards: u32,
+    /// Replicas of each shard.
+    #[arg(long, default_value_t = 1)]
+    pub replicas: u32,
+}
+
+/// What every serving process is told.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// Where it keeps its files.
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// HOST:PORT under which others reach it; by default where it listens.
+    #[arg(long, default_value = "")]
+    pub advertise: String,
+    /// A name for people.
+    #[arg(long, default_value = "")]
+    pub name: String,
+    /// HOST:PORT of its metrics page; by default its gRPC port + 1000.
+    #[arg(long)]
+    pub metrics_listen: Option<String>,
+}
+
+/// `gavel control`.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// Its number among the voters, from 1.
+    #[arg(long)]
+    pub id: u64,
+    /// All voters, itself included: 1=HOST:PORT,2=HOST:PORT,...
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub peers: Vec<String>,
+    /// HOST:PORT of its gRPC endpoint.
+    #[arg(long, default_value = "127.0.0.1:7001")]
+    pub listen: String,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `gavel node`.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// HOST:PORT of its gRPC endpoint; port 0 for any.
+    #[arg(long, default_value = "127.0.0.1:7101")]
+    pub listen: String,
+    /// Voters: HOST:PORT,...
+    #[arg(long, env = "GAVEL_CONTROL", value_delimiter = ',', default_value = "127.0.0.1:7001")]
+    pub control: Vec<String>,
+    /// Threads that search; 0 = one a core.
+    #[arg(long, default_value_t = 0)]
+    pub search_threads: usize,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `gavel router`.
+#[derive(Debug, Args)]
+pub struct RouterArgs {
+    /// HOST:PORT of its gRPC endpoint; port 0 for any.
+    #[arg(long, default_value = "127.0.0.1:7201")]
+    pub listen: String,
+    /// HOST:PORT of its HTTP/JSON endpoint; port 0 for any.
+    #[arg(long, default_value = "127.0.0.1:7301")]
+    pub http_listen: String,
+    /// Voters: HOST:PORT,...
+    #[arg(long, env = "GAVEL_CONTROL", value_delimiter = ',', default_value = "127.0.0.1:7001")]
+    pub control: Vec<String>,
+    /// Threads that compute the user tower; 0 = one a core.
+    #[arg(long, default_value_t = 0)]
+    pub workers: usize,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `gavel ctl`.
+#[derive(Debug, Args)]
+pub struct CtlArgs {
+    /// Voters: HOST:PORT,...
+    #[arg(long, env = "GAVEL_CONTROL", value_delimiter = ',', default_value = "127.0.0.1:7001")]
+    pub control: Vec<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Ctl,
+}
+
+/// Operating a cluster.
+#[derive(Debug, Subcommand)]
+pub enum Ctl {
+    /// Members, shards, model, generation.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load a catalogue: a folder of items, ads, campaigns and users, or one file; it serves when every replica has it.
+    Load(LoadArgs),
+    /// Publish, activate and roll back model bundles.
+    #[command(subcommand)]
+    Model(Model),
+    /// Where ads may stand.
+    #[command(subcommand)]
+    Placement(PlacementCommand),
+    /// The rules of the auction; options that are not given stay as they are.
+    Rules(RulesArgs),
+    /// Ask a router for ads.
+    Ad(AskArgs),
+    /// The same, with the reasons of every stage.
+    Explain(AskArgs),
+}
+
+/// `gavel ctl load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// A folder, or a single .jsonl or .csv file (.zst and .gz too).
+    pub path: PathBuf,
+    /// Shards of the generation.
+    #[arg(long, default_value_t = 2)]
+    pub shards: u32,
+    /// Replicas of each shard.
+    #[arg(long, default_value_t = 1)]
+    pub replicas: u32,
+    /// Folder for the work; a load that broke off goes on from it. Default: PATH.load
+    #[arg(long)]
+    pub work_dir: Option<PathBuf>,
+    /// End when the generation is accepted, without waiting until it serves.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Model bundles.
+#[derive(Debug, Subcommand)]
+pub enum Model {
+    /// Upload a bundle folder and stage it; the first one activates by itself.
+    Publish {
+        /// The folder with bundle.toml.
+        dir: PathBuf,
+        /// End when it is accepted, without waiting until every member is ready.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// The bundles that the cluster knows.
+    List,
+    /// Serve the staged version.
+    Activate {
+        /// Its version.
+        version: u64,
+    },
+    /// Serve the previous version again.
+    Rollback,
+}
+
+/// Placements.
+#[derive(Debug, Subcommand)]
+pub enum PlacementCommand {
+    /// Add or replace one.
+    Set {
+        /// Its name, as requests say it.
+        name: String,
+        /// Most ads in a slate.
+        #[arg(long, default_value_t = 4)]
+        slots: u32,
+        /// No ad above this position.
+        #[arg(long, default_value_t = 0)]
+        first_position: u32,
+        /// Organic items between two ads.
+        #[arg(long, default_value_t = 0)]
+        min_gap: u32,
+        /// Largest share of ads among all positions, 0 to 1.
+        #[arg(long, default_value_t = 1.0)]
+        max_load: f64,
+        /// Floor, currency per mille.
+        #[arg(long, default_value = "0")]
+        reserve_cpm: String,
+    },
+    /// Take one away.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// All of them.
+    List,
+}
+
+/// How winners pay.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MechanismChoice {
+    /// Generalised second price.
+    Gsp,
+    /// Vickrey, Clarke, Groves.
+    Vcg,
+    /// The bid.
+    FirstPrice,
+}
+
+/// `gavel ctl rules`.
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// How winners pay.
+    #[arg(long, value_enum)]
+    pub mechanism: Option<MechanismChoice>,
+    /// Ads of one advertiser in a slate.
+    #[arg(long)]
+    pub per_advertiser: Option<u32>,
+    /// Ads of one category in a slate; 0 = no limit.
+    #[arg(long)]
+    pub per_category: Option<u32>,
+    /// Candidates ranked, over all shards.
+    #[arg(long)]
+    pub ranked: Option<u32>,
+    /// Items retrieved, over all shards.
+    #[arg(long)]
+    pub retrieved: Option<u32>,
+    /// Floor, currency per mille.
+    #[arg(long)]
+    pub reserve_cpm: Option<String>,
+}
+
+/// `gavel ctl ad` and `gavel ctl explain`.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// Whose features to use.
+    #[arg(long, default_value = "")]
+    pub user: String,
+    /// Where ads may stand.
+    #[arg(long, default_value = "home")]
+    pub placement: String,
+    /// What targeting sees: DIMENSION=VALUE,VALUE; several times.
+    #[arg(long)]
+    pub term: Vec<String>,
+    /// A context feature: NAME=VALUE; several times.
+    #[arg(long)]
+    pub context: Vec<String>,
+    /// Ads wanted.
+    #[arg(long, default_value_t = 0)]
+    pub slots: u32,
+    /// Auction id, for a replay; 0 = any.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Milliseconds, 10 to 500.
+    #[arg(long, default_value_t = 500)]
+    pub deadline_ms: u32,
+    /// HOST:PORT of a router's gRPC endpoint; by default one that the cluster names.
+    #[arg(long)]
+    pub router: Option<String>,
+}
+
+/// Auctions without a cluster.
+#[derive(Debug, Subcommand)]
+pub enum Auction {
+    /// Winners and prices of the auctions in a JSON file; - for standard input.
+    Clear {
+        /// One auction, or an array of them.
+        file: PathBuf,
+        /// The form of the answer.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+}
+
+/// Measuring.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Write a catalogue folder from the public shopping records.
+    Corpus(gavel_bench::corpus::CorpusArgs),
+    /// Replay requests against a running cluster, open-loop.
+    Serve(gavel_bench::serve::ServeArgs),
+    /// Compare a running cluster with brute force and a single auction.
+    Truth(gavel_bench::truth::TruthArgs),
+}

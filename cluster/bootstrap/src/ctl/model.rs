@@ -1,0 +1,133 @@
+//! How does a model bundle come to serve, and go again?
+
+use super::failed;
+use super::progress::Shown;
+use crate::cli::Model;
+use crate::failure::Failure;
+use crate::output;
+use gavel_client::upload::{self, Blob};
+use gavel_client::{AdminClient, ClientError};
+use gavel_proto::wire::command::Body;
+use gavel_proto::wire::{ActivateModel, ModelView, PublishModel, Role, RollbackModel, StatusResponse};
+use std::path::Path;
+use std::time::Duration;
+
+/// Between two looks at the cluster.
+const LOOK: Duration = Duration::from_millis(200);
+/// Looks before the wait is given up: half an hour.
+const LOOKS_MAX: usize = 5 * 1_800;
+
+/// How far a published version has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staged {
+    /// It serves.
+    Active,
+    /// Every member could serve it.
+    Ready,
+}
+
+/// `gavel ctl model`.
+pub async fn run(admin: &mut AdminClient, command: Model) -> Result<(), Failure> {
+    match command {
+        Model::Publish { dir, no_wait } => {
+            let work = std::env::temp_dir().join(format!("gavel-publish-{}", gavel_client::admin::random_id()));
+            let published = publish(admin, &dir, &work).await;
+            // It holds a copy of what the voters have.
+            let _ = std::fs::remove_dir_all(&work);
+            let version = published?;
+            eprintln!("version {version} is accepted");
+            if no_wait {
+                return Ok(());
+            }
+            match wait_staged(admin, version).await? {
+                Staged::Active => println!("version {version} serves"),
+                Staged::Ready => println!("version {version} is ready; serve it: gavel ctl model activate {version}"),
+            }
+            Ok(())
+        }
+        Model::List => list(admin).await,
+        Model::Activate { version } => {
+            let expect_active = active_version(admin).await?;
+            let wish = ActivateModel { version, expect_active };
+            admin.propose(Body::ActivateModel(wish)).await.map_err(failed)?;
+            println!("version {version} serves");
+            Ok(())
+        }
+        Model::Rollback => {
+            let expect_active = active_version(admin).await?;
+            admin.propose(Body::RollbackModel(RollbackModel { expect_active })).await.map_err(failed)?;
+            println!("version {expect_active} no longer serves, the previous one does");
+            Ok(())
+        }
+    }
+}
+
+/// Packs, uploads and proposes; returns the version.
+pub async fn publish(admin: &mut AdminClient, dir: &Path, work: &Path) -> Result<u64, Failure> {
+    let (dir, work) = (dir.to_path_buf(), work.to_path_buf());
+    let (name, blob) = tokio::task::spawn_blocking(move || pack(&dir, &work)).await.map_err(Failure::other)??;
+    let voters = admin.voters().await.map_err(failed)?;
+    upload::upload(std::slice::from_ref(&blob), &voters, &mut Shown::default()).await.map_err(failed)?;
+    let wish = PublishModel { hash: blob.hash.to_vec(), bytes: blob.bytes, name };
+    Ok(admin.propose(Body::PublishModel(wish)).await.map_err(failed)?.number)
+}
+
+/// Opens the bundle first, so that a broken one is refused here and not on every node.
+fn pack(dir: &Path, work: &Path) -> Result<(String, Blob), Failure> {
+    let broken = |e: gavel_model::BundleError| Failure::damaged(format!("{}: {e}", dir.display()));
+    let bundle = gavel_model::Bundle::open(dir).map_err(broken)?;
+    bundle.verify_golden().map_err(broken)?;
+    let name = bundle.schema().name.clone();
+    let packed = gavel_model::bundle::pack_folder(dir).map_err(broken)?;
+    std::fs::create_dir_all(work).map_err(Failure::io)?;
+    let path = work.join("bundle.packed");
+    std::fs::write(&path, packed).map_err(Failure::io)?;
+    Ok((name, Blob::of_file(&path).map_err(failed)?))
+}
+
+/// Returns once the version is ready everywhere.
+pub async fn wait_staged(admin: &AdminClient, version: u64) -> Result<Staged, Failure> {
+    for _ in 0..LOOKS_MAX {
+        if let Ok(status) = admin.status().await
+            && let Some(staged) = staged(&status, version)?
+        {
+            return Ok(staged);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(failed(ClientError::NotActive(format!("version {version}: see gavel ctl status"))))
+}
+
+fn staged(status: &StatusResponse, version: u64) -> Result<Option<Staged>, Failure> {
+    let view = status.view.clone().unwrap_or_default();
+    let is = |m: Option<&ModelView>| m.is_some_and(|m| m.version == version);
+    if is(view.active_model.as_ref()) {
+        return Ok(Some(Staged::Active));
+    }
+    let Some(pending) = view.pending_model.as_ref().filter(|m| m.version == version) else {
+        return Err(failed(ClientError::NotActive(format!("version {version} is no longer pending"))));
+    };
+    let mut refusals = status.health.iter().flat_map(|h| &h.refusals);
+    if let Some(refusal) = refusals.find(|r| r.subject == pending.hash) {
+        return Err(failed(ClientError::Refused(refusal.reason.clone())));
+    }
+    // The first bundle activates by itself; a later one waits for its operator.
+    let mut serving = view.members.iter().filter(|m| m.alive && m.role() != Role::Control).peekable();
+    let ready = |id: u64| status.health.iter().any(|h| h.member_id == id && h.ready_models.contains(&pending.hash));
+    let all = view.active_model.is_some() && serving.peek().is_some() && serving.all(|m| ready(m.member_id));
+    Ok(all.then_some(Staged::Ready))
+}
+
+async fn active_version(admin: &AdminClient) -> Result<u64, Failure> {
+    let view = admin.status().await.map_err(failed)?.view.unwrap_or_default();
+    Ok(view.active_model.map_or(0, |m| m.version))
+}
+
+async fn list(admin: &AdminClient) -> Result<(), Failure> {
+    let view = admin.status().await.map_err(failed)?.view.unwrap_or_default();
+    let rows = [("active", view.active_model), ("previous", view.previous_model), ("pending", view.pending_model)];
+    for (state, m) in rows.into_iter().filter_map(|(s, m)| m.map(|m| (s, m))) {
+        println!("{state:<9} version {} {} {} {} bytes", m.version, m.name, output::hex(&m.hash), m.bytes);
+    }
+    Ok(())
+}

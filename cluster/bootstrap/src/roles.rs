@@ -1,0 +1,102 @@
+//! How does a process of one role run?
+//!
+//! It starts, says on one line of standard output where it listens, and runs until it is told to stop.
+
+use crate::cli::{ControlArgs, NodeArgs, ProcessArgs, RouterArgs};
+use crate::failure::Failure;
+use gavel_control::ControlConfig;
+use gavel_member::{Shutdown, telemetry};
+use gavel_node::NodeConfig;
+use gavel_router::RouterConfig;
+use std::net::SocketAddr;
+
+/// The metrics page is so far above the gRPC port.
+const METRICS_PORT_OFFSET: u16 = 1_000;
+
+/// `gavel control`.
+pub async fn control(args: ControlArgs, cluster_id: String) -> Result<(), Failure> {
+    let shutdown = started();
+    let peers = peers(&args.peers)?;
+    let config = ControlConfig::new(&cluster_id, args.id, args.process.data_dir.clone(), &args.listen, peers);
+    let running = gavel_control::run(config, shutdown.clone()).await.map_err(|e| control_failure(&e))?;
+    let metrics = metrics_page(&args.process, running.address, &shutdown).await?;
+    println!("READY control grpc={} http=- metrics={metrics}", running.address);
+    running.task.await.map_err(Failure::other)?.map_err(|e| control_failure(&e))
+}
+
+/// `gavel node`.
+pub async fn node(args: NodeArgs, cluster_id: String) -> Result<(), Failure> {
+    let shutdown = started();
+    let config = NodeConfig {
+        cluster_id,
+        data_dir: args.process.data_dir.clone(),
+        listen: args.listen,
+        advertise: args.process.advertise.clone(),
+        control: args.control,
+        name: args.process.name.clone(),
+        search_threads: args.search_threads,
+        ..NodeConfig::default()
+    };
+    let running = gavel_node::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
+    let metrics = metrics_page(&args.process, running.address, &shutdown).await?;
+    println!("READY node grpc={} http=- metrics={metrics}", running.address);
+    running.task.await.map_err(Failure::other)
+}
+
+/// `gavel router`.
+pub async fn router(args: RouterArgs, cluster_id: String) -> Result<(), Failure> {
+    let shutdown = started();
+    let config = RouterConfig {
+        cluster_id,
+        data_dir: args.process.data_dir.clone(),
+        listen: args.listen,
+        http_listen: args.http_listen,
+        advertise: args.process.advertise.clone(),
+        control: args.control,
+        name: args.process.name.clone(),
+        workers: args.workers,
+        ..RouterConfig::default()
+    };
+    let running = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
+    let metrics = metrics_page(&args.process, running.address, &shutdown).await?;
+    println!("READY router grpc={} http={} metrics={metrics}", running.address, running.http_address);
+    running.task.await.map_err(Failure::other)
+}
+
+fn started() -> Shutdown {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals();
+    shutdown
+}
+
+/// The code of a voter that does not run.
+pub fn control_failure(error: &gavel_control::ControlError) -> Failure {
+    Failure::of_role(error).or_code(error.exit_code())
+}
+
+fn peers(texts: &[String]) -> Result<Vec<(u64, String)>, Failure> {
+    let peer = |text: &String| {
+        let (id, address) = text.split_once('=')?;
+        Some((id.parse().ok()?, address.to_owned()))
+    };
+    let parsed = texts.iter().map(|t| peer(t).ok_or_else(|| Failure::usage(format!("{t:?} is not ID=HOST:PORT"))));
+    parsed.collect()
+}
+
+/// Serves the metrics; a taken default port costs the default, not the process.
+pub async fn metrics_page(args: &ProcessArgs, grpc: SocketAddr, shutdown: &Shutdown) -> Result<SocketAddr, Failure> {
+    let handle = telemetry::start_metrics().map_err(Failure::other)?;
+    if let Some(listen) = &args.metrics_listen {
+        let listen = listen.parse().map_err(|e| Failure::usage(format!("{listen:?}: {e}")))?;
+        return telemetry::serve_metrics(handle, listen, shutdown.clone()).await.map_err(Failure::other);
+    }
+    let usual = SocketAddr::new(grpc.ip(), grpc.port().checked_add(METRICS_PORT_OFFSET).unwrap_or(0));
+    match telemetry::serve_metrics(handle.clone(), usual, shutdown.clone()).await {
+        Ok(address) => Ok(address),
+        Err(error) => {
+            tracing::warn!(%error, "the metrics page takes another port");
+            let any = SocketAddr::new(grpc.ip(), 0);
+            telemetry::serve_metrics(handle, any, shutdown.clone()).await.map_err(Failure::other)
+        }
+    }
+}
