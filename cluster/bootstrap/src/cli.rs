@@ -14,9 +14,9 @@ pub struct Cli {
     /// The cluster that processes and commands belong to.
     #[arg(long, global = true, env = "GAVEL_CLUSTER", default_value = "gavel")]
     pub cluster_id: String,
-    /// What is logged, in the form of RUST_LOG.
-    #[arg(long, global = true, env = "GAVEL_LOG", default_value = "warn,gavel=info", hide_env_values = true)]
-    pub log: String,
+    /// What is logged, in the form of RUST_LOG; by default warn,gavel=info (up: warn).
+    #[arg(long, global = true, env = "GAVEL_LOG")]
+    pub log: Option<String>,
     /// The form of a log line.
     #[arg(long, global = true, value_enum, default_value_t = LogForm::Text)]
     pub log_format: LogForm,

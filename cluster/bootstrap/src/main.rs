@@ -18,6 +18,10 @@ use cli::{Bench, Cli, Command};
 use failure::Failure;
 use std::process::ExitCode;
 
+/// What is logged when nothing is said about it.
+const LOG_OF_PROCESSES: &str = "warn,gavel=info";
+const LOG_OF_UP: &str = "warn";
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -37,11 +41,26 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Auction(_) | Command::Ctl(_) | Command::Bench(_) => end_with_the_reader(),
+        Command::Up(_) | Command::Control(_) | Command::Node(_) | Command::Router(_) => {}
+    }
     if let Command::Auction(auction) = cli.command {
         return clear::run(&auction);
     }
+    let usual = match &cli.command {
+        // A person waits for one answer and not for a log.
+        Command::Up(_) => LOG_OF_UP,
+        Command::Control(_)
+        | Command::Node(_)
+        | Command::Router(_)
+        | Command::Ctl(_)
+        | Command::Auction(_)
+        | Command::Bench(_) => LOG_OF_PROCESSES,
+    };
+    let log = cli.log.as_deref().unwrap_or(usual);
     gavel_member::telemetry::abort_on_panic();
-    gavel_member::telemetry::start_log(&cli.log, cli.log_format.into()).map_err(Failure::usage)?;
+    gavel_member::telemetry::start_log(log, cli.log_format.into()).map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::io)?;
     runtime.block_on(async move {
         match cli.command {
@@ -54,6 +73,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Auction(_) => Ok(()),
         }
     })
+}
+
+/// A command whose reader has gone (`| head`) ends quietly; a server must not, so it keeps the runtime's setting.
+fn end_with_the_reader() {
+    // SAFETY: no other thread runs yet, and SIG_DFL is a legal disposition.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
 }
 
 async fn run_bench(bench: Bench) -> Result<(), Failure> {
