@@ -29,10 +29,10 @@ die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 # The address of host N (from 1): a namespace's, or the loopback.
 host_address() { if [ "$GAVEL_HOSTS" -gt 0 ]; then echo "$SUBNET.$(( ($1 - 1) % GAVEL_HOSTS + 1 ))"; else echo 127.0.0.1; fi; }
 
-# Runs a command on host N.
-on_host() {
+# Becomes a command on host N: the pid of the caller is then that of the command.
+exec_on_host() {
     local host=$1; shift
-    if [ "$GAVEL_HOSTS" -gt 0 ]; then ip netns exec "gavel$(( (host - 1) % GAVEL_HOSTS + 1 ))" "$@"; else "$@"; fi
+    if [ "$GAVEL_HOSTS" -gt 0 ]; then exec ip netns exec "gavel$(( (host - 1) % GAVEL_HOSTS + 1 ))" "$@"; else exec "$@"; fi
 }
 
 # Voters as ctl wants them.
@@ -44,7 +44,7 @@ ctl() { "$GAVEL" ctl --control "$(control_addresses)" "$@"; }
 start_process() {
     local name=$1 host=$2; shift 2
     mkdir -p "$GAVEL_RUN/data/$name"
-    on_host "$host" "$GAVEL" "$@" --data-dir "$GAVEL_RUN/data/$name" >"$GAVEL_RUN/$name.out" 2>>"$GAVEL_RUN/$name.log" &
+    exec_on_host "$host" "$GAVEL" "$@" --data-dir "$GAVEL_RUN/data/$name" >"$GAVEL_RUN/$name.out" 2>>"$GAVEL_RUN/$name.log" </dev/null &
     echo $! >"$GAVEL_RUN/$name.pid"
     for _ in $(seq 300); do
         grep -q '^READY ' "$GAVEL_RUN/$name.out" && { echo "$name: $(cat "$GAVEL_RUN/$name.out")"; return; }
