@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
+/// Longest latency that is told apart: a minute, where the longest deadline is half a second.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
 /// Connections to each router: one HTTP/2 connection serialises its frames.
 const CONNECTIONS: usize = 4;
 /// Requests under way at most; beyond it the generator itself is the bottleneck, and counts what it could not send.
@@ -91,7 +94,9 @@ pub async fn run(target: &Target, requests: &[TimedRequest], schedule: &[u64]) -
     }
     drop(sender);
     let mut outcome = Outcome {
-        latency_us: Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are legal")),
+        // A range of its own: a histogram that grows by itself does not grow for a saturating record.
+        latency_us: Histogram::new_with_max(LATENCY_US_MAX, 3)
+            .unwrap_or_else(|_| unreachable!("the range and three digits are legal")),
         errors: BTreeMap::new(),
         unsent,
         coverage_sum: 0.0,
