@@ -4,7 +4,7 @@
 //! that returns the quantile of that distribution at a miss probability of 1e-4 loses one of them in one request
 //! of ten thousand. Over all S shards the misses add up, so the closed form `N/S + 4 sqrt(N/S)` is the floor
 //! where it is larger: for N = 200 and S = 4 the quantile is 74 and the quota 78, whose miss over all four
-//! shards together is 1.6e-5.
+//! shards together is 1.8e-5.
 
 /// Probability that one shard holds more of the best N than it returns.
 pub const MISS: f64 = 1e-4;

@@ -2,7 +2,8 @@
 //!
 //! Hedges and retries raise the load exactly when a node is slow, so both live from what first sends have paid
 //! in: a shard asked pays 5 % of a hedge and 10 % of a retry. The hedge bucket starts empty, which makes
-//! "hedges <= 5 % of sends" (FO1) true at every moment and not only in the long run.
+//! "hedges <= 5 % of sends" (FO1) true at every moment and not only in the long run. While nodes shed more than 1 %
+//! of what they are asked, there are no hedges at all.
 
 use gavel_proto::deadline::Instant;
 
@@ -14,6 +15,10 @@ const HEDGE_SHARE: u64 = WHOLE / 20;
 const RETRY_SHARE: u64 = WHOLE / 10;
 /// Calls that can be saved up for a burst, each.
 const BURST: u64 = 20 * WHOLE;
+/// Share of sheds above which nothing is hedged, in parts of [`WHOLE`].
+const SHEDS_MAX: u64 = WHOLE / 100;
+/// How much of the past a new answer replaces, as a power of two: about the last 256 answers count.
+const SHEDS_MEMORY_BITS: u32 = 8;
 /// Retries that time alone grants, so that a quiet router can retry at all: 3 a second.
 const RETRIES_PER_SECOND: u64 = 3;
 
@@ -23,13 +28,15 @@ pub struct ExtraCalls {
     hedges: u64,
     retries: u64,
     refilled_at: Instant,
+    /// Fading share of sheds, in parts of [`WHOLE`] shifted left by the memory.
+    sheds: u64,
 }
 
 impl ExtraCalls {
     /// Without a hedge, with a second's worth of retries.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
-        Self { hedges: 0, retries: RETRIES_PER_SECOND * WHOLE, refilled_at: now }
+        Self { hedges: 0, retries: RETRIES_PER_SECOND * WHOLE, refilled_at: now, sheds: 0 }
     }
 
     /// A shard was asked for the first time.
@@ -38,9 +45,20 @@ impl ExtraCalls {
         self.retries = (self.retries + RETRY_SHARE).min(BURST);
     }
 
+    /// A shard was answered.
+    pub fn answered(&mut self) {
+        self.sheds -= self.sheds >> SHEDS_MEMORY_BITS;
+    }
+
+    /// A shard was not searched for lack of room.
+    pub fn shed(&mut self) {
+        self.answered();
+        self.sheds += WHOLE;
+    }
+
     /// Takes a hedge, if there is one.
     pub fn take_hedge(&mut self) -> bool {
-        take(&mut self.hedges)
+        (self.sheds >> SHEDS_MEMORY_BITS) <= SHEDS_MAX && take(&mut self.hedges)
     }
 
     /// Takes a retry, if there is one.
@@ -86,6 +104,23 @@ mod tests {
                 prop_assert!(hedges * 20 <= sends);
             }
         }
+    }
+
+    #[test]
+    fn sheds_stop_hedges_for_a_while() {
+        let mut extra = ExtraCalls::new(Instant(0));
+        for _ in 0..1_000 {
+            extra.sent();
+        }
+        assert!(extra.take_hedge());
+        for _ in 0..5 {
+            extra.shed();
+        }
+        assert!(!extra.take_hedge());
+        for _ in 0..1_000 {
+            extra.answered();
+        }
+        assert!(extra.take_hedge());
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Fanout {
     pub fn step(&mut self, now: Instant, input: Input<'_>, extra: &mut ExtraCalls) -> Vec<NodeCall> {
         let mut wanted = Vec::new();
         match input {
-            Input::Answered(call, replies) => self.answered(call, replies, &mut wanted),
+            Input::Answered(call, replies) => self.answered(call, replies, extra, &mut wanted),
             Input::Failed(call, failure) => self.failed(call, failure, now, extra, &mut wanted),
             Input::Tick => {}
         }
@@ -211,12 +211,23 @@ impl Fanout {
         self.slots.iter().map(|s| s.end).collect()
     }
 
-    fn answered(&mut self, call: CallId, replies: &[ShardReply], wanted: &mut Vec<(usize, SendReason)>) {
+    fn answered(
+        &mut self,
+        call: CallId,
+        replies: &[ShardReply],
+        extra: &mut ExtraCalls,
+        wanted: &mut Vec<(usize, SendReason)>,
+    ) {
         for index in self.close(call) {
             let slot = &mut self.slots[index];
             let reply = replies.iter().find(|r| r.shard == slot.shard);
             // A node that leaves out a shard it was asked for has failed there.
             let (status, seen) = reply.map_or((ReplyStatus::Fault, 0), |r| (r.status, r.seen.min(slot.items)));
+            if status == ReplyStatus::Shed {
+                extra.shed();
+            } else {
+                extra.answered();
+            }
             match status {
                 ReplyStatus::Finished => slot.finish(ShardOutcome::Finished, seen, Some(call)),
                 ReplyStatus::Partial => slot.hold(call, seen),

@@ -80,6 +80,7 @@ impl RequestTrace {
         let us = now.0.saturating_sub(self.lap.0);
         self.lap = now;
         metrics::histogram!("gavel_router_stage_us", "stage" => name).record(us as f64);
+        tracing::debug!(stage = name, us, "a stage ended");
         us
     }
 }

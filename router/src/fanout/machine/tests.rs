@@ -162,16 +162,16 @@ impl World {
     }
 }
 
-/// Every sequence of outcomes of two shards on overlapping replicas.
+/// Every sequence of outcomes of two shards on the same two replicas.
 #[test]
 fn every_short_history_ends_well() {
     let mut extra = rich();
-    let (fanout, sends) = start(&[&[1, 2], &[2, 1, 3]], &mut extra);
+    let (fanout, sends) = start(&[&[1, 2], &[2, 1]], &mut extra);
     let mut world = World::default();
     world.sent(sends, ENDS_AT.0);
     let mut histories = 0;
     explore(&fanout, &world, Instant(1), &mut histories);
-    assert!(histories > 10_000, "{histories}");
+    assert!(histories > 1_000, "{histories}");
 }
 
 fn explore(fanout: &Fanout, world: &World, now: Instant, histories: &mut usize) {
