@@ -124,7 +124,7 @@ mod tests {
         let scaling = Scaling { transform: Transform::Log1p, mean: 1.0, std: 2.0 };
         let spec =
             FeatureSpec { name: "d".into(), side: Side::Item, kind: FeatureKind::Dense { scaling, default: 3.0 } };
-        let mut at = |value: &FeatureValue| {
+        let at = |value: &FeatureValue| {
             let mut rows = [0.0];
             encode(&spec, value, &mut rows, &mut [], &mut Vec::new()).map(|()| rows[0])
         };

@@ -239,9 +239,12 @@ fn golden_rows_go_the_whole_way() {
     assert!(bundle.verify_golden().unwrap_err().to_string().contains("none"));
 }
 
+/// What a test does to a sound graph.
+type Change<'a> = &'a dyn Fn(&mut Onnx);
+
 #[test]
 fn what_is_wrong_is_refused_with_its_reason() {
-    let ranker_with = |change: &dyn Fn(&mut Onnx)| {
+    let ranker_with = |change: Change<'_>| {
         let mut m = Onnx::new(1);
         let x = m.input("price", element::FLOAT, 1);
         for head in ["click", "conv", "value"] {
@@ -257,7 +260,7 @@ fn what_is_wrong_is_refused_with_its_reason() {
     let rename = |m: &mut Onnx| m.graph.node[0].op_type = "LSTM".into();
     let text = ranker_with(&rename);
     assert!(text.contains("LSTM") && text.contains("Relu_0"), "{text}");
-    let wrong: [(&dyn Fn(&mut Onnx), &str); 9] = [
+    let wrong: [(Change<'_>, &str); 9] = [
         (&|m| drop(m.floats(&[1], vec![f32::NAN])), "not finite"),
         (&|m| drop(m.floats(&[3], vec![1.0])), "1 values for"),
         (&|m| drop(m.floats(&[1 << 40, 1 << 40], vec![1.0])), "more values"),
