@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
@@ -23,7 +25,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that the schema's tables are relative to")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; emptied first")
     parser.add_argument("--report", type=Path, help="Markdown page to write, with a .json beside it")
-    parser.add_argument("--tower-epochs", type=int, default=5)
+    parser.add_argument("--cache", type=Path, help="folder for the loaded tables and the trained parameters: what is there is not made again")
+    parser.add_argument("--only", choices=["towers", "ranker"], help="train this part into the cache and stop; two runs use two cores")
+    parser.add_argument("--tower-epochs", type=int, default=4)
     parser.add_argument("--ranker-epochs", type=int, default=3)
     parser.add_argument("--tower-rate", type=float, default=3e-3)
     parser.add_argument("--ranker-rate", type=float, default=2e-3)
@@ -31,6 +35,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=20_170_101)
     parser.add_argument("--retrieval-label", default="conversion", help="head whose positives the towers learn to bring")
     return parser.parse_args()
+
+
+def kept(cache: Path | None, name: str, make: Callable):
+    """What the cache holds under this name, or else what `make` gives, put there."""
+    file = cache / f"{name}.pickle" if cache else None
+    if file and file.exists():
+        return pickle.loads(file.read_bytes())
+    value = make()
+    if file:
+        cache.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(value, protocol=5))
+    return value
 
 
 def light_of(data: dataset.Dataset, towers: dict, head: str) -> dict:
@@ -55,15 +71,20 @@ def main() -> None:
         print(f"[{time.time() - begin:6.0f} s] {what}", flush=True)
 
     schema = dataset.read_schema(args.schema)
-    data = dataset.load(schema, args.data)
+    data = kept(args.cache, "tables", lambda: dataset.load(schema, args.data))
+    data.schema = schema
     inputs.fit_scales(data)
     say(f"{len(data.train.visit):,} training and {len(data.valid.visit):,} validation impressions")
-    towers = fit.fit_towers(data, data.train, args.retrieval_label, args.tower_epochs, args.seed, args.tower_rate, say)
+    if args.only != "ranker":
+        towers = kept(args.cache, "towers", lambda: fit.fit_towers(data, data.train, args.retrieval_label, args.tower_epochs, args.seed, args.tower_rate, say))
+    if args.only != "towers":
+        rank = kept(args.cache, "ranker", lambda: fit.fit_ranker(data, data.train, args.ranker_epochs, args.seed, args.ranker_rate, args.decay, say))
+    if args.only:
+        return
     found = retrieval.report(data, args.data, towers, args.retrieval_label)
-    say(json.dumps(found["methods"]["two towers"]))
-    rank = fit.fit_ranker(data, data.train, args.ranker_epochs, args.seed, args.ranker_rate, args.decay, say)
+    say(json.dumps(found["methods"]))
     figures, calibration = report.heads(data, fit.predict(data, data.valid, rank))
-    say(json.dumps({n: f.get("crossfitted", f) for n, f in figures.items()}))
+    say(json.dumps({n: [f.get("crossfitted", f), f.get("logistic_regression")] for n, f in figures.items()}))
     roles = {h.get("role"): h["name"] for h in schema["head"]}
     train = data.train
     given = train.given[roles["conversion_given_click"]]

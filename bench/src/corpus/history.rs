@@ -12,8 +12,8 @@ use super::LAST_TRAINING_WEEK;
 use super::records::{FeatureText, Features, UserLine};
 use super::source::{Household, Product, Purchase};
 
-/// Most values of a set; a household buys some 250 products and 150 types in 40 weeks.
-pub const SET_VALUES_MAX: usize = 128;
+/// Most values of a set. With 128 the sets of three users in four lose something, and the ranker with them.
+pub const SET_VALUES_MAX: usize = 256;
 
 /// Purchases of every household up to the last training week.
 #[derive(Debug, Default)]

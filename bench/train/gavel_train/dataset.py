@@ -154,15 +154,15 @@ def histories(out: Dataset, events: pd.DataFrame) -> dict[str, np.ndarray]:
     items = events.item_place.to_numpy()
     sessions, lines = np.zeros(len(visits)), np.zeros(len(visits))
     out.history_items, out.history_spans = items, np.zeros((len(visits), 2), np.int64)
-    begin = np.searchsorted(user, visits[columns["user"]].to_numpy(), "left")
-    finish = np.searchsorted(user, visits[columns["user"]].to_numpy(), "right")
-    for n, ts in enumerate(visits[columns["time"]].to_numpy()):
-        first = begin[n]
-        last = first + np.searchsorted(time[first : finish[n]], ts, "left")
-        out.history_spans[n] = first, last
-        lines[n], sessions[n] = last - first, fresh[first:last].sum()
+    asked, asked_at = visits[columns["user"]].to_numpy(), visits[columns["time"]].to_numpy()
+    order = np.argsort(asked, kind="stable")
+    for mine in np.split(order, np.flatnonzero(asked[order][1:] != asked[order][:-1]) + 1):
+        begin, finish = (np.searchsorted(user, asked[mine[0]], side) for side in ("left", "right"))
+        before = np.searchsorted(time[begin:finish], asked_at[mine], "left")
+        out.history_spans[mine, 0], out.history_spans[mine, 1] = begin, begin + before
+        lines[mine], sessions[mine] = before, np.r_[0, np.cumsum(fresh[begin:finish])][before]
         for f in sets:
-            heaviest(out, f, n, codes[f["name"]][items[first:last]])
+            heaviest(out, f, mine, before, codes[f["name"]][items[begin:finish]])
     counts = {"sessions": sessions, "events": lines}
     for f in features(schema, ("user",), "dense"):
         out.user_dense[f["name"]] = counts[f["source"]].astype(np.float32)
@@ -172,12 +172,16 @@ def histories(out: Dataset, events: pd.DataFrame) -> dict[str, np.ndarray]:
     return codes
 
 
-def heaviest(out: Dataset, feature: dict, visit: int, values: np.ndarray) -> None:
-    """The heaviest values of one history, ties by the lower hash."""
-    found, counts = np.unique(values[values >= 0], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[: feature["max_len"]]
-    out.set_values[feature["name"]][visit, : len(order)] = found[order]
-    out.set_weights[feature["name"]][visit, : len(order)] = counts[order]
+def heaviest(out: Dataset, feature: dict, visits: np.ndarray, before: np.ndarray, values: np.ndarray) -> None:
+    """The heaviest values of one user's events before each visit, ties by the lower hash."""
+    found, place = np.unique(values, return_inverse=True)
+    known = found >= 0
+    for visit, last in zip(visits, before):
+        counts = np.bincount(place[:last], minlength=len(found)) * known
+        order = np.argsort(-counts, kind="stable")[: feature["max_len"]]
+        order = order[counts[order] > 0]
+        out.set_values[feature["name"]][visit, : len(order)] = found[order]
+        out.set_weights[feature["name"]][visit, : len(order)] = counts[order]
 
 
 class Popularity:
@@ -230,8 +234,10 @@ def split(out: Dataset, frame: pd.DataFrame, codes: dict[str, np.ndarray], popul
         values, weights = out.set_values[rule["user"]], out.set_weights[rule["user"]]
         for start in range(0, len(frame), 65_536):
             part = slice(start, start + 65_536)
-            hit = (values[visit[part]] == wanted[part, None]) & (wanted[part, None] >= 0)
-            cross[part, place] = (weights[visit[part]] * hit).sum(axis=1)
+            of = visit[part]
+            at = (values[of] == wanted[part, None]).argmax(axis=1)
+            hit = (values[of, at] == wanted[part]) & (wanted[part] >= 0)
+            cross[part, place] = weights[of, at] * hit
     bias = frame[columns["bias"]].agg("|".join, axis=1)
     bias_rows = np.array([hashing.row(b, 255) for b in bias.unique()], np.int32)[pd.factorize(bias)[0]]
     return Split(

@@ -4,6 +4,8 @@ The same hash as the servers' `value_hash`: FNV-1a 64 over UTF-8, then the final
 `check()` asserts the pairs that the Rust tests assert, so that a drift between the languages cannot pass.
 """
 
+from functools import cache
+
 MASK = (1 << 64) - 1
 
 
@@ -16,6 +18,7 @@ def mix64(x: int) -> int:
     return x ^ x >> 33
 
 
+@cache
 def value_hash(value: str) -> int:
     """The number of a value; 0 is kept for a missing one."""
     h = 0xCBF29CE484222325
