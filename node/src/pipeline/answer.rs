@@ -41,7 +41,10 @@ pub fn answer(target: &Target, search: &Search, stages: &Stages<'_>, scratch: &S
     let predictions = rows.flat_map(|start| scratch.predictions[start..start + heads].iter().copied()).collect();
     let retrieved = match search.auction.cut {
         Some(_) => Vec::new(),
-        None => found.items.iter().map(|(item, similarity)| (shard.item_id(*item).0, *similarity)).collect(),
+        None => found.items[..found.nearest]
+            .iter()
+            .map(|(item, similarity)| (shard.item_id(*item).0, *similarity))
+            .collect(),
     };
     ShardAnswer {
         outcome: if whole { Outcome::Finished } else { Outcome::TimedOut },

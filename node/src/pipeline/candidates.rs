@@ -18,8 +18,10 @@ const IMPRESSION_SHARE: u32 = 4;
 
 /// What both lists brought.
 pub struct Found {
-    /// Items with their similarity, nearest first.
+    /// Items with their similarity: those of the inner product, nearest first, then those of the list by bid.
     pub items: Vec<(u32, f32)>,
+    /// How many of them the inner product brought.
+    pub nearest: usize,
     /// Every ad that may take part.
     pub eligible: EligibleAds,
     /// Items with such an ad; one that both lists could bring counts in each.
@@ -44,7 +46,8 @@ pub fn find(
         let found = retrieve_among(shard, eligible, query, scratch)?;
         let (eligible, eligible_items) = (found.eligible, found.eligible_items);
         let (method, items_seen, finished) = (found.plan.method, found.items_seen, found.finished);
-        return Ok(Found { items: found.items, eligible, eligible_items, method, items_seen, finished });
+        let (nearest, items) = (found.items.len(), found.items);
+        return Ok(Found { items, nearest, eligible, eligible_items, method, items_seen, finished });
     }
     let mut others = eligible.ads.clone();
     others.subtract(&delivery.impression_ads);
@@ -55,9 +58,11 @@ pub fn find(
     let count = others.count();
     let mut found = retrieve_among(shard, EligibleAds { ads: others, count }, query, scratch)?;
     let mut items = std::mem::take(&mut found.items);
+    let nearest = items.len();
     add_listed(shard, query, &listed, &mut items, scratch)?;
     Ok(Found {
         items,
+        nearest,
         eligible,
         eligible_items: found.eligible_items + items_with(shard, &impressions),
         method: found.plan.method,
@@ -66,7 +71,7 @@ pub fn find(
     })
 }
 
-/// Adds the items of the listed ads that are not there yet, and restores the order.
+/// Adds the items of the listed ads that are not there yet.
 fn add_listed(
     shard: &Shard,
     query: &RetrievalQuery<'_>,
@@ -86,7 +91,6 @@ fn add_listed(
     // The same comparison as every other item's, to the bit: a scan of just these.
     let exactly = RetrievalQuery { quota: count, mode: Mode::Exact, ..*query };
     items.extend(retrieve_among(shard, EligibleAds { ads, count }, &exactly, scratch)?.items);
-    items.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     Ok(())
 }
 

@@ -153,3 +153,8 @@ fn funnel<W: Witness>(
     let stages = answer::Stages { found: &found, light, ranked, scored, timing };
     Ok((answer::answer(target, search, &stages, scratch), witness))
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,8 @@ pub struct ShardAnswer {
     pub item_ids: Vec<u64>,
     /// Predictions of the candidates, row by row.
     pub predictions: Vec<f32>,
-    /// What retrieval found, best first, as (item id, similarity); empty unless nothing is to be cut.
+    /// What the inner product found, nearest first, as (item id, similarity); empty unless nothing is to be cut.
+    /// The list by bid is exact and not part of it.
     pub retrieved: Vec<(u64, f32)>,
     /// Ads per reason; empty unless asked for.
     pub reasons: Vec<(Reason, u64)>,

@@ -11,3 +11,6 @@ mod service;
 
 pub use server::{NodeError, Running, run};
 pub use service::ShardRpc;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! A shard of a few hundred items, staged with the demo bundle as a node stages it, for tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gavel_member::clock;
+use gavel_member::member::Voters;
+use gavel_model::{Bundle, FeatureKind, FeatureRow, FeatureValue, Scratch};
+use gavel_proto::cut::{CutRule, SPARE};
+use gavel_proto::deadline::{Deadline, Instant};
+use gavel_proto::epoch::Epoch;
+use gavel_proto::hash::value_hash;
+use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
+use gavel_proto::money::{BidType, Micros};
+
+use super::search::{Blocked, Reasons, Search};
+use crate::features::UserSets;
+use crate::ranking::auction::AuctionTerms;
+use crate::ranking::delivery::{CampaignStatus, Delivery, DeliveryRow};
+use crate::retrieval::Mode;
+use crate::segment::{ContentBuilder, Creative, DocAd, DocFeature, DocItem, DocRule, ShardKey, Term};
+use crate::staging::holdings::{SharedHoldings, Target};
+use crate::staging::plan::{Blob, Step};
+use crate::staging::{DataFolder, Steps};
+
+pub const GENERATION: u64 = 4;
+pub const SHARD: u32 = 1;
+pub const ITEMS: u64 = 400;
+pub const EPOCH: Epoch = Epoch { map: 9, generation: GENERATION, model: 2, delivery: 7 };
+
+/// A data folder with a loaded shard in it.
+pub struct Staged {
+    pub holdings: Arc<SharedHoldings>,
+    pub hash: [u8; 32],
+    pub folder: tempfile::TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+pub fn demo_bundle() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/bootstrap/demo/bundle")
+}
+
+impl Staged {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        let bundle = Bundle::open(&demo_bundle()).unwrap();
+        let hash = bundle.hash();
+        let there = data.bundle(&hash);
+        std::fs::create_dir_all(&there).unwrap();
+        for file in std::fs::read_dir(demo_bundle()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), there.join(file.file_name())).unwrap();
+        }
+        write_content(&data, &bundle);
+        Self::open(folder, hash)
+    }
+
+    /// Loads what lies in the folder, as after a restart.
+    pub fn open(folder: tempfile::TempDir, hash: [u8; 32]) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let steps = Steps {
+            data: DataFolder::open(folder.path()).unwrap(),
+            voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
+            runtime: runtime.handle().clone(),
+            search_threads: 2,
+        };
+        let holdings = Arc::new(SharedHoldings::default());
+        let blob = Blob { hash, bytes: 1 };
+        holdings.change(|h| h.add_delivery(GENERATION, Arc::new(Delivery::new(EPOCH.delivery, campaigns()))));
+        steps.carry_out(Step::LoadBundle(blob), &holdings).unwrap();
+        steps.carry_out(Step::LoadContent { generation: GENERATION, shard: SHARD, blob }, &holdings).unwrap();
+        let model = Step::LoadModel { generation: GENERATION, shard: SHARD, bundle: hash };
+        steps.carry_out(model, &holdings).unwrap();
+        Self { holdings, hash, folder, _runtime: runtime }
+    }
+
+    pub fn target(&self) -> Target {
+        self.holdings.current().target(EPOCH, SHARD, &self.hash).unwrap()
+    }
+
+    /// A search as a router would send it.
+    pub fn search(&self) -> Search {
+        let target = self.target();
+        let bundle = &target.loaded.bundle.bundle;
+        let output = bundle.run_user(&mut Scratch::default(), &user(bundle)).unwrap();
+        let mut user_sets = UserSets::default();
+        for (spec, value) in bundle.schema().user.iter().zip(user(bundle).values) {
+            if let FeatureValue::Set(pairs) = value {
+                user_sets.insert(spec.name.clone(), pairs);
+            }
+        }
+        let rule = CutRule { slots: 4, per_advertiser: 1, per_category: Some(2), spare: SPARE };
+        Search {
+            epoch: EPOCH,
+            model_hash: self.hash,
+            deadline: Deadline(Instant(clock::now_us().0 + 60_000_000)),
+            query: output.query,
+            user_part: output.part,
+            user_sets,
+            terms: vec![Term { dimension: value_hash("store"), values: vec![value_hash("store-1")] }],
+            blocked: Blocked { advertisers: vec![3], ..Blocked::default() },
+            quota: 120,
+            light_keep: 70,
+            auction: AuctionTerms {
+                auction_id: 5,
+                tie_key: 6,
+                reserve_cpm_micros: 1_000,
+                hide_cost_micros: 0,
+                cut: Some(rule),
+            },
+            mode: Mode::Auto,
+            reasons: Reasons::Unasked,
+        }
+    }
+}
+
+fn value(name: &str, kind: &FeatureKind, n: u64) -> FeatureValue {
+    let hash = |k: u64| value_hash(&format!("{name}-{k}"));
+    match kind {
+        FeatureKind::Category { .. } => FeatureValue::Category(hash(n % 17)),
+        FeatureKind::Dense { .. } => FeatureValue::Dense((n % 23) as f32 / 4.0),
+        FeatureKind::Set { .. } => FeatureValue::Set((0..n % 5).map(|k| (hash(k), 1.0 + k as f32)).collect()),
+    }
+}
+
+/// A user that has met what the items are made of.
+pub fn user(bundle: &Bundle) -> FeatureRow {
+    let schema = bundle.schema();
+    let values = schema.user.iter().map(|spec| {
+        let meeting = schema.cross.iter().find(|cross| cross.user == spec.name);
+        let name = meeting.map_or(spec.name.as_str(), |cross| cross.item.as_str());
+        value(name, &spec.kind, 4)
+    });
+    FeatureRow { values: values.collect() }
+}
+
+fn write_content(data: &DataFolder, bundle: &Bundle) {
+    let key = ShardKey { generation: GENERATION, shard: SHARD };
+    let mut builder = ContentBuilder::new(&data.content(GENERATION, SHARD).unwrap(), key).unwrap();
+    for item in 0..ITEMS {
+        let features = bundle.schema().item.iter().map(|spec| {
+            let feature = match value(&spec.name, &spec.kind, item * 7 + spec.name.len() as u64) {
+                FeatureValue::Category(hash) => DocFeature::Category(hash),
+                FeatureValue::Dense(number) => DocFeature::Dense(number),
+                FeatureValue::Set(pairs) => DocFeature::Set(pairs),
+                FeatureValue::Missing => DocFeature::Dense(f32::NAN),
+            };
+            (spec.name.clone(), feature)
+        });
+        let creative =
+            Creative { title: format!("item {item}"), url: "https://a.example".into(), ..Creative::default() };
+        let doc = DocItem {
+            item: ItemId(1_000 + item),
+            advertiser: AdvertiserId(item % 40),
+            categories: vec![value_hash(&format!("category-{}", item % 9))],
+            features: features.collect(),
+            creative,
+        };
+        builder.push_item(doc).unwrap();
+        for n in 0..item % 3 + 1 {
+            let store = format!("store-{}", (item + n) % 4);
+            let rule = DocRule { dimension: value_hash("store"), any_of: vec![value_hash(&store)], none_of: vec![] };
+            let targeting = if n == 0 { vec![] } else { vec![rule] };
+            let campaign = CampaignId((item * 5 + n) % 60);
+            builder
+                .push_ad(&DocAd { ad: AdId(item * 10 + n), item: ItemId(1_000 + item), campaign, targeting })
+                .unwrap();
+        }
+    }
+    builder.seal().unwrap();
+}
+
+/// Every bid type; campaign 11 is paused, campaign 12 unknown.
+fn campaigns() -> impl Iterator<Item = DeliveryRow> {
+    (0..60).filter(|campaign| *campaign != 12).map(|campaign| {
+        let bid_type = BidType::ALL[campaign as usize % 5];
+        let per_event = match bid_type {
+            BidType::Cpm => 2_000_000,
+            BidType::Cpc => 300_000,
+            BidType::Cpa | BidType::Ocpm | BidType::Ocpc => 9_000_000,
+        };
+        DeliveryRow {
+            campaign,
+            bid_type,
+            bid: Micros(per_event + campaign * 10_000),
+            multiplier_ppm: 900_000,
+            status: if campaign == 11 { CampaignStatus::Paused } else { CampaignStatus::Active },
+            reserve_micros: 0,
+        }
+    })
+}

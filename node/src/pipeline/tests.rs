@@ -1,0 +1,127 @@
+//! A search through the whole funnel against one that does everything for every ad.
+
+use std::collections::{BTreeMap, HashMap};
+
+use gavel_member::clock;
+use gavel_model::{FeatureRow, FeatureValue, Scratch};
+use gavel_proto::deadline::{Deadline, Instant};
+use gavel_proto::hash::tie_key;
+use gavel_proto::score;
+
+use super::fixture::{ITEMS, Staged, user};
+use super::search::{Outcome, Reasons, Search};
+use super::{SearchScratch, search_shard};
+use crate::ranking::explain::Reason;
+use crate::retrieval::Mode;
+use crate::staging::holdings::Target;
+
+/// Scores every ad that may take part, one by one, and keeps each item's best: (-score, tie, ad).
+fn everything(target: &Target, search: &Search) -> Vec<(i128, u64, u64)> {
+    let (shard, loaded) = (&target.loaded.shard, &target.loaded.bundle);
+    let (bundle, content) = (&loaded.bundle, shard.content());
+    let mut best: BTreeMap<u32, (i128, u64, u64)> = BTreeMap::new();
+    for ad in 0..shard.ads() {
+        let item = shard.item_of(ad);
+        let row = target.delivery.row(shard, ad);
+        let blocked = search.blocked.advertisers.contains(&shard.advertiser(item).0);
+        let eligible = shard.eligible(&super::targeting(target, search)).ads;
+        assert!(!(eligible.contains(ad) && (blocked || !row.bids())));
+        if !eligible.contains(ad) {
+            continue;
+        }
+        let values = bundle.schema().item.iter().map(|spec| match content.category_column(&spec.name) {
+            Some(column) => FeatureValue::Category(column[item as usize]),
+            None => FeatureValue::Missing,
+        });
+        let cross = bundle.cross(&user(bundle), &FeatureRow { values: values.collect() });
+        let mut predicted = Vec::new();
+        let activations = shard.activations_row(item);
+        bundle.rank(&mut Scratch::default(), &search.user_part, activations, &cross, 1, &mut predicted).unwrap();
+        let roles = loaded.roles;
+        let conversion = roles.conversion.map_or(roles.prior_conversion, |head| predicted[head]);
+        let Some(weight) = score::weight(row.bid_type, predicted[roles.click].into(), conversion.into()) else {
+            continue;
+        };
+        if row.paced().0 < score::reserve_from_cpm(search.auction.reserve_cpm_micros, weight) {
+            continue;
+        }
+        let id = shard.ad_id(ad).0;
+        let total = score::score(row.paced(), weight, 0).unwrap();
+        let entry = (-total, tie_key(search.auction.tie_key, search.auction.auction_id, id), id);
+        best.entry(item).and_modify(|b| *b = (*b).min(entry)).or_insert(entry);
+    }
+    let mut order: Vec<_> = best.into_values().collect();
+    order.sort_unstable();
+    order
+}
+
+fn run(target: &Target, search: &Search) -> super::search::ShardAnswer {
+    search_shard(&mut SearchScratch::default(), target, search, clock::now_us).unwrap()
+}
+
+#[test]
+fn a_search_that_cuts_nothing_finds_what_a_full_pass_finds() {
+    let staged = Staged::new();
+    let (target, mut search) = (staged.target(), staged.search());
+    (search.quota, search.light_keep, search.mode) = (ITEMS as u32, ITEMS as usize, Mode::Exact);
+    search.auction.cut = None;
+    let all = run(&target, &search);
+    let order = everything(&target, &search);
+    let got: Vec<_> = all.candidates.iter().map(|c| (-c.score, c.tie, c.ad_id)).collect();
+    assert!(order.len() > 250, "{}", order.len());
+    assert_eq!(got, order);
+    assert_eq!(all.outcome, Outcome::Finished);
+    assert_eq!((all.items_seen, all.items_total), (ITEMS, ITEMS));
+    assert!(all.retrieved.is_sorted_by(|a, b| a.1 >= b.1));
+    assert_eq!(all.predictions.len(), all.candidates.len() * target.loaded.bundle.roles.heads);
+
+    // A restart opens the same folders, and the same search has the same answer.
+    let again = Staged::open(staged.folder, staged.hash);
+    assert_eq!(run(&again.target(), &search).candidates, all.candidates);
+}
+
+#[test]
+fn every_ad_of_the_shard_has_one_reason() {
+    let staged = Staged::new();
+    let (target, mut search) = (staged.target(), staged.search());
+    search.blocked.campaigns = vec![20, 21];
+    let plain = run(&target, &search);
+    search.reasons = Reasons::Asked;
+    let explained = run(&target, &search);
+    assert_eq!(plain.candidates, explained.candidates, "asking changes nothing");
+    assert!(plain.reasons.is_empty() && plain.explained.is_empty());
+    let counts: HashMap<Reason, u64> = explained.reasons.iter().copied().collect();
+    assert_eq!(counts.values().sum::<u64>(), explained.funnel.ads_total);
+    assert_eq!(counts[&Reason::Returned], explained.candidates.len() as u64);
+    assert_eq!(counts[&Reason::Returned], explained.funnel.returned);
+    for reason in [
+        Reason::NotEligibleTargeting,
+        Reason::NotEligibleBlocked,
+        Reason::NotEligibleStatus,
+        Reason::NotRetrieved,
+        Reason::CutLight,
+        Reason::CutShard,
+    ] {
+        assert!(counts.get(&reason).is_some_and(|n| *n > 0), "{reason:?} of {counts:?}");
+    }
+    let refused = [Reason::NotEligibleTargeting, Reason::NotEligibleBlocked, Reason::NotEligibleStatus];
+    let refused: u64 = refused.iter().map(|reason| counts[reason]).sum();
+    assert_eq!(refused + explained.funnel.eligible_ads, explained.funnel.ads_total);
+    let winners: Vec<u64> = explained.candidates.iter().map(|c| c.ad_id).collect();
+    let nearest: Vec<u64> = explained.explained.iter().take(winners.len()).map(|e| e.ad_id).collect();
+    assert_eq!(winners, nearest);
+    assert_eq!(explained.explained.len(), 250);
+}
+
+#[test]
+fn a_deadline_costs_items_seen_and_never_more() {
+    let staged = Staged::new();
+    let (target, mut search) = (staged.target(), staged.search());
+    search.deadline = Deadline(Instant(0));
+    let late = run(&target, &search);
+    assert_eq!(late.outcome, Outcome::TimedOut);
+    assert_eq!((late.items_seen, late.funnel.ranked, late.candidates.len()), (0, 0, 0));
+    search.reasons = Reasons::Asked;
+    let explained = run(&target, &search);
+    assert_eq!(explained.reasons.iter().map(|(_, n)| n).sum::<u64>(), explained.funnel.ads_total);
+}
