@@ -1,7 +1,7 @@
 //! A shard of a few hundred items, staged with the demo bundle as a node stages it, for tests.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use gavel_member::clock;
 use gavel_member::member::Voters;
@@ -32,18 +32,21 @@ pub const EPOCH: Epoch = Epoch { map: 9, generation: GENERATION, model: 2, deliv
 pub struct Staged {
     pub holdings: Arc<SharedHoldings>,
     pub hash: [u8; 32],
-    pub folder: tempfile::TempDir,
-    _runtime: tokio::runtime::Runtime,
+    pub folder: PathBuf,
 }
+
+/// Staged once for all tests: the golden rows and the item tower take longer than the tests.
+pub static STAGED: LazyLock<Staged> = LazyLock::new(|| std::thread::spawn(Staged::new).join().unwrap());
 
 pub fn demo_bundle() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/bootstrap/demo/bundle")
 }
 
 impl Staged {
-    pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let data = DataFolder::open(folder.path()).unwrap();
+    fn new() -> Self {
+        // Never removed by us, as a static is never dropped: it lies in the build's own temporary folder.
+        let folder = std::env::temp_dir().join(format!("gavel-node-fixture-{}", std::process::id()));
+        let data = DataFolder::open(&folder).unwrap();
         let bundle = Bundle::open(&demo_bundle()).unwrap();
         let hash = bundle.hash();
         let there = data.bundle(&hash);
@@ -53,14 +56,14 @@ impl Staged {
             std::fs::copy(file.path(), there.join(file.file_name())).unwrap();
         }
         write_content(&data, &bundle);
-        Self::open(folder, hash)
+        Self::open(&folder, hash)
     }
 
     /// Loads what lies in the folder, as after a restart.
-    pub fn open(folder: tempfile::TempDir, hash: [u8; 32]) -> Self {
+    pub fn open(folder: &Path, hash: [u8; 32]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let steps = Steps {
-            data: DataFolder::open(folder.path()).unwrap(),
+            data: DataFolder::open(folder).unwrap(),
             voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
             runtime: runtime.handle().clone(),
             search_threads: 2,
@@ -72,7 +75,7 @@ impl Staged {
         steps.carry_out(Step::LoadContent { generation: GENERATION, shard: SHARD, blob }, &holdings).unwrap();
         let model = Step::LoadModel { generation: GENERATION, shard: SHARD, bundle: hash };
         steps.carry_out(model, &holdings).unwrap();
-        Self { holdings, hash, folder, _runtime: runtime }
+        Self { holdings, hash, folder: folder.to_path_buf() }
     }
 
     pub fn target(&self) -> Target {
@@ -162,7 +165,7 @@ fn write_content(data: &DataFolder, bundle: &Bundle) {
             let store = format!("store-{}", (item + n) % 4);
             let rule = DocRule { dimension: value_hash("store"), any_of: vec![value_hash(&store)], none_of: vec![] };
             let targeting = if n == 0 { vec![] } else { vec![rule] };
-            let campaign = CampaignId((item * 5 + n) % 60);
+            let campaign = CampaignId((item * 7 + n) % 60);
             builder
                 .push_ad(&DocAd { ad: AdId(item * 10 + n), item: ItemId(1_000 + item), campaign, targeting })
                 .unwrap();

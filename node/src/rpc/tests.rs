@@ -11,7 +11,7 @@ use tonic::{Code, Request};
 use super::ShardRpc;
 use crate::config::OraclePolicy;
 use crate::pipeline::executor::SearchExecutor;
-use crate::pipeline::fixture::{EPOCH, SHARD, Staged};
+use crate::pipeline::fixture::{EPOCH, SHARD, STAGED, Staged};
 
 fn service(staged: &Staged) -> ShardRpc {
     ShardRpc {
@@ -53,9 +53,9 @@ async fn status_of(service: &ShardRpc, request: wire::SearchRequest) -> AnswerSt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_call_is_answered_in_columns() {
-    let staged = tokio::task::spawn_blocking(Staged::new).await.unwrap();
-    let service = service(&staged);
-    let response = service.search(Request::new(request(&staged))).await.expect("answered").into_inner();
+    let staged = &*STAGED;
+    let service = service(staged);
+    let response = service.search(Request::new(request(staged))).await.expect("answered").into_inner();
     let answer = &response.answers[0];
     assert_eq!((response.node_id, answer.shard, answer.status()), (77, SHARD, AnswerStatus::AnswerOk), "{answer:?}");
     assert_eq!(answer.epoch, Some(EPOCH.into()));
@@ -70,13 +70,12 @@ async fn a_right_call_is_answered_in_columns() {
     let items = service.hydrate(Request::new(hydrate)).await.expect("hydrated").into_inner().items;
     assert_eq!(items.len(), rows);
     assert!(items[0].creative.as_ref().unwrap().title.starts_with("item "));
-    drop(tokio::task::spawn_blocking(move || drop(staged)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_call_is_told_so() {
-    let staged = tokio::task::spawn_blocking(Staged::new).await.unwrap();
-    let (service, right) = (service(&staged), request(&staged));
+    let staged = &*STAGED;
+    let (service, right) = (service(staged), request(staged));
     let unavailable = AnswerStatus::AnswerVersionUnavailable;
     let epoch = |change: fn(&mut wire::Epoch)| {
         let mut epoch = wire::Epoch::from(EPOCH);
@@ -116,5 +115,4 @@ async fn a_wrong_call_is_told_so() {
         let status = service.search(Request::new(request)).await.expect_err("refused");
         assert_eq!(status.code(), Code::InvalidArgument, "call {at}");
     }
-    drop(tokio::task::spawn_blocking(move || drop(staged)).await);
 }
