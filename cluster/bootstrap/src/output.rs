@@ -5,6 +5,18 @@
 use gavel_proto::wire;
 use serde_json::{Value, json};
 
+/// By bit.
+const REASONS: [wire::DegradedReason; 8] = [
+    wire::DegradedReason::DegradedTimeout,
+    wire::DegradedReason::DegradedAdaptiveTimeout,
+    wire::DegradedReason::DegradedShardDown,
+    wire::DegradedReason::DegradedShed,
+    wire::DegradedReason::DegradedVersionUnavailable,
+    wire::DegradedReason::DegradedCorruptSegment,
+    wire::DegradedReason::DegradedModelFallback,
+    wire::DegradedReason::DegradedNoBudgetAuthority,
+];
+
 /// A slate with everything that came with it.
 pub fn slate(response: &wire::AdResponse) -> Value {
     json!({
@@ -52,6 +64,7 @@ fn predictions(all: &[wire::Prediction]) -> Value {
 }
 
 fn coverage(c: &wire::Coverage) -> Value {
+    let reasons = REASONS.iter().filter(|r| c.degraded_reasons & (**r as u32) != 0);
     json!({
         "fraction": c.fraction,
         "shards_total": c.shards_total,
@@ -59,7 +72,7 @@ fn coverage(c: &wire::Coverage) -> Value {
         "shards_timed_out": c.shards_timed_out,
         "shards_failed": c.shards_failed,
         "shards_version_unavailable": c.shards_version_unavailable,
-        "degraded_reasons": c.degraded_reasons,
+        "degraded_reasons": reasons.map(|r| word(r.as_str_name(), "DEGRADED_")).collect::<Vec<_>>(),
     })
 }
 

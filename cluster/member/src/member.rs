@@ -34,8 +34,8 @@ pub enum MemberError {
     /// No voter was named.
     #[error("no control address was given")]
     NoControl,
-    /// The data folder is not ours.
-    #[error(transparent)]
+    /// The data folder is not ours. Not transparent: the process finds its exit code along the sources.
+    #[error("data folder: {0}")]
     Identity(#[from] IdentityError),
 }
 
