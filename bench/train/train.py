@@ -49,6 +49,15 @@ def kept(cache: Path | None, name: str, make: Callable):
     return value
 
 
+def command() -> str:
+    """How this run was called; the cache changes nothing of what comes out."""
+    words = sys.argv.copy()
+    if "--cache" in words:
+        at = words.index("--cache")
+        del words[at : at + 2]
+    return "python " + " ".join(words)
+
+
 def light_of(data: dataset.Dataset, towers: dict, head: str) -> dict:
     """The click rate that the towers alone predict: a logistic fit on the inner product."""
     names, valid = models.layout(data.schema), data.valid
@@ -93,7 +102,7 @@ def main() -> None:
     written = bundle.write(args.out, data, towers, rank, calibration, light, round(prior, 6), args.seed)
     say(json.dumps(written))
     result = {
-        "name": schema["name"], "command": "python " + " ".join(sys.argv), "train_rows": len(train.visit), "valid_rows": len(data.valid.visit),
+        "name": schema["name"], "command": command(), "train_rows": len(train.visit), "valid_rows": len(data.valid.visit),
         "seconds": round(time.time() - begin), "heads": figures, "calibration": calibration, "light": light, "retrieval": found, "bundle": written,
     }
     if args.report:

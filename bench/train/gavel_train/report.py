@@ -79,11 +79,11 @@ def page(report: dict) -> str:
             f"| {name} | {c['rows']:,} | {c['positives']:,} | {c['base_rate']:.4f} | {c['auc']:.4f} | {c['rig']:.4f} | {c['calibration_ratio']:.3f} "
             f"({f['uncalibrated']['calibration_ratio']:.3f} before) | {base['auc']:.4f} | {base['rig']:.4f} | {quoted} |"
         )
-    lines += ["", "## Calibration by placement (display | mailer)", "", "Predicted over observed, placements with at least 30 positives, heaviest first.", "",
+    lines += ["", "## Calibration by placement (display × mailer)", "", "Predicted over observed, placements with at least 30 positives, heaviest first.", "",
               "| head | placement | share of weight | positives | ratio |", "|---|---|---|---|---|"]
     for name, f in report["heads"].items():
         for row in [r for r in f.get("placements", []) if r["positives"] >= 30][:12]:
-            lines.append(f"| {name} | {row['placement']} | {row['share']:.3f} | {row['positives']:,} | {row['calibration_ratio']:.2f} |")
+            lines.append(f"| {name} | {row['placement'].replace("|", " × ")} | {row['share']:.3f} | {row['positives']:,} | {row['calibration_ratio']:.2f} |")
     r = report["retrieval"]
     lines += ["", "## Retrieval", "",
               f"For each of {r['visits']:,} visits of weeks 41-44 that bought something promoted ({r['bought_promoted']:,} products): candidates are the products "
