@@ -32,21 +32,23 @@ pub const EPOCH: Epoch = Epoch { map: 9, generation: GENERATION, model: 2, deliv
 pub struct Staged {
     pub holdings: Arc<SharedHoldings>,
     pub hash: [u8; 32],
-    pub folder: PathBuf,
 }
 
-/// Staged once for all tests: the golden rows and the item tower take longer than the tests.
-pub static STAGED: LazyLock<Staged> = LazyLock::new(|| std::thread::spawn(Staged::new).join().unwrap());
+/// Staged once for all tests: the golden rows and the item tower take longer than the tests. The folder is gone
+/// once it is open; the maps stay.
+pub static STAGED: LazyLock<Staged> = LazyLock::new(|| {
+    let stage = || Staged::new(tempfile::tempdir().unwrap().path());
+    // On a thread of its own: staging waits for its runtime, which a thread of a runtime may not.
+    std::thread::spawn(stage).join().unwrap()
+});
 
 pub fn demo_bundle() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/bootstrap/demo/bundle")
 }
 
 impl Staged {
-    fn new() -> Self {
-        // Never removed by us, as a static is never dropped: it lies in the build's own temporary folder.
-        let folder = std::env::temp_dir().join(format!("gavel-node-fixture-{}", std::process::id()));
-        let data = DataFolder::open(&folder).unwrap();
+    pub fn new(folder: &Path) -> Self {
+        let data = DataFolder::open(folder).unwrap();
         let bundle = Bundle::open(&demo_bundle()).unwrap();
         let hash = bundle.hash();
         let there = data.bundle(&hash);
@@ -56,7 +58,7 @@ impl Staged {
             std::fs::copy(file.path(), there.join(file.file_name())).unwrap();
         }
         write_content(&data, &bundle);
-        Self::open(&folder, hash)
+        Self::open(folder, hash)
     }
 
     /// Loads what lies in the folder, as after a restart.
@@ -75,7 +77,7 @@ impl Staged {
         steps.carry_out(Step::LoadContent { generation: GENERATION, shard: SHARD, blob }, &holdings).unwrap();
         let model = Step::LoadModel { generation: GENERATION, shard: SHARD, bundle: hash };
         steps.carry_out(model, &holdings).unwrap();
-        Self { holdings, hash, folder: folder.to_path_buf() }
+        Self { holdings, hash }
     }
 
     pub fn target(&self) -> Target {

@@ -61,7 +61,8 @@ fn run(target: &Target, search: &Search) -> super::search::ShardAnswer {
 
 #[test]
 fn a_search_that_cuts_nothing_finds_what_a_full_pass_finds() {
-    let staged = &*STAGED;
+    let folder = tempfile::tempdir().unwrap();
+    let staged = Staged::new(folder.path());
     let (target, mut search) = (staged.target(), staged.search());
     (search.quota, search.light_keep, search.mode) = (ITEMS as u32, ITEMS as usize, Mode::Exact);
     search.auction.cut = None;
@@ -76,7 +77,7 @@ fn a_search_that_cuts_nothing_finds_what_a_full_pass_finds() {
     assert_eq!(all.predictions.len(), all.candidates.len() * target.loaded.bundle.roles.heads);
 
     // A restart opens the same folders, and the same search has the same answer.
-    let again = Staged::open(&staged.folder, staged.hash);
+    let again = Staged::open(folder.path(), staged.hash);
     assert_eq!(run(&again.target(), &search).candidates, all.candidates);
 }
 

@@ -3,8 +3,9 @@
 //! Wall time on a shared machine says how long a search waited; the figure that capacity is planned with is
 //! the thread's own CPU time. Staging runs for minutes beside the searches, so its thread steps back.
 
-/// Nice value of background threads: with it the scheduler gives a waiting search nearly the whole core.
-const BACKGROUND_NICE: libc::c_int = 15;
+/// Nice value of background threads: the scheduler then gives a waiting search nine tenths of the core, and
+/// staging still gets on when the machine is full.
+const BACKGROUND_NICE: libc::c_int = 10;
 
 /// Microseconds of CPU time of the calling thread; 0 where the system does not say.
 #[must_use]

@@ -1,6 +1,6 @@
 //! How does a node come to hold what the View asks of it?
 //!
-//! One background thread of low priority follows the View and carries out one step at a time ([`plan`]):
+//! One background thread, of low priority once there is something to serve, follows the View and carries out one step at a time ([`plan`]):
 //! fetch a bundle and run its golden rows, fetch campaigns, build or reopen the content of a shard, build or
 //! reopen its model folder. Whatever verifies on disk is opened and not built again; whatever does not is
 //! deleted and built again. What is loaded is published as one immutable picture ([`holdings`]), from which

@@ -133,6 +133,14 @@ impl Wanted {
         steps.into_iter().find(|step| !resting.contains(step))
     }
 
+    /// True when every shard of the active pair that is placed here is loaded, and there is one.
+    #[must_use]
+    pub fn is_served_by(&self, held: &Held) -> bool {
+        let (Some(active), Some(model)) = (&self.active, self.active_model) else { return false };
+        let loaded = |shard: &WantedShard| held.models.contains(&(active.generation, shard.shard, model.hash));
+        !active.shards.is_empty() && active.shards.iter().all(loaded)
+    }
+
     /// Generations that may stay on disk.
     #[must_use]
     pub fn generations(&self) -> BTreeSet<u64> {
@@ -223,6 +231,7 @@ mod tests {
             [model(1, 0, 50), model(1, 1, 50), model(2, 1, 50), Step::LoadBundle(blob(51)), model(1, 0, 51)]
                 .map(|step| done.iter().position(|s| *s == step).expect("done"));
         assert!(positions.is_sorted(), "{done:?}");
+        assert!(wanted.is_served_by(&held) && !wanted.is_served_by(&Held::default()));
         assert_eq!(held.models.len(), 5);
         assert_eq!(done.iter().collect::<BTreeSet<_>>().len(), done.len());
         assert_eq!(settle(&wanted, &mut held), Vec::new());

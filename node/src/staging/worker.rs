@@ -56,16 +56,21 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Starts the thread; `prepare` runs first on it, to lower its priority.
+    /// Starts the thread; `step_back` lowers its priority and is called on it once there is something to serve:
+    /// until then nothing is worth more than to become ready.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(stage: Stage, prepare: fn()) -> std::io::Result<Self> {
-        let follower = Follower { stage, failures: BTreeMap::new(), last_active: None, kept: None, swept: None };
-        let thread = std::thread::Builder::new().name("staging".to_owned()).spawn(move || {
-            prepare();
-            follower.follow();
-        })?;
+    pub fn start(stage: Stage, step_back: fn()) -> std::io::Result<Self> {
+        let follower = Follower {
+            stage,
+            step_back: Some(step_back),
+            failures: BTreeMap::new(),
+            last_active: None,
+            kept: None,
+            swept: None,
+        };
+        let thread = std::thread::Builder::new().name("staging".to_owned()).spawn(move || follower.follow())?;
         Ok(Self { thread })
     }
 
@@ -86,6 +91,7 @@ struct Failure {
 /// The thread's memory.
 struct Follower {
     stage: Stage,
+    step_back: Option<fn()>,
     failures: BTreeMap<Step, Failure>,
     last_active: Option<u64>,
     /// The generation that was active before, and until when it stays.
@@ -103,10 +109,16 @@ impl Follower {
             };
             let wanted = convert::wanted(&view, node);
             self.release(&wanted);
+            let held = self.stage.holdings.current().held();
+            if wanted.is_served_by(&held)
+                && let Some(step_back) = self.step_back.take()
+            {
+                step_back();
+            }
             let now = clock::now_us();
             let resting: BTreeSet<Step> =
                 self.failures.iter().filter(|(_, f)| f.rests_until > now).map(|(step, _)| *step).collect();
-            match wanted.next_step(&self.stage.holdings.current().held(), &resting) {
+            match wanted.next_step(&held, &resting) {
                 Some(step) => self.take(step),
                 None => self.wait(),
             }
