@@ -1,10 +1,10 @@
 //! How does a node come to hold what the View asks of it?
 //!
-//! One background thread, of low priority once there is something to serve, follows the View and carries out one step at a time ([`plan`]):
-//! fetch a bundle and run its golden rows, fetch campaigns, build or reopen the content of a shard, build or
-//! reopen its model folder. Whatever verifies on disk is opened and not built again; whatever does not is
-//! deleted and built again. What is loaded is published as one immutable picture ([`holdings`]), from which
-//! searches take what their epoch names, and reported to the leader by the heartbeat.
+//! One background thread, of low priority once there is something to serve, follows the View and carries out
+//! one step at a time ([`plan`]): fetch a bundle and run its golden rows, fetch campaigns, build or reopen the
+//! content of a shard, build or reopen its model folder. Whatever verifies on disk is opened and not built
+//! again; whatever does not is deleted and built again. What is loaded is published as one immutable picture
+//! ([`holdings`]), from which searches take what their epoch names, and reported to the leader by the heartbeat.
 //!
 //! * A switch of generation or model needs nothing from here: old and new are both loaded, and a search
 //!   names the one it wants. What nobody can ask for any more is dropped after a grace.
