@@ -135,7 +135,9 @@ impl Cluster {
         let (bundle, catalogue) = (demo.join("bundle"), demo.join("catalogue"));
         self.ctl(&["model", "publish", &bundle.to_string_lossy()]).expect("the model is published");
         let (shards, replicas) = (size.shards.to_string(), size.replicas.to_string());
-        let load = ["load", &*catalogue.to_string_lossy(), "--shards", &shards, "--replicas", &replicas];
+        let work = self.folder.path().join("load").display().to_string();
+        let load =
+            ["load", &*catalogue.to_string_lossy(), "--shards", &shards, "--replicas", &replicas, "--work-dir", &work];
         self.ctl(&load).expect("the catalogue is loaded");
         for router in 0..self.routers.len() {
             self.wait_whole(router);

@@ -135,6 +135,7 @@ fn a_killed_leader_stops_writes_for_a_moment_and_ads_never() {
     assert!(took < Duration::from_secs(6), "the write took {took:?}");
     let mut request = http::request(1);
     request["placement"] = json!("sidebar");
+    request["slots"] = json!(2);
     wait_for("the new placement", Duration::from_secs(5), || {
         cluster.ask(0, &request).filter(|(s, _)| *s == 200).map(|_| ())
     });

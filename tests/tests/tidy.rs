@@ -174,6 +174,10 @@ fn module_edges_point_one_way() {
         for path in files(&root().join(folder), ".rs") {
             let Some(own) = module_of(&root().join(folder), &path) else { continue };
             let Some(own_rank) = rank.get(own.as_str()) else { continue };
+            // Tests may drive a module through what stands above it.
+            if path.file_name().is_some_and(|n| n == "tests.rs") {
+                continue;
+            }
             let code = code_only(&read(&path));
             for (other, other_rank) in &rank {
                 let imports = code.contains(&format!("crate::{other}::")) || code.contains(&format!("crate::{other};"));
