@@ -119,8 +119,7 @@ impl BlobFolder {
     }
 
     fn open_part(&self, hash: &Hash32, total: u64) -> io::Result<(std::fs::File, u64)> {
-        let mut file =
-            std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(self.part(hash))?;
+        let mut file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(self.part(hash))?;
         if file.metadata()?.len() > total {
             file.set_len(0)?;
         }

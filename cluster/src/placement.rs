@@ -37,7 +37,10 @@ pub fn place(seed: u64, members: &[u64], shards: u32, replicas: u32) -> Option<V
 /// Who takes over a replica of `shard`, given what each member that may take it holds already.
 #[must_use]
 pub fn successor(seed: u64, shard: u32, candidates: &BTreeMap<u64, u32>) -> Option<u64> {
-    candidates.iter().min_by_key(|(member, held)| (**held, Reverse(rank(seed, shard, **member)))).map(|(member, _)| *member)
+    candidates
+        .iter()
+        .min_by_key(|(member, held)| (**held, Reverse(rank(seed, shard, **member))))
+        .map(|(member, _)| *member)
 }
 
 /// The rendezvous weight of a member for a shard.

@@ -56,9 +56,8 @@ impl Hearing {
     /// Takes what a member said, and says whether it is news.
     pub fn hear(&mut self, member: u64, said: Heard) -> News {
         let before = self.heard.get(&member);
-        let same = before.is_some_and(|b| {
-            b.incarnation == said.incarnation && b.draining == said.draining && b.ready == said.ready
-        });
+        let same = before
+            .is_some_and(|b| b.incarnation == said.incarnation && b.draining == said.draining && b.ready == said.ready);
         self.heard.insert(member, said);
         if same { News::No } else { News::Yes }
     }
@@ -95,9 +94,7 @@ pub fn reconcile(state: &State, hearing: &Hearing, now: Instant) -> Vec<Body> {
 /// What to say about one member: whether it answers, then what it is ready for.
 fn about(member: &Member, hearing: &Hearing, now: Instant) -> Vec<Body> {
     let since = |at: Instant| now.0.saturating_sub(at.0);
-    let set = |liveness| {
-        Body::SetAlive(SetAlive { member: member.id, incarnation: member.incarnation, liveness })
-    };
+    let set = |liveness| Body::SetAlive(SetAlive { member: member.id, incarnation: member.incarnation, liveness });
     let heard = hearing.last(member.id).filter(|heard| heard.incarnation == member.incarnation);
     let Some(heard) = heard.filter(|heard| since(heard.at) <= SILENCE_US_MAX) else {
         let patient = since(hearing.leader_since) >= NEW_LEADER_PATIENCE_US;

@@ -51,7 +51,14 @@ impl ControlConfig {
     /// A voter at the usual pace.
     #[must_use]
     pub fn new(cluster_id: &str, node_id: u64, data_dir: PathBuf, listen: &str, peers: Vec<(u64, String)>) -> Self {
-        Self { cluster_id: cluster_id.to_owned(), node_id, data_dir, listen: listen.to_owned(), peers, pace: Pace::default() }
+        Self {
+            cluster_id: cluster_id.to_owned(),
+            node_id,
+            data_dir,
+            listen: listen.to_owned(),
+            peers,
+            pace: Pace::default(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Cli {
     /// The cluster that processes and commands belong to.
     #[arg(long, global = true, env = "GAVEL_CLUSTER", default_value = "gavel")]
     pub cluster_id: String,
-    /// What is logged, in the form of RUST_LOG; by default warn,gavel=info (up: warn).
+    /// What is logged, in the form of RUST_LOG; by default warn,gavel=info,openraft=off (up: warn,openraft=off).
     #[arg(long, global = true, env = "GAVEL_LOG")]
     pub log: Option<String>,
     /// The form of a log line.

@@ -19,8 +19,9 @@ use failure::Failure;
 use std::process::ExitCode;
 
 /// What is logged when nothing is said about it.
-const LOG_OF_PROCESSES: &str = "warn,gavel=info";
-const LOG_OF_UP: &str = "warn";
+/// openraft logs every refused call of every retry; what a person must act on is logged by our side of it.
+const LOG_OF_PROCESSES: &str = "warn,gavel=info,openraft=off";
+const LOG_OF_UP: &str = "warn,openraft=off";
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -60,10 +60,16 @@ fn parse_body(body: &WireBody) -> Result<Body, Malformed> {
         WireBody::RollbackModel(m) => Body::RollbackModel { expect_active: m.expect_active },
         WireBody::BeginGeneration(m) => Body::BeginGeneration(begin_generation(m)?),
         WireBody::ActivateGeneration(m) => Body::ActivateGeneration { generation: m.generation },
-        WireBody::SetAuction(m) => Body::SetAuction(auction(m.auction.as_ref().ok_or(malformed("set_auction.auction"))?)?),
+        WireBody::SetAuction(m) => {
+            Body::SetAuction(auction(m.auction.as_ref().ok_or(malformed("set_auction.auction"))?)?)
+        }
         WireBody::SetPlacement(m) => {
             let wish = m.placement.as_ref().ok_or(malformed("set_placement.placement"))?;
-            if m.remove { Body::RemovePlacement { name: wish.name.clone() } } else { Body::SetPlacement(placement(wish)) }
+            if m.remove {
+                Body::RemovePlacement { name: wish.name.clone() }
+            } else {
+                Body::SetPlacement(placement(wish))
+            }
         }
         WireBody::ReportReady(m) => Body::ReportReady {
             member: m.member_id,

@@ -22,13 +22,23 @@ pub struct Lists<'a> {
 
 impl<'a> From<&'a wire::ReportReady> for Lists<'a> {
     fn from(m: &'a wire::ReportReady) -> Self {
-        Self { shards: &m.ready_shards, models: &m.ready_models, generations: &m.ready_generations, refusals: &m.refusals }
+        Self {
+            shards: &m.ready_shards,
+            models: &m.ready_models,
+            generations: &m.ready_generations,
+            refusals: &m.refusals,
+        }
     }
 }
 
 impl<'a> From<&'a wire::HeartbeatRequest> for Lists<'a> {
     fn from(m: &'a wire::HeartbeatRequest) -> Self {
-        Self { shards: &m.ready_shards, models: &m.ready_models, generations: &m.ready_generations, refusals: &m.refusals }
+        Self {
+            shards: &m.ready_shards,
+            models: &m.ready_models,
+            generations: &m.ready_generations,
+            refusals: &m.refusals,
+        }
     }
 }
 
@@ -63,7 +73,10 @@ pub fn to_wire(member_id: u64, incarnation: u64, ready: &Ready) -> wire::ReportR
         items: count.items,
         ads: count.ads,
     });
-    let refusals = ready.refusals.iter().map(|(subject, reason)| wire::Refusal { subject: subject.clone(), reason: reason.clone() });
+    let refusals = ready
+        .refusals
+        .iter()
+        .map(|(subject, reason)| wire::Refusal { subject: subject.clone(), reason: reason.clone() });
     wire::ReportReady {
         member_id,
         incarnation,

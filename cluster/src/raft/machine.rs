@@ -12,7 +12,9 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, Storag
 use tokio::sync::watch;
 
 use super::snapshot::{Kept, SnapshotFolder};
-use super::{DiskError, EXIT_DISK_FAILED, Entry, LogId, SnapshotBytes, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
+use super::{
+    DiskError, EXIT_DISK_FAILED, Entry, LogId, SnapshotBytes, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
+};
 use crate::convert::command;
 use crate::convert::snapshot::{self, Position};
 use crate::state::types::Outcome;
@@ -179,8 +181,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Err(StorageIOError::read_snapshot(Some(meta.signature()), &older).into());
         }
         self.keep(Kept { meta: meta.clone(), bytes: data.0 }).await?;
-        *self.applied_mut() =
-            Applied { state, last: meta.last_log_id, membership: meta.last_membership.clone() };
+        *self.applied_mut() = Applied { state, last: meta.last_log_id, membership: meta.last_membership.clone() };
         metrics::counter!("gavel_control_snapshots_installed_total").increment(1);
         self.tell();
         Ok(())

@@ -55,7 +55,8 @@ pub struct Recovered {
 pub fn recover(file: &str, bytes: &[u8], expected: &Expected) -> Result<Recovered, DiskError> {
     let Expected { owner, first, covered } = expected;
     let cluster = record::cluster_number(&owner.cluster_id);
-    let corrupt = |offset: usize, reason: String| DiskError::Corrupt { file: file.to_owned(), offset: offset as u64, reason };
+    let corrupt =
+        |offset: usize, reason: String| DiskError::Corrupt { file: file.to_owned(), offset: offset as u64, reason };
     let mut index = Index::new(*first);
     let (mut offset, mut link) = (0, Link::default());
     while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {

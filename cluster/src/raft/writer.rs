@@ -87,8 +87,7 @@ impl LogFile {
         let beside = path.with_extension("tmp");
         let file = File::create(&beside).map_err(failed("create beside"))?;
         let cluster = record::cluster_number(&owner.cluster_id);
-        let mut this =
-            Self { path: path.to_owned(), file, cluster, written: 0, durable: 0, link: Link::default() };
+        let mut this = Self { path: path.to_owned(), file, cluster, written: 0, durable: 0, link: Link::default() };
         let header = codec::encode(owner).map_err(|e| this.unencodable(&e))?;
         let mut out = Vec::new();
         this.put(Kind::Header, 0, 0, &header, &mut out);

@@ -36,10 +36,7 @@ const fn is_internal(body: &Body) -> bool {
 
 #[tonic::async_trait]
 impl AdminService for AdminEndpoint {
-    async fn propose(
-        &self,
-        request: Request<wire::ProposeRequest>,
-    ) -> Result<Response<wire::ProposeResponse>, Status> {
+    async fn propose(&self, request: Request<wire::ProposeRequest>) -> Result<Response<wire::ProposeResponse>, Status> {
         let request = request.into_inner();
         self.0.check_cluster(&request.cluster_id)?;
         if request.command_id.is_empty() || request.command_id.len() > STRING_BYTES_MAX {
@@ -50,10 +47,11 @@ impl AdminService for AdminEndpoint {
         if is_internal(&body) {
             return Err(Status::invalid_argument("this command is the leader's own"));
         }
-        let command =
-            wire::Command { command_id: request.command_id, proposed_ms: clock::wall_ms(), body: Some(body) };
+        let command = wire::Command { command_id: request.command_id, proposed_ms: clock::wall_ms(), body: Some(body) };
         match self.0.propose(command).await {
-            Ok(written) => Ok(Response::new(proposed(written.log_id.leader_id.term, written.log_id.index, written.data))),
+            Ok(written) => {
+                Ok(Response::new(proposed(written.log_id.leader_id.term, written.log_id.index, written.data)))
+            }
             Err(NotProposed::Elsewhere(Leader::Other { address, .. })) => Ok(Response::new(wire::ProposeResponse {
                 accepted: false,
                 reason: "not_leader".to_owned(),

@@ -158,7 +158,9 @@ fn put_reply(held: Held) -> Response<wire::BlobPutResponse> {
     Response::new(wire::BlobPutResponse { bytes_held, whole })
 }
 
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, Status> {
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| Status::internal("the work was cut off"))?.map_err(|error| match error {
         BlobError::TooLarge(_) => Status::resource_exhausted(error.to_string()),

@@ -117,7 +117,11 @@ impl Voter {
         let metrics = self.raft.metrics().borrow().clone();
         match metrics.current_leader {
             Some(id) if id == self.own.node_id => {
-                if metrics.state == ServerState::Leader { Leader::Own } else { Leader::Unknown }
+                if metrics.state == ServerState::Leader {
+                    Leader::Own
+                } else {
+                    Leader::Unknown
+                }
             }
             Some(id) => {
                 let logged = metrics.membership_config.membership().get_node(&id).map_or("", |node| &node.addr);
@@ -140,8 +144,7 @@ impl Voter {
     /// # Errors
     /// See [`NotProposed`].
     pub async fn propose(&self, command: wire::Command) -> Result<ClientWriteResponse<TypeConfig>, NotProposed> {
-        convert::command::parse(&command)
-            .map_err(|e| NotProposed::Status(Status::invalid_argument(e.to_string())))?;
+        convert::command::parse(&command).map_err(|e| NotProposed::Status(Status::invalid_argument(e.to_string())))?;
         let bytes = command.encode_to_vec();
         if bytes.len() > COMMAND_BYTES_MAX {
             return Err(NotProposed::Status(Status::invalid_argument("the command is too large")));
@@ -167,9 +170,9 @@ impl Voter {
                 Err(NotProposed::Elsewhere(self.leader()))
             }
             Ok(Err(error)) => Err(NotProposed::Status(Status::unavailable(error.to_string()))),
-            Err(_) => Err(NotProposed::Status(Status::unavailable(
-                "unknown outcome: send it again with the same command_id",
-            ))),
+            Err(_) => {
+                Err(NotProposed::Status(Status::unavailable("unknown outcome: send it again with the same command_id")))
+            }
         }
     }
 

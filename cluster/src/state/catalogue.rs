@@ -22,15 +22,12 @@ pub fn begin(state: &mut State, wish: &BeginGeneration) -> Verdict {
     let number = state.generations.keys().next_back().map_or(1, |last| last + 1);
     // The newest generation is never forgotten, so the numbers only grow.
     let shards = u32::try_from(wish.shards.len()).map_err(|_| "invalid_argument: too many shards")?;
-    let replicas = placement::place(combine(PLACEMENT_SEED, number), &nodes, shards, wish.replicas)
-        .ok_or_else(|| format!("failed_precondition: {} replicas need as many nodes, {} are alive", wish.replicas, nodes.len()))?;
-    let generation = Generation {
-        number,
-        shards: wish.shards.clone(),
-        campaigns: wish.campaigns,
-        users: wish.users,
-        replicas,
-    };
+    let replicas =
+        placement::place(combine(PLACEMENT_SEED, number), &nodes, shards, wish.replicas).ok_or_else(|| {
+            format!("failed_precondition: {} replicas need as many nodes, {} are alive", wish.replicas, nodes.len())
+        })?;
+    let generation =
+        Generation { number, shards: wish.shards.clone(), campaigns: wish.campaigns, users: wish.users, replicas };
     state.generations.insert(number, generation);
     state.pending_generation = Some(number);
     state.map_epoch += 1;

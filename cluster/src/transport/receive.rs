@@ -50,7 +50,10 @@ impl RaftEndpoint {
     }
 
     /// Reads a whole snapshot and checks it.
-    async fn receive(&self, mut chunks: Streaming<wire::SnapshotChunk>) -> Result<(Vote, Snapshot<TypeConfig>), Status> {
+    async fn receive(
+        &self,
+        mut chunks: Streaming<wire::SnapshotChunk>,
+    ) -> Result<(Vote, Snapshot<TypeConfig>), Status> {
         let mut first = next(&mut chunks).await?;
         if let Some(reason) = self.refuse(&first.cluster_id, first.target_id) {
             return Err(Status::failed_precondition(reason));
@@ -111,7 +114,8 @@ impl RaftService for RaftEndpoint {
         let Some(Body::Append(append)) = message.body else {
             return Err(Status::invalid_argument("an append was expected"));
         };
-        let reply = self.raft.append_entries(envelope::append(append).map_err(wrong)?).await.map_err(|e| stopped(&e))?;
+        let reply =
+            self.raft.append_entries(envelope::append(append).map_err(wrong)?).await.map_err(|e| stopped(&e))?;
         Ok(replied(ReplyBody::Append(envelope::append_reply_to_wire(reply))))
     }
 

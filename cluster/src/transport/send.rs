@@ -9,9 +9,7 @@ use gavel_member::transport::{MESSAGE_BYTES_MAX, bulk_channel, control_channel};
 use gavel_proto::limits::CHUNK_BYTES_MAX;
 use gavel_proto::wire;
 use gavel_proto::wire::raft_service_client::RaftServiceClient;
-use openraft::error::{
-    Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{BasicNode, OptionalSend, Snapshot};
@@ -85,9 +83,7 @@ impl Peer {
 }
 
 /// The client, or why there is none.
-fn client(
-    client: &Result<RaftServiceClient<Channel>, String>,
-) -> Result<RaftServiceClient<Channel>, std::io::Error> {
+fn client(client: &Result<RaftServiceClient<Channel>, String>) -> Result<RaftServiceClient<Channel>, std::io::Error> {
     client.clone().map_err(std::io::Error::other)
 }
 
