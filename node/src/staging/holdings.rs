@@ -39,6 +39,10 @@ impl LoadedBundle {
         let schema = bundle.schema();
         let click = schema.head(HeadRole::Click);
         let click = click.ok_or_else(|| StagingError::Unusable("no head has the role click".to_owned()))?;
+        if schema.value_weight != 0.0 {
+            let weight = schema.value_weight;
+            tracing::warn!(weight, "retrieval by value is not built: this bundle's items come by similarity alone");
+        }
         let roles = HeadRoles {
             heads: schema.heads.len(),
             click,
