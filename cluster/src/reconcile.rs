@@ -124,3 +124,83 @@ fn generation(state: &State) -> Option<Body> {
     let ready = state.generation_lacks(pending).is_none();
     ready.then_some(Body::ActivateGeneration { generation: pending.number })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::apply;
+    use crate::state::command::{Command, PublishModel, RegisterMember};
+
+    const SECOND: u64 = 1_000_000;
+
+    fn say(state: &mut State, index: u64, body: Body) {
+        apply(state, index, &Command { id: String::new(), digest: [0; 32], proposed_ms: 0, body });
+    }
+
+    fn peopled() -> State {
+        let mut state = State::genesis("reconcile");
+        for (index, role) in [(1, Role::Node), (2, Role::Router)] {
+            let (key, address) = (format!("k{index}"), format!("h:{index}"));
+            let name = key.clone();
+            say(&mut state, index, Body::RegisterMember(RegisterMember { key, role, address, name, incarnation: 1 }));
+        }
+        state
+    }
+
+    fn beat(at: u64, ready: Option<Ready>) -> Heard {
+        Heard { at: Instant(at), incarnation: 1, draining: false, ready, resident_bytes: 0 }
+    }
+
+    fn set(member: u64, liveness: Liveness) -> Body {
+        Body::SetAlive(SetAlive { member, incarnation: 1, liveness })
+    }
+
+    #[test]
+    fn a_new_leader_is_patient_and_then_declares_the_silent_dead() {
+        let mut state = peopled();
+        let mut hearing = Hearing::default();
+        hearing.begin(Instant(10 * SECOND));
+        assert_eq!(reconcile(&state, &hearing, Instant(12 * SECOND + 900_000)), []);
+        hearing.hear(1, beat(12 * SECOND, None));
+        assert_eq!(reconcile(&state, &hearing, Instant(13 * SECOND)), [set(2, Liveness::Dead)]);
+        say(&mut state, 3, set(2, Liveness::Dead));
+        assert_eq!(reconcile(&state, &hearing, Instant(14 * SECOND)), []);
+        assert_eq!(reconcile(&state, &hearing, Instant(14 * SECOND + 1)), [set(1, Liveness::Dead)]);
+        hearing.hear(2, beat(14 * SECOND, None));
+        assert!(reconcile(&state, &hearing, Instant(14 * SECOND)).contains(&set(2, Liveness::Serving)));
+        let draining = Heard { draining: true, ..beat(14 * SECOND, None) };
+        assert_eq!(hearing.hear(1, draining), News::Yes);
+        assert!(reconcile(&state, &hearing, Instant(14 * SECOND)).contains(&set(1, Liveness::Draining)));
+        let old = Heard { incarnation: 0, ..beat(16 * SECOND, None) };
+        hearing.hear(1, old);
+        assert_eq!(reconcile(&state, &hearing, Instant(16 * SECOND))[0], set(1, Liveness::Dead), "another process");
+    }
+
+    #[test]
+    fn readiness_is_reported_first_and_the_first_model_follows_by_itself() {
+        let mut state = peopled();
+        say(&mut state, 3, Body::PublishModel(PublishModel { hash: [7; 32], bytes: 1, name: "m".to_owned() }));
+        let mut hearing = Hearing::default();
+        let ready = Ready { models: [[7; 32]].into(), ..Ready::default() };
+        hearing.hear(1, beat(SECOND, Some(ready.clone())));
+        hearing.hear(2, beat(SECOND, Some(ready.clone())));
+        assert_eq!(hearing.hear(2, beat(SECOND, Some(ready.clone()))), News::No);
+        let reports = reconcile(&state, &hearing, Instant(SECOND));
+        assert_eq!(reports.len(), 2);
+        for (index, body) in (4..).zip(reports) {
+            say(&mut state, index, body);
+        }
+        let activate = Body::ActivateModel { version: 1, expect_active: 0 };
+        assert_eq!(reconcile(&state, &hearing, Instant(SECOND)), [activate.clone()]);
+        say(&mut state, 6, activate);
+        say(&mut state, 7, Body::PublishModel(PublishModel { hash: [8; 32], bytes: 1, name: "m".to_owned() }));
+        let both = Ready { models: [[7; 32], [8; 32]].into(), ..Ready::default() };
+        for member in [1, 2] {
+            hearing.hear(member, beat(SECOND, Some(both.clone())));
+        }
+        for (index, body) in (8..).zip(reconcile(&state, &hearing, Instant(SECOND))) {
+            say(&mut state, index, body);
+        }
+        assert_eq!(reconcile(&state, &hearing, Instant(SECOND)), [], "a later model is an operator's decision");
+    }
+}

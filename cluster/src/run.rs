@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::blobs::BlobFolder;
-use crate::raft::index::FirstIndex;
+use crate::raft::index::Contiguity;
 use crate::raft::log::LogStore;
 use crate::raft::machine::Machine;
 use crate::raft::recovery::{Expected, FORMAT, Header};
@@ -152,7 +152,7 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let machine = Machine::open(&config.data_dir, &config.cluster_id)?;
     let expected = Expected {
         owner: Header { format: FORMAT, cluster_id: config.cluster_id.clone(), node_id: config.node_id },
-        first: FirstIndex::Zero,
+        contiguity: Contiguity::Kept,
         covered: machine.covered(),
     };
     let log = LogStore::open(&config.data_dir, &expected)?;

@@ -15,13 +15,13 @@ use openraft::EntryPayload;
 /// Bytes of entries that are handed out at once, so that an append message stays below the limit.
 const BATCH_BYTES_MAX: usize = gavel_proto::limits::INTERNAL_MESSAGE_BYTES_MAX / 2;
 
-/// Where an empty log may begin.
+/// What an entry must follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FirstIndex {
-    /// At 0, as every real log does.
-    Zero,
-    /// Anywhere: openraft's own test suite begins where it likes.
-    Any,
+pub enum Contiguity {
+    /// The entry before it, from 0 on, as in every real log.
+    Kept,
+    /// Nothing: openraft's own test suite writes where it likes, also into a purged range.
+    Unchecked,
 }
 
 /// A change of the log.
@@ -55,7 +55,7 @@ pub struct Unfit(String);
 /// The log in memory.
 #[derive(Clone, Debug)]
 pub struct Index {
-    first: FirstIndex,
+    contiguity: Contiguity,
     /// By index, with their length on disk.
     entries: BTreeMap<u64, (Entry, usize)>,
     /// The last vote.
@@ -69,8 +69,8 @@ pub struct Index {
 impl Index {
     /// A log without anything.
     #[must_use]
-    pub const fn new(first: FirstIndex) -> Self {
-        Self { first, entries: BTreeMap::new(), vote: None, committed: None, purged: None }
+    pub const fn new(contiguity: Contiguity) -> Self {
+        Self { contiguity, entries: BTreeMap::new(), vote: None, committed: None, purged: None }
     }
 
     /// The last entry, or the last that is gone.
@@ -113,7 +113,8 @@ impl Index {
 
     fn check_next(&self, next: LogId) -> Result<(), Unfit> {
         match self.last() {
-            None if self.first == FirstIndex::Any || next.index == 0 => Ok(()),
+            _ if self.contiguity == Contiguity::Unchecked => Ok(()),
+            None if next.index == 0 => Ok(()),
             None => Err(Unfit(format!("an empty log cannot begin at {next}"))),
             Some(last) if next.index == last.index + 1 && next.leader_id >= last.leader_id => Ok(()),
             Some(last) => Err(Unfit(format!("{next} does not follow {last}"))),

@@ -46,7 +46,7 @@ impl LogStore {
                 (LogFile::open(&path, &expected.owner, recovered.bytes, recovered.link)?, recovered.index)
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let index = Index::new(expected.first);
+                let index = Index::new(expected.contiguity);
                 (LogFile::create(&path, &expected.owner, &index)?, index)
             }
             Err(e) => return Err(DiskError::io(format!("read {shown}"))(e)),

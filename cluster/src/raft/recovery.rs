@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::index::{Change, FirstIndex, Index};
+use super::index::{Change, Contiguity, Index};
 use super::record::{self, Kind, Link, RECORD_BYTES_MIN};
 use super::{DiskError, LogId, codec};
 
@@ -31,8 +31,8 @@ pub const FORMAT: u32 = 1;
 pub struct Expected {
     /// Whose it is.
     pub owner: Header,
-    /// Where an empty log may begin.
-    pub first: FirstIndex,
+    /// What an entry must follow.
+    pub contiguity: Contiguity,
     /// The last entry of the snapshot beside it.
     pub covered: Option<LogId>,
 }
@@ -53,11 +53,11 @@ pub struct Recovered {
 /// # Errors
 /// When it is corrupt, or of another voter.
 pub fn recover(file: &str, bytes: &[u8], expected: &Expected) -> Result<Recovered, DiskError> {
-    let Expected { owner, first, covered } = expected;
+    let Expected { owner, contiguity, covered } = expected;
     let cluster = record::cluster_number(&owner.cluster_id);
     let corrupt =
         |offset: usize, reason: String| DiskError::Corrupt { file: file.to_owned(), offset: offset as u64, reason };
-    let mut index = Index::new(*first);
+    let mut index = Index::new(*contiguity);
     let (mut offset, mut link) = (0, Link::default());
     while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
         let Some(record) = record::read(rest, cluster) else {

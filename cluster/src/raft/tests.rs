@@ -1,1 +1,0 @@
-//! Does the disk keep what it promised?

@@ -1,0 +1,4 @@
+//! Does the disk keep what it promised, and is anything else noticed?
+
+mod suite;
+mod torn;

@@ -1,0 +1,67 @@
+//! Does a lone voter form a cluster, take commands, publish Views and remember?
+
+mod support;
+
+use gavel_member::Shutdown;
+use gavel_proto::wire;
+use support::{ask, command, lone, propose, watch};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_voter_takes_commands_streams_views_and_remembers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shutdown = Shutdown::new();
+    let running = lone(folder.path(), &shutdown).await;
+    let address = running.address.to_string();
+
+    let mut views = watch(&address).await;
+    let publish = command::publish([7; 32]);
+    let answer = propose(&address, "publish-1", &publish).await;
+    assert!(answer.accepted, "{}", answer.reason);
+    assert_eq!(answer.number, 1);
+    let pending = views.until(|view| view.pending_model.is_some()).await;
+    assert_eq!(pending.pending_model.map(|m| m.version), Some(1));
+
+    // A retry is answered as before; another command under the same id is not taken.
+    let again = propose(&address, "publish-1", &publish).await;
+    assert_eq!((again.accepted, again.number), (true, 1));
+    let other = propose(&address, "publish-1", &command::publish([8; 32])).await;
+    assert_eq!((other.accepted, other.reason.as_str()), (false, "exists_different"));
+
+    let before = ask(&address).await;
+    shutdown.trigger();
+    running.task.await.expect("joined").expect("stopped as asked");
+
+    let shutdown = Shutdown::new();
+    let running = lone(folder.path(), &shutdown).await;
+    let mut views = watch(&running.address.to_string()).await;
+    let view = views.until(|view| view.pending_model.is_some()).await;
+    assert_eq!(view.placements.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["home"]);
+    assert_eq!(view.pending_model, before.view.and_then(|view| view.pending_model));
+    let again = propose(&running.address.to_string(), "publish-1", &publish).await;
+    assert_eq!((again.accepted, again.number), (true, 1), "receipts survive");
+    shutdown.trigger();
+    running.task.await.expect("joined").expect("stopped as asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_refused_with_a_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shutdown = Shutdown::new();
+    let running = lone(folder.path(), &shutdown).await;
+    let address = running.address.to_string();
+    watch(&address).await.until(|view| !view.members.is_empty()).await;
+
+    let mut auction = support::ask(&address).await.view.and_then(|v| v.auction).expect("an auction");
+    auction.position_factors_ppm = vec![500_000, 600_000];
+    let body = wire::command::Body::SetAuction(wire::SetAuction { auction: Some(auction) });
+    let answer = propose(&address, "auction-1", &body).await;
+    assert!(!answer.accepted && answer.reason.starts_with("invalid_argument"), "{}", answer.reason);
+
+    let alive = wire::SetAlive { member_id: 1, incarnation: 1, alive: false, draining: false };
+    let status = support::try_propose(&address, "alive-1", &wire::command::Body::SetAlive(alive)).await;
+    assert_eq!(status.expect_err("internal").code(), tonic::Code::InvalidArgument);
+    let status = support::try_propose(&address, "", &command::publish([7; 32])).await;
+    assert_eq!(status.expect_err("no id").code(), tonic::Code::InvalidArgument);
+    shutdown.trigger();
+    running.task.await.expect("joined").expect("stopped as asked");
+}

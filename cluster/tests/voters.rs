@@ -1,0 +1,192 @@
+//! Do three voters elect, survive their leader, refuse without a majority, and catch up by snapshot?
+//!
+//! Each voter has a runtime of its own; killing it drops every task at once, as a crash does.
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gavel_control::{ControlConfig, ControlError, Pace};
+use gavel_member::{Shutdown, clock};
+use gavel_proto::wire;
+use support::{CLUSTER, PATIENCE, ask, command, propose_to, try_propose};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+/// A voter that can be killed.
+struct Process {
+    runtime: Option<Runtime>,
+    task: Option<JoinHandle<Result<(), ControlError>>>,
+}
+
+struct Cluster {
+    folder: TempDir,
+    addresses: Vec<String>,
+    processes: Vec<Process>,
+    pace: Pace,
+}
+
+impl Cluster {
+    /// Three voters that have not started.
+    fn new(pace: Pace) -> Self {
+        // Ports that were free a moment ago; a voter's address must be known before it starts.
+        let sockets: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let addresses = sockets.iter().map(|s| s.local_addr().expect("an address").to_string()).collect();
+        let processes = (0..3).map(|_| Process { runtime: None, task: None }).collect();
+        Self { folder: tempfile::tempdir().expect("a folder"), addresses, processes, pace }
+    }
+
+    fn folder(&self, voter: usize) -> PathBuf {
+        self.folder.path().join(format!("voter-{voter}"))
+    }
+
+    fn start(&mut self, voter: usize) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let peers = (1..).zip(self.addresses.iter().cloned()).collect();
+        let own = &self.addresses[voter];
+        let mut config = ControlConfig::new(CLUSTER, voter as u64 + 1, self.folder(voter), own, peers);
+        config.pace = self.pace;
+        let started = std::thread::scope(|scope| {
+            scope.spawn(|| runtime.block_on(gavel_control::run(config, Shutdown::new()))).join().expect("joined")
+        });
+        self.processes[voter] = Process { task: Some(started.expect("runs").task), runtime: Some(runtime) };
+    }
+
+    fn kill(&mut self, voter: usize) {
+        if let Some(runtime) = self.processes[voter].runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+
+    fn write(&self, client: &Runtime, id: &str) -> wire::ProposeResponse {
+        let answer = client.block_on(propose_to(&self.addresses, id, &command::placement(id)));
+        assert!(answer.accepted, "{}", answer.reason);
+        answer
+    }
+
+    /// The voter that leads, by what `witness` says.
+    fn leader(&self, client: &Runtime, witness: usize) -> usize {
+        wait(|| match client.block_on(ask(&self.addresses[witness])).leader_id {
+            0 => None,
+            id => Some(id as usize - 1),
+        })
+    }
+
+    /// Waits until these voters have applied `index` and hold the same state.
+    fn agree(&self, client: &Runtime, voters: &[usize], index: u64) {
+        wait(|| {
+            let states: Vec<_> = voters.iter().map(|v| client.block_on(ask(&self.addresses[*v]))).collect();
+            let same = states
+                .windows(2)
+                .all(|p| p[0].state_digest == p[1].state_digest && p[0].applied_index == p[1].applied_index);
+            (same && states[0].applied_index >= index).then_some(())
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..3).for_each(|voter| self.kill(voter));
+    }
+}
+
+/// Asks again until there is an answer.
+fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let from = clock::now_us().0;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(clock::now_us().0 - from < PATIENCE.as_micros() as u64, "it took too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn client() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+#[test]
+fn three_voters_survive_their_leader_and_refuse_without_a_majority() {
+    let client = client();
+    let mut cluster = Cluster::new(Pace::default());
+    (0..3).for_each(|voter| cluster.start(voter));
+    let first = cluster.write(&client, "one");
+    cluster.agree(&client, &[0, 1, 2], first.log_index);
+
+    let leader = cluster.leader(&client, 0);
+    let others: Vec<usize> = (0..3).filter(|v| *v != leader).collect();
+    cluster.kill(leader);
+    let from = clock::now_us().0;
+    let second = cluster.write(&client, "two");
+    let gap_ms = (clock::now_us().0 - from) / 1_000;
+    println!("writes were away for {gap_ms} ms");
+    assert!(gap_ms < 6_000, "{gap_ms} ms");
+    assert!(second.log_term > first.log_term);
+
+    cluster.start(leader);
+    cluster.agree(&client, &[0, 1, 2], second.log_index);
+    let again = cluster.write(&client, "one");
+    assert_eq!(again.number, first.number, "the receipt survived the leader");
+
+    // Without a majority a write ends soon, and is not queued for later.
+    let leader = cluster.leader(&client, others[0]);
+    (0..3).filter(|v| *v != leader).for_each(|v| cluster.kill(v));
+    let from = clock::now_us().0;
+    let answer = client.block_on(try_propose(&cluster.addresses[leader], "three", &command::placement("three")));
+    let took_ms = (clock::now_us().0 - from) / 1_000;
+    assert_eq!(answer.expect_err("no majority").code(), tonic::Code::Unavailable);
+    assert!(took_ms < 2_500, "{took_ms} ms");
+
+    // All dead, all back: nothing that was acknowledged is gone.
+    cluster.kill(leader);
+    (0..3).for_each(|voter| cluster.start(voter));
+    let third = cluster.write(&client, "four");
+    cluster.agree(&client, &[0, 1, 2], third.log_index);
+    let view = client.block_on(ask(&cluster.addresses[0])).view.expect("a view");
+    for name in ["one", "two", "four"] {
+        assert!(view.placements.iter().any(|p| p.name == name), "{name} is gone");
+    }
+}
+
+#[test]
+fn a_voter_that_lags_behind_a_purged_log_gets_a_snapshot_and_a_wiped_one_must_not_vote() {
+    let client = client();
+    let mut cluster = Cluster::new(Pace { snapshot_every: 40, entries_kept: 5, ..Pace::default() });
+    (0..3).for_each(|voter| cluster.start(voter));
+    let first = cluster.write(&client, "first");
+    // Everybody is in the View, so everybody's disk is known.
+    wait(|| {
+        let view = client.block_on(ask(&cluster.addresses[0])).view.expect("a view");
+        (view.members.len() == 3).then_some(())
+    });
+    cluster.agree(&client, &[0, 1, 2], first.log_index);
+    let lagging = (cluster.leader(&client, 0) + 1) % 3;
+    cluster.kill(lagging);
+    let mut last = first;
+    let from = clock::now_us().0;
+    for n in 0..100 {
+        last = cluster.write(&client, &format!("p-{n}"));
+    }
+    println!("{} us per commit, connection included", (clock::now_us().0 - from) / 100);
+    cluster.start(lagging);
+    cluster.agree(&client, &[0, 1, 2], last.log_index);
+    let snapshots = |voter| {
+        let files = std::fs::read_dir(cluster.folder(voter)).expect("listed").flatten();
+        files.filter(|f| f.file_name().to_string_lossy().starts_with("snap-")).count()
+    };
+    assert_eq!((0..3).map(snapshots).collect::<Vec<_>>(), [1, 1, 1]);
+
+    cluster.kill(lagging);
+    std::fs::remove_dir_all(cluster.folder(lagging)).expect("wiped");
+    cluster.start(lagging);
+    let task = cluster.processes[lagging].task.take().expect("started");
+    let ended = client.block_on(async { tokio::time::timeout(PATIENCE, task).await });
+    let reason = ended.expect("it ends").expect("joined").expect_err("for a reason");
+    assert!(matches!(reason, ControlError::Wiped(_)), "{reason}");
+    assert_eq!(reason.exit_code(), 66);
+    cluster.write(&client, "without-it");
+}
