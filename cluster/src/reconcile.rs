@@ -191,7 +191,7 @@ mod tests {
             say(&mut state, index, body);
         }
         let activate = Body::ActivateModel { version: 1, expect_active: 0 };
-        assert_eq!(reconcile(&state, &hearing, Instant(SECOND)), [activate.clone()]);
+        assert_eq!(reconcile(&state, &hearing, Instant(SECOND)), std::slice::from_ref(&activate));
         say(&mut state, 6, activate);
         say(&mut state, 7, Body::PublishModel(PublishModel { hash: [8; 32], bytes: 1, name: "m".to_owned() }));
         let both = Ready { models: [[7; 32], [8; 32]].into(), ..Ready::default() };
