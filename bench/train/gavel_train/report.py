@@ -83,7 +83,8 @@ def page(report: dict) -> str:
               "| head | placement | share of weight | positives | ratio |", "|---|---|---|---|---|"]
     for name, f in report["heads"].items():
         for row in [r for r in f.get("placements", []) if r["positives"] >= 30][:12]:
-            lines.append(f"| {name} | {row['placement'].replace("|", " × ")} | {row['share']:.3f} | {row['positives']:,} | {row['calibration_ratio']:.2f} |")
+            shown = row["placement"].replace("|", " × ")
+            lines.append(f"| {name} | {shown} | {row['share']:.3f} | {row['positives']:,} | {row['calibration_ratio']:.2f} |")
     r = report["retrieval"]
     lines += ["", "## Retrieval", "",
               f"For each of {r['visits']:,} visits of weeks 41-44 that bought something promoted ({r['bought_promoted']:,} products): candidates are the products "
