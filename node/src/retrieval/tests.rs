@@ -3,17 +3,20 @@
 use super::*;
 use crate::segment::{
     Metric, Term, VectorFormat,
-    testing::{DIMENSION, PERCENTS, STORE, clustered, sealed_content, sealed_model},
+    testing::{DIMENSION, PERCENTS, Random, STORE, clustered, sealed_content, sealed_model},
 };
 use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 const QUOTA: u32 = 50;
 
 fn shard(items: u64, per_item: u64, kind: (Metric, VectorFormat)) -> Shard {
+    shard_of(&clustered(items as usize, DIMENSION, 3), per_item, kind)
+}
+
+fn shard_of(vectors: &[Vec<f32>], per_item: u64, kind: (Metric, VectorFormat)) -> Shard {
     let dir = tempfile::tempdir().unwrap();
-    let content = sealed_content(&dir.path().join("content"), items, per_item);
-    let vectors = clustered(items as usize, DIMENSION, 3);
-    let model = sealed_model(&dir.path().join("model"), &content, &vectors, kind);
+    let content = sealed_content(&dir.path().join("content"), vectors.len() as u64, per_item);
+    let model = sealed_model(&dir.path().join("model"), &content, vectors, kind);
     // The maps outlive their names.
     Shard::sealed(content, model).unwrap()
 }
@@ -55,6 +58,24 @@ fn recall_holds_at_every_selectivity() {
             let (recall, walks) = recall(&shard, &values, Mode::Graph);
             assert!(recall >= 0.95 && walks == 30, "{kind:?} walking {values:?}: {recall}");
         }
+    }
+}
+
+/// Inner products of such vectors are ruled by a few long ones; a graph whose links are chosen by inner product
+/// leads everywhere to those and nowhere else.
+#[test]
+fn lengths_over_two_decades_lose_nothing() {
+    let mut random = Random(5);
+    let stretched = |mut vector: Vec<f32>| {
+        let length = (1.2 * random.normal()).exp();
+        vector.iter_mut().for_each(|x| *x *= length);
+        vector
+    };
+    let vectors: Vec<_> = clustered(5_000, DIMENSION, 3).into_iter().map(stretched).collect();
+    let shard = shard_of(&vectors, 1, (Metric::Ip, VectorFormat::Bf16));
+    for values in [vec![50, 20, 10, 5, 2, 1, 1_000], vec![50]] {
+        let (recall, walks) = recall(&shard, &values, Mode::Graph);
+        assert!(recall >= 0.95 && walks == 30, "walking {values:?}: {recall}");
     }
 }
 

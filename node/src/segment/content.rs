@@ -110,6 +110,8 @@ pub struct Content {
     categories: Lookup,
     creatives: Creatives,
     storages: Vec<Arc<Storage>>,
+    /// Every item has exactly one ad, so the two ordinals are one.
+    one_ad_each: bool,
 }
 
 impl Content {
@@ -133,7 +135,7 @@ impl Content {
         let [ids, columns, postings, creatives] = &files;
         let (items, ads) = (manifest.items as usize, manifest.ads as usize);
         let category = ids.section::<u64>(CATEGORY)?;
-        let content = Self {
+        let mut content = Self {
             key: ShardKey { generation: manifest.generation, shard: manifest.shard },
             hash,
             item_id: ids.section_of(ITEM_ID, items)?,
@@ -151,6 +153,7 @@ impl Content {
             categories: Lookup::open(postings, BY_CATEGORY, manifest.items)?,
             creatives: Creatives::open(creatives, items)?,
             storages: files.iter().map(|f| Arc::clone(f.storage())).collect(),
+            one_ad_each: false,
         };
         let arrows = (0..manifest.items).all(|i| content.ads_of(i).all(|ad| content.item_of(ad) == i));
         let campaigns = content.campaigns.keys().len();
@@ -160,6 +163,7 @@ impl Content {
         {
             return Err(ids.damaged("ids out of order"));
         }
+        content.one_ad_each = (0..manifest.items).all(|item| content.ads_of(item) == (item..item + 1));
         Ok(content)
     }
 
@@ -349,11 +353,13 @@ impl Content {
     /// The items that have one of these ads.
     #[must_use]
     pub fn items_of(&self, ads: &Bitset) -> Bitset {
-        if self.items() == self.ads() && (0..self.items()).all(|item| self.ads_of(item) == (item..item + 1)) {
+        if self.one_ad_each {
             return ads.clone();
         }
         let mut items = Bitset::empty(self.items());
-        ads.iter().for_each(|ad| items.insert(self.item_of(ad)));
+        // The column is looked up once, not for each ad.
+        let item_of: &[u32] = &self.ad_item;
+        ads.iter().for_each(|ad| items.insert(at(item_of, ad)));
         items
     }
 
