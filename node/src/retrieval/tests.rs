@@ -61,14 +61,15 @@ fn recall_holds_at_every_selectivity() {
     }
 }
 
-/// Inner products of such vectors are ruled by a few long ones; a graph whose links are chosen by inner product
-/// leads everywhere to those and nowhere else.
+/// As a trained tower makes them: one direction stands for "popular", and the further along it, the longer. Linked
+/// by inner product, a walk found a third of them.
 #[test]
-fn lengths_over_two_decades_lose_nothing() {
+fn unequal_lengths_lose_nothing() {
     let mut random = Random(5);
     let stretched = |mut vector: Vec<f32>| {
-        let length = (1.2 * random.normal()).exp();
+        let length = (0.6 * random.normal()).exp();
         vector.iter_mut().for_each(|x| *x *= length);
+        vector[0] += 2.0 * length;
         vector
     };
     let vectors: Vec<_> = clustered(5_000, DIMENSION, 3).into_iter().map(stretched).collect();

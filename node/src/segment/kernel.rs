@@ -19,9 +19,7 @@ pub(crate) struct Kernel {
     pub(crate) one: One,
     /// An f32 query and many rows.
     pub(crate) batch: Batch,
-    /// Two rows, for building the graph: always by distance. Neighbours by inner product would all be the few
-    /// longest rows, and a walk would not find its way back: where norms span two decades, recall was .35 instead of .93.
-    /// Over neighbours by distance, the walk by inner product still climbs to the largest.
+    /// Two rows, for linking the graph: larger for nearer.
     pub(crate) pair: One,
 }
 
@@ -37,13 +35,13 @@ impl Kernel {
 
     /// Plain Rust.
     pub(crate) fn scalar(metric: Metric, format: VectorFormat) -> Self {
-        use scalar::{batch, one};
+        use scalar::{batch, link, one};
         match (metric, format) {
             (Metric::Ip | Metric::Cos, VectorFormat::F32) => {
-                Self { one: one::<4, 4, DOT>, batch: batch::<4, DOT>, pair: one::<4, 4, L2> }
+                Self { one: one::<4, 4, DOT>, batch: batch::<4, DOT>, pair: link::<4> }
             }
             (Metric::Ip | Metric::Cos, VectorFormat::Bf16) => {
-                Self { one: one::<4, 2, DOT>, batch: batch::<2, DOT>, pair: one::<2, 2, L2> }
+                Self { one: one::<4, 2, DOT>, batch: batch::<2, DOT>, pair: link::<2> }
             }
             (Metric::L2, VectorFormat::F32) => {
                 Self { one: one::<4, 4, L2>, batch: batch::<4, L2>, pair: one::<4, 4, L2> }
@@ -58,6 +56,20 @@ impl Kernel {
 /// Const parameters: the metric, and bytes of an element (4 = f32, 2 = bf16).
 const DOT: u8 = 0;
 const L2: u8 = 1;
+
+/// How near two rows are where the inner product searches, from their product and their squared lengths: the negated
+/// squared distance after each length was replaced by its square root.
+///
+/// Linked by inner product, all rows would be neighbours of the few longest and of nothing else. Linked by distance,
+/// or by angle alone, a walk by inner product finds its way, but over some vectors badly. With square roots it did well
+/// over all that were tried: over a trained tower's vectors recall was .99, linked by distance .95, by angle .98, by
+/// inner product .38.
+fn linkage([product, left, right]: [f32; 3]) -> f32 {
+    let (left, right) = (left.sqrt(), right.sqrt());
+    let lengths = (left * right).sqrt();
+    let shrunk = if lengths > 0.0 { product / lengths } else { 0.0 };
+    2.0 * shrunk - left - right
+}
 
 mod scalar {
     use super::Matrix;
@@ -83,6 +95,11 @@ mod scalar {
         if METRIC == super::DOT { sum } else { -sum }
     }
 
+    pub(super) fn link<const W: usize>(a: &[u8], b: &[u8]) -> f32 {
+        let sum = |x, y| one::<W, W, { super::DOT }>(x, y);
+        super::linkage([sum(a, b), sum(a, a), sum(b, b)])
+    }
+
     pub(super) fn batch<const R: usize, const METRIC: u8>(
         query: &[u8],
         rows: Matrix<'_>,
@@ -106,10 +123,10 @@ mod x86 {
     pub(super) fn kernel(metric: Metric, format: VectorFormat) -> Kernel {
         match (metric, format) {
             (Metric::Ip | Metric::Cos, VectorFormat::F32) => {
-                Kernel { one: one::<4, 4, DOT>, batch: batch::<4, DOT>, pair: one::<4, 4, L2> }
+                Kernel { one: one::<4, 4, DOT>, batch: batch::<4, DOT>, pair: link::<4> }
             }
             (Metric::Ip | Metric::Cos, VectorFormat::Bf16) => {
-                Kernel { one: one::<4, 2, DOT>, batch: batch::<2, DOT>, pair: one::<2, 2, L2> }
+                Kernel { one: one::<4, 2, DOT>, batch: batch::<2, DOT>, pair: link::<2> }
             }
             (Metric::L2, VectorFormat::F32) => {
                 Kernel { one: one::<4, 4, L2>, batch: batch::<4, L2>, pair: one::<4, 4, L2> }
@@ -123,6 +140,11 @@ mod x86 {
     fn one<const Q: usize, const R: usize, const METRIC: u8>(query: &[u8], row: &[u8]) -> f32 {
         // SAFETY: this form is selected only where AVX2 and FMA have been detected.
         unsafe { similarity::<Q, R, METRIC>(query, row) }
+    }
+
+    fn link<const W: usize>(a: &[u8], b: &[u8]) -> f32 {
+        // SAFETY: as above.
+        unsafe { link_avx2::<W>(a, b) }
     }
 
     fn batch<const R: usize, const METRIC: u8>(query: &[u8], rows: Matrix<'_>, ordinals: &[u32], out: &mut [f32]) {
@@ -158,16 +180,43 @@ mod x86 {
             sums[0] = step::<Q, R, METRIC>(query, row, at, sums[0]);
             at += 8;
         }
-        let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
-        let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-        let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-        let total = _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+        let total = total(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])));
         let total = if METRIC == DOT { total } else { -total };
         if at == dimension {
             return total;
         }
         let rest = super::scalar::one::<Q, R, METRIC>;
         total + rest(query.get(at * Q..).unwrap_or(&[]), row.get(at * R..).unwrap_or(&[]))
+    }
+
+    /// The three sums in one pass: each row is loaded once.
+    #[target_feature(enable = "avx2,fma")]
+    fn link_avx2<const W: usize>(a: &[u8], b: &[u8]) -> f32 {
+        let dimension = (a.len() / W).min(b.len() / W);
+        let mut sums = [_mm256_setzero_ps(); 3];
+        let mut at = 0;
+        while at + 8 <= dimension {
+            let (x, y) = (eight::<W>(a, at), eight::<W>(b, at));
+            sums = [_mm256_fmadd_ps(x, y, sums[0]), _mm256_fmadd_ps(x, x, sums[1]), _mm256_fmadd_ps(y, y, sums[2])];
+            at += 8;
+        }
+        let mut totals = [total(sums[0]), total(sums[1]), total(sums[2])];
+        if at < dimension {
+            let (a, b) = (a.get(at * W..).unwrap_or(&[]), b.get(at * W..).unwrap_or(&[]));
+            for (total, (x, y)) in totals.iter_mut().zip([(a, b), (a, a), (b, b)]) {
+                *total += super::scalar::one::<W, W, DOT>(x, y);
+            }
+        }
+        super::linkage(totals)
+    }
+
+    /// The sum of the lanes.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn total(lanes: __m256) -> f32 {
+        let half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
     }
 
     #[target_feature(enable = "avx2,fma")]

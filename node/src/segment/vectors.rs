@@ -92,6 +92,9 @@ pub(crate) fn prepare(vector: &[f32], dimension: usize, metric: Metric) -> Resul
         return Err(SegmentError::Refused("a vector that is not finite".into()));
     }
     let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if !norm.is_finite() {
+        return Err(SegmentError::Refused("a vector whose squared length is beyond f32".into()));
+    }
     match metric {
         Metric::Cos if norm > 0.0 => Ok(vector.iter().map(|x| x / norm).collect()),
         Metric::Ip | Metric::Cos | Metric::L2 => Ok(vector.to_vec()),
