@@ -1,7 +1,8 @@
 //! Does the leader know that this member lives, and what it is ready for?
 //!
 //! Join once per incarnation, then a beat every 500 ms, and at once when readiness changes. A voter that is not
-//! the leader names it; a leader that does not know the member makes it join again.
+//! the leader names it; a leader that does not know the member makes it join again. On a stop the beats go on until
+//! the View tells everybody that this member leaves, so that nobody asks it any more when it stops to listen.
 
 use crate::member::{MemberConfig, Voters};
 use crate::ready::Ready;
@@ -9,11 +10,12 @@ use crate::view::ViewFeed;
 use crate::{ReadyState, Shutdown, transport};
 use gavel_proto::wire::control_service_client::ControlServiceClient;
 use gavel_proto::wire::{HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, ReadyShard, Refusal, Role};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// Between two beats when nothing changes.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -23,6 +25,10 @@ const INTERVAL_MIN: Duration = Duration::from_millis(20);
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Between two attempts to find the leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// A stop waits no longer for the View: a commit takes milliseconds, and the control plane may be away.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
+/// Different reasons for a refused join that are reported, each once.
+const REASONS_MAX: usize = 16;
 
 /// What the heartbeat works with.
 pub(crate) struct Heartbeat {
@@ -53,15 +59,37 @@ enum Next {
 }
 
 impl Heartbeat {
-    /// Joins and beats until the shutdown; the last beat says that the member drains.
+    /// Joins and beats until the shutdown, and then until the View shows that this member drains.
     pub(crate) async fn run(self, shutdown: Shutdown) {
         tokio::select! {
             () = self.beat_on() => {}
-            () = shutdown.wait() => {}
+            () = self.leave(&shutdown) => {}
+        }
+    }
+
+    /// Waits for the shutdown, says it, and waits until everybody has been told.
+    async fn leave(&self, shutdown: &Shutdown) {
+        shutdown.wait().await;
+        self.ready.update(|ready| ready.draining = true);
+        if tokio::time::timeout(LEAVE_MAX, self.shown_as_draining()).await.is_err() {
+            tracing::debug!("no View said in time that this member leaves");
+        }
+    }
+
+    async fn shown_as_draining(&self) {
+        let mut changes = self.feed.subscribe();
+        loop {
+            let own = *self.member_id.borrow();
+            let shown = self.feed.current().is_some_and(|v| v.members.iter().any(|m| m.member_id == own && m.draining));
+            // One that never joined is in no View; the feed lives as long as this does.
+            if own == 0 || shown || changes.changed().await.is_err() {
+                return;
+            }
         }
     }
 
     async fn beat_on(&self) {
+        let mut reported = BTreeSet::new();
         let mut turn = 0usize;
         let mut joined = false;
         let mut wanted = String::new();
@@ -71,7 +99,7 @@ impl Heartbeat {
                 continue;
             };
             loop {
-                let next = if joined { self.beat(&mut target).await } else { self.join(&mut target).await };
+                let next = if joined { self.beat(&mut target).await } else { self.join(&mut target, &mut reported).await };
                 match next {
                     Next::Beat => {
                         joined = true;
@@ -116,7 +144,7 @@ impl Heartbeat {
         let _ = tokio::time::timeout(INTERVAL.saturating_sub(INTERVAL_MIN), self.ready.changed()).await;
     }
 
-    async fn join(&self, target: &mut Target) -> Next {
+    async fn join(&self, target: &mut Target, reported: &mut BTreeSet<String>) -> Next {
         let request = JoinRequest {
             cluster_id: self.config.cluster_id.clone(),
             member_key: self.member_key.clone(),
@@ -136,6 +164,12 @@ impl Heartbeat {
             }
             Err(status) => {
                 tracing::debug!(voter = %target.address, %status, "not joined");
+                // It goes on like this until a person mends it: another cluster, a key that is another role's.
+                let refused = matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument);
+                if refused && reported.len() < REASONS_MAX && reported.insert(status.message().to_owned()) {
+                    let reason = status.message();
+                    tracing::error!(voter = %target.address, reason, "the cluster does not take this member");
+                }
                 Next::Ask(String::new())
             }
         }

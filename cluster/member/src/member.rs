@@ -85,7 +85,7 @@ pub struct Member {
     pub member_id: watch::Receiver<u64>,
     /// The incarnation of this process.
     pub incarnation: u64,
-    /// End after the shutdown.
+    /// End after the shutdown; see [`Member::left`].
     pub tasks: Vec<JoinHandle<()>>,
     _identity: Identity,
 }
@@ -131,9 +131,24 @@ impl Member {
             ready: Arc::clone(&ready),
             member_id: id_sender,
         };
-        let follow = view::follow(config, Arc::clone(&voters), Arc::clone(&feed), member_id.clone(), shutdown.clone());
-        let tasks = vec![tokio::spawn(heartbeat.run(shutdown.clone())), tokio::spawn(follow)];
+        // The View is followed until it has said that this member leaves.
+        let (shutdown, left) = (shutdown.clone(), Shutdown::new());
+        let follow = view::follow(config, Arc::clone(&voters), Arc::clone(&feed), member_id.clone(), left.clone());
+        let beats = async move {
+            heartbeat.run(shutdown).await;
+            left.trigger();
+        };
+        let tasks = vec![tokio::spawn(beats), tokio::spawn(follow)];
         Ok(Self { view: feed, ready, voters, member_id, incarnation: identity.incarnation, tasks, _identity: identity })
+    }
+
+    /// Returns after the shutdown, once the View has told everybody that this member leaves, or a second later when
+    /// the control plane is away. A server stops to listen after this, not before.
+    pub async fn left(&mut self) {
+        for task in self.tasks.drain(..) {
+            // It reports its own faults.
+            let _ = task.await;
+        }
     }
 
     /// The id that the cluster knows this member by; 0 before its first join.
