@@ -99,7 +99,8 @@ impl Heartbeat {
                 continue;
             };
             loop {
-                let next = if joined { self.beat(&mut target).await } else { self.join(&mut target, &mut reported).await };
+                let next =
+                    if joined { self.beat(&mut target).await } else { self.join(&mut target, &mut reported).await };
                 match next {
                     Next::Beat => {
                         joined = true;
