@@ -165,8 +165,8 @@ class Recipe(unittest.TestCase):
     def test_popularity_is_of_earlier_periods(self):
         popularity = self.data.train.item_dense["popularity"]
         self.assertTrue(np.isnan(popularity[:3]).all())
-        self.assertEqual(popularity[3:6].tolist(), [1.0, 1.0, 0.0])
-        self.assertEqual(self.data.valid.item_dense["share"][:3].tolist(), [0.5, 1.0, 0.5])
+        self.assertEqual(popularity[3:6].tolist(), [100.0, 100.0, 0.0])
+        self.assertEqual(self.data.valid.item_dense["share"][:3].tolist(), [5_000.0, 10_000.0, 5_000.0])
 
     def test_a_bundle_is_whole_and_both_frameworks_agree(self):
         rng = np.random.default_rng(1)

@@ -24,6 +24,10 @@ const DEMO_REQUESTS: u64 = 4_000;
 const SLOTS: u32 = 4;
 /// Ads of one product are numbered below this: store ordinal + 1, or 0 for a product's only ad.
 const ADS_PER_ITEM: u64 = 4_096;
+/// Popularity is counted in lines a hundred weeks, shares in lines of ten thousand: most products are rare, and the
+/// logarithm that models take of these numbers tells nothing apart far below 1.
+const POPULARITY_WEEKS: f64 = 100.0;
+const SHARE_OF: f64 = 10_000.0;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// What was written.
@@ -256,16 +260,16 @@ impl<'a> Corpus<'a> {
             features.insert(name, FeatureText::Category(value));
         }
         let of_type = self.lines_by_type.get(product.kind.as_str()).copied().unwrap_or(0);
-        let share = (!product.kind.is_empty() && of_type > 0).then(|| product.lines as f64 / of_type as f64);
+        let share = (!product.kind.is_empty() && of_type > 0).then(|| product.lines as f64 / of_type as f64 * SHARE_OF);
         let numbers = [
             ("price", product.list_price),
             ("discount", product.discount),
-            ("popularity", Some(product.lines as f64 / f64::from(LAST_TRAINING_WEEK))),
+            ("popularity", Some(product.lines as f64 / f64::from(LAST_TRAINING_WEEK) * POPULARITY_WEEKS)),
             ("type_share", share),
         ];
         for (name, value) in numbers {
             if let Some(value) = value {
-                features.insert(name, FeatureText::Dense((value * 1e5).round() / 1e5));
+                features.insert(name, FeatureText::Dense((value * 1e3).round() / 1e3));
             }
         }
         ItemLine {

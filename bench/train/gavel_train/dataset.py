@@ -16,6 +16,10 @@ import pandas as pd
 
 from . import hashing
 
+# Popularity is events a hundred periods, a share is of ten thousand events: most items are rare, and the logarithm
+# of these numbers tells nothing apart far below 1. The catalogue's items are written in the same units.
+POPULARITY_PERIODS, SHARE_OF = 100.0, 10_000.0
+
 
 @dataclass
 class Split:
@@ -202,7 +206,7 @@ class Popularity:
         elapsed = period - self.first
         own = self.before[item, elapsed]
         if feature["source"] == "popularity":
-            return np.where(elapsed > 0, own / np.maximum(elapsed, 1), np.nan).astype(np.float32)
+            return np.where(elapsed > 0, own / np.maximum(elapsed, 1) * POPULARITY_PERIODS, np.nan).astype(np.float32)
         if feature["source"] == "share":
             of = feature["of"]
             group, names = pd.factorize(self.out.texts[of].to_numpy())
@@ -212,7 +216,7 @@ class Popularity:
                 self.grouped[of] = totals
             total = self.grouped[of][group[item], elapsed]
             known = (total > 0) & np.array([bool(n) for n in names])[group[item]]
-            return np.where(known, own / np.maximum(total, 1), np.nan).astype(np.float32)
+            return np.where(known, own / np.maximum(total, 1) * SHARE_OF, np.nan).astype(np.float32)
         return self.out.items[feature["source"]].to_numpy(np.float32)[item]
 
 
