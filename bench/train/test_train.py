@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import zstandard
 
-from gavel_train import bundle, dataset, export, hashing, inputs, metrics, models
+from gavel_train import bundle, dataset, export, fit, hashing, inputs, metrics, models
 
 SCHEMA = """
 name = "tiny"
@@ -44,6 +44,7 @@ buckets = 16
 source = "kind"
 rank = 4
 tower = 4
+factors = true
 [[feature]]
 name = "popularity"
 side = "item"
@@ -168,6 +169,21 @@ class Recipe(unittest.TestCase):
         self.assertEqual(popularity[3:6].tolist(), [100.0, 100.0, 0.0])
         self.assertEqual(self.data.valid.item_dense["share"][:3].tolist(), [5_000.0, 10_000.0, 5_000.0])
 
+    def test_tables_begin_as_unit_factors_of_the_histories(self):
+        params = models.init_towers(self.data.schema, np.random.default_rng(1))
+        before = params["tables"]["kind"].copy()
+        after = fit.begin_from_histories(self.data, self.data.valid, params)["tables"]["kind"]
+        moved = np.linalg.norm(after - before, axis=1)
+        rows = np.unique(self.data.item_rows["kind"])
+        self.assertTrue(np.allclose(moved[rows], 1.0, atol=1e-4), moved[rows])
+        self.assertEqual(np.count_nonzero(moved), len(rows))
+
+    def test_small_tables_lose_at_most_half_a_step(self):
+        table = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+        values, step = export.quantised(table)
+        self.assertEqual(values.dtype, np.int8)
+        self.assertTrue((np.abs(values * step - table) <= step * 0.501).all())
+
     def test_a_bundle_is_whole_and_both_frameworks_agree(self):
         rng = np.random.default_rng(1)
         towers, rank = models.init_towers(self.data.schema, rng), models.init_ranker(self.data.schema, rng)
@@ -182,6 +198,8 @@ class Recipe(unittest.TestCase):
         lines = zstandard.ZstdDecompressor().decompressobj().decompress(packed).decode().splitlines()
         self.assertEqual(len(lines), 6)
         self.assertEqual(len(json.loads(lines[2])["query"]), 8)
+        norms = [float(np.linalg.norm(json.loads(line)["vector"])) for line in lines]
+        self.assertTrue(all(0.9 < n < 1.1 for n in norms), norms)
         self.assertNotIn("bias", [i.name for i in export.ranker(rank, models.layout(self.data.schema)).graph.initializer])
 
 

@@ -15,7 +15,7 @@ from typing import Callable
 
 import numpy as np
 
-from gavel_train import bundle, dataset, fit, hashing, inputs, metrics, models, report, retrieval
+from gavel_train import bundle, dataset, export, fit, hashing, inputs, metrics, models, report, retrieval
 
 
 def arguments() -> argparse.Namespace:
@@ -25,13 +25,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that the schema's tables are relative to")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; emptied first")
     parser.add_argument("--report", type=Path, help="Markdown page to write, with a .json beside it")
-    parser.add_argument("--cache", type=Path, help="folder for the loaded tables and the trained parameters: what is there is not made again")
+    parser.add_argument("--cache", type=Path, help="folder for the loaded tables, the trained parameters and the figures of the heads: what is there is not made again")
     parser.add_argument("--only", choices=["towers", "ranker"], help="train this part into the cache and stop; two runs use two cores")
-    parser.add_argument("--tower-epochs", type=int, default=4)
-    parser.add_argument("--ranker-epochs", type=int, default=3)
-    parser.add_argument("--tower-rate", type=float, default=3e-3)
+    parser.add_argument("--tower-epochs", type=int, default=3)
+    parser.add_argument("--ranker-epochs", type=int, default=2)
+    parser.add_argument("--tower-rate", type=float, default=1e-3)
     parser.add_argument("--ranker-rate", type=float, default=2e-3)
-    parser.add_argument("--decay", type=float, default=0.02, help="weight decay of the ranker")
+    parser.add_argument("--decay", type=float, default=0.02, help="weight decay of the ranker's layers")
     parser.add_argument("--seed", type=int, default=20_170_101)
     parser.add_argument("--retrieval-label", default="conversion", help="head whose positives the towers learn to bring")
     return parser.parse_args()
@@ -90,15 +90,15 @@ def main() -> None:
         rank = kept(args.cache, "ranker", lambda: fit.fit_ranker(data, data.train, args.ranker_epochs, args.seed, args.ranker_rate, args.decay, say))
     if args.only:
         return
-    found = retrieval.report(data, args.data, towers, args.retrieval_label)
+    found = retrieval.report(data, args.data, export.stored_towers(towers), args.retrieval_label)
     say(json.dumps(found["methods"]))
-    figures, calibration = report.heads(data, fit.predict(data, data.valid, rank))
+    figures, calibration = kept(args.cache, "heads", lambda: report.heads(data, fit.predict(data, data.valid, export.stored_ranker(rank))))
     say(json.dumps({n: [f.get("crossfitted", f), f.get("logistic_regression")] for n, f in figures.items()}))
     roles = {h.get("role"): h["name"] for h in schema["head"]}
     train = data.train
     given = train.given[roles["conversion_given_click"]]
     prior = float(np.average(train.labels[roles["conversion_given_click"]][given], weights=train.weight[given]))
-    light = light_of(data, towers, roles["click"])
+    light = light_of(data, export.stored_towers(towers), roles["click"])
     written = bundle.write(args.out, data, towers, rank, calibration, light, round(prior, 6), args.seed)
     say(json.dumps(written))
     result = {

@@ -156,9 +156,9 @@ def golden(folder: Path, data: Dataset, calibration: dict, seed: int) -> tuple[l
 
 
 def parity(folder: Path, data: Dataset, towers: dict, rank: dict, lines: list[dict], rows: np.ndarray) -> dict[str, float]:
-    """Largest difference between the training framework (tables rounded to float16) and ONNX Runtime."""
+    """Largest difference between the training framework (tables rounded as stored) and ONNX Runtime."""
     names, split = models.layout(data.schema), data.valid
-    towers, rank = export.halved(towers), export.halved(rank)
+    towers, rank = export.stored_towers(towers), export.stored_ranker(rank)
     u = user_inputs(data, split.visit[rows])
     i = item_inputs(data, split.item[rows], {k: v[rows] for k, v in split.item_dense.items()})
     raw = models.ranker(rank, names, u, i, cross_inputs(data, split.cross[rows]), np.arange(len(rows)))

@@ -8,12 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.linalg import svds
 
 from . import models
-from .dataset import Dataset, Split
+from .dataset import Dataset, Split, features
 from .inputs import Batches
 
 VISITS, ROWS = 160, 4_096
+# The positives of a visit weigh 1 / sqrt(their number) each: recall is a mean over visits.
+VISIT_POWER = -0.5
+# Decay of the ranker's tables: a row that is seldom seen falls back to nothing rather than learn its few rows by heart.
+TABLE_DECAY = 2.0
 
 
 def device(batch: dict) -> dict:
@@ -30,11 +37,36 @@ def positives_of_visit(batch: dict) -> np.ndarray:
     return bought[:, place]
 
 
-def fit_towers(data: Dataset, split: Split, label: str, epochs: int, seed: int, rate: float, log=print) -> dict:
+def begin_from_histories(data: Dataset, split: Split, params: dict) -> dict:
+    """Tables that begin as unit factors of who did what: a truncated SVD of log counts at each user's last visit.
+
+    The sum of a history's rows times an item's row then nearly is the SVD's own prediction, a start that random
+    tables take many epochs to reach. Factors grow with popularity; made units, that is left to the items' appeal.
+    """
+    users = data.visits[data.schema["columns"]["user"]].to_numpy()
+    visits = np.unique(split.visit)
+    visits = visits[np.argsort(data.history_spans[visits, 1], kind="stable")]
+    histories = [data.history_items[slice(*data.history_spans[v])] for v in pd.Series(visits).groupby(users[visits]).last()]
+    cells = (np.repeat(np.arange(len(histories)), [len(h) for h in histories]), np.concatenate(histories))
+    counts = coo_matrix((np.ones(len(cells[0])), cells), shape=(len(histories), len(data.items))).tocsr()
+    counts.data = np.log1p(counts.data)
+    for f in features(data.schema, ("item",), "category"):
+        if not f.get("factors"):
+            continue
+        table = params["tables"][f["name"]]
+        width = min(table.shape[1], data.schema["dimension"] - 1, min(counts.shape) - 1)
+        factors = svds(counts, k=width, random_state=0)[2][::-1].T
+        sums = np.zeros((len(table), width), np.float32)
+        np.add.at(sums, data.item_rows[f["name"]], factors.astype(np.float32))
+        table[:, :width] += sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+    return params
+
+
+def fit_towers(data: Dataset, split: Split, label: str, epochs: int, seed: int, rate: float, log=print, each_epoch=None) -> dict:
     """Every row of a batch is a candidate of every visit in it; logQ is the log share of the item among all rows."""
     names = models.layout(data.schema)
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(jnp.asarray, models.init_towers(data.schema, rng))
+    params = jax.tree.map(jnp.asarray, begin_from_histories(data, split, models.init_towers(data.schema, rng)))
     batches = Batches(data, split, VISITS, ROWS)
     share = np.bincount(split.item, minlength=len(data.items)).astype(np.float32) / len(split.item)
     log_q = np.log(np.maximum(share, 1e-9)).astype(np.float32)
@@ -47,7 +79,7 @@ def fit_towers(data: Dataset, split: Split, label: str, epochs: int, seed: int, 
         masked = jnp.where(b["bought"] | (b["alive"][None, :] == 0), -1e9, corrected)
         others = jax.nn.logsumexp(masked, axis=1)[b["owner"]]
         own = corrected[b["owner"], jnp.arange(len(b["owner"]))]
-        wanted = b["positive"] * b["alive"]
+        wanted = b["positive"]
         return (wanted * (jnp.logaddexp(others, own) - own)).sum() / jnp.maximum(wanted.sum(), 1.0)
 
     steps = epochs * (len(batches.starts) // VISITS + 1)
@@ -64,10 +96,15 @@ def fit_towers(data: Dataset, split: Split, label: str, epochs: int, seed: int, 
         begin, losses = time.time(), []
         for batch in batches.shuffled(rng):
             batch["labels"]["positive"] = batch["labels"][label]
-            b = device(batch) | {"bought": positives_of_visit(batch), "log_q": log_q[batch["place"]], "positive": batch["labels"]["positive"]}
+            wanted = (batch["labels"][label] > 0) * batch["alive"]
+            of_visit = np.bincount(batch["owner"], weights=wanted, minlength=VISITS)
+            wanted = (wanted * np.maximum(of_visit, 1)[batch["owner"]] ** VISIT_POWER).astype(np.float32)
+            b = device(batch) | {"bought": positives_of_visit(batch), "log_q": log_q[batch["place"]], "positive": wanted}
             params, state, loss = step(params, state, b)
             losses.append(loss)
         log(f"towers epoch {epoch + 1}: loss {np.mean(losses):.4f}, {time.time() - begin:.0f} s")
+        if each_epoch:
+            each_epoch(jax.tree.map(np.asarray, params))
     return jax.tree.map(np.asarray, params)
 
 
@@ -86,6 +123,11 @@ def head_losses(names: dict, p: dict, raw: dict, b: dict):
     return total
 
 
+def parts(params: dict, wanted: tuple) -> dict:
+    """True for the arrays below these names."""
+    return {name: jax.tree.map(lambda _: name in wanted, below) for name, below in params.items()}
+
+
 def fit_ranker(data: Dataset, split: Split, epochs: int, seed: int, rate: float, decay: float, log=print, each_epoch=None) -> dict:
     """Trains all heads together; the placement table takes what display and mailer explain."""
     names = models.layout(data.schema)
@@ -94,7 +136,12 @@ def fit_ranker(data: Dataset, split: Split, epochs: int, seed: int, rate: float,
     batches = Batches(data, split, VISITS, ROWS)
     steps = epochs * (len(batches.starts) // VISITS + 1)
     schedule = optax.warmup_cosine_decay_schedule(rate / 10, rate, 100, steps, rate / 30)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=decay))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.scale_by_adam(),
+        optax.add_decayed_weights(TABLE_DECAY, lambda p: parts(p, ("tables",))),
+        optax.add_decayed_weights(decay, lambda p: parts(p, ("cross", "experts", "heads"))),
+        optax.scale_by_learning_rate(schedule),
+    )
     state = optimizer.init(params)
 
     def loss_of(p, b):

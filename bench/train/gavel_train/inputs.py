@@ -6,6 +6,8 @@ import numpy as np
 
 from .dataset import Dataset, Split, features
 
+KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
+
 
 def transformed(feature: dict, values: np.ndarray) -> np.ndarray:
     """The transform of a dense or cross feature."""
@@ -21,9 +23,18 @@ def fit_scales(data: Dataset) -> None:
         scaled = transformed(f, known)
         f["mean"], f["std"] = round(float(scaled.mean()), 6), round(float(scaled.std()) or 1.0, 6)
         f["default"] = round(float(np.median(known)), 6)
+        f["knots"] = knots(encode(f, known))
     for place, f in enumerate(data.schema["cross"]):
         scaled = transformed(f, train.cross[:, place])
         f["mean"], f["std"] = round(float(scaled.mean()), 6), round(float(scaled.std()) or 1.0, 6)
+        f["knots"] = knots(encode(f, train.cross[:, place]))
+
+
+def knots(encoded: np.ndarray) -> list[float]:
+    """Where the ranker's piecewise linear part may bend: quantiles of what lies above the lowest value."""
+    above = encoded[encoded > encoded.min() + 1e-6]
+    places = np.quantile(above, KNOTS) if len(above) else [0.0]
+    return np.unique(np.float32(places)).tolist()
 
 
 def encode(feature: dict, raw: np.ndarray) -> np.ndarray:

@@ -12,6 +12,9 @@ import numpy as np
 from .dataset import features
 
 EXPERTS, EXPERT_WIDTH, TOWER_WIDTH, CROSS_LAYERS = 3, 64, 32, 2
+# The towers: norms of items lie between 1 and sqrt(1 + APPEAL_MAX^2) = 1.1, as graphs of inner products want them.
+APPEAL_MAX, NORM_FLOOR = 0.45, 1e-6
+SCALE_START, TABLE_START = 12.0, 0.02
 
 
 def layout(schema: dict) -> dict:
@@ -39,30 +42,32 @@ def dense_layer(rng, rows, columns):
 
 
 def init_towers(schema: dict, rng: np.random.Generator) -> dict:
-    """Parameters of the two towers. Tables are shared between an item feature and the user's set of it."""
+    """Parameters of the two towers. Tables are shared between an item feature and the user's set of it.
+
+    The first `dimension` - 1 coordinates are a direction; the last is the item's own appeal.
+    """
     names, dim = layout(schema), schema["dimension"]
-    tied = {f["of"] for f in names["sets"]}
     tables, item_side, user_side = {}, {}, {}
     used = [f for f in names["item_categories"] if f.get("tower", 0) > 0]
-    # Groups begin in separate directions where they fit, so that each matches itself first.
-    basis = np.linalg.qr(rng.normal(size=(dim, dim)))[0].astype(np.float32)
-    place = 0
     for f in used:
-        width = f["tower"]
-        tables[f["name"]] = matrix(rng, f["buckets"] + 1, width, 0.15 / width**0.5)
-        projection = basis[np.arange(place, place + width) % dim]
-        place += width
-        item_side[f["name"]] = projection.copy()
-        if f["name"] in tied:
-            user_side[f["name"]] = projection.copy()
+        tables[f["name"]] = matrix(rng, f["buckets"] + 1, f["tower"], TABLE_START)
+        item_side[f["name"]] = np.eye(f["tower"], dim, dtype=np.float32)
+        item_side[f["name"]][:, dim - 1] = 0
+    for f in names["sets"]:
+        if f["of"] in tables:
+            user_side[f["name"]] = item_side[f["of"]][:, : dim - 1].copy()
     user_width = sum(f["rank"] * 2 for f in names["user_categories"]) + len(names["user_dense"])
     for f in names["user_categories"]:
         tables["user:" + f["name"]] = matrix(rng, f["buckets"] + 1, f["rank"] * 2, 0.1)
-    return {
-        "tables": tables, "item": item_side, "user": user_side,
-        "user_hidden": dense_layer(rng, user_width, 64), "user_out": dense_layer(rng, 64, dim),
+    towers = {
+        "tables": tables, "item": item_side, "user": user_side, "log_scale": np.float32(np.log(SCALE_START)),
+        "user_hidden": dense_layer(rng, user_width, 64), "user_out": dense_layer(rng, 64, dim - 1),
         "item_hidden": dense_layer(rng, len(names["item_dense"]), 32), "item_out": dense_layer(rng, 32, dim),
     }
+    # The networks begin quiet, so that the tables decide first.
+    towers["user_out"]["w"] *= 0.1
+    towers["item_out"]["w"] *= 0.1
+    return towers
 
 
 def apply(layer, x):
@@ -71,26 +76,29 @@ def apply(layer, x):
 
 
 def user_tower(p: dict, names: dict, u: dict):
-    """The query vector."""
+    """The query: scale x (a direction shorter than 1, and 1 for the item's appeal)."""
     parts = [p["tables"]["user:" + f["name"]][u[f["name"]]] for f in names["user_categories"]]
     parts += [u[f["name"]][:, None] for f in names["user_dense"]]
     out = apply(p["user_out"], jax.nn.relu(apply(p["user_hidden"], jnp.concatenate(parts, axis=1))))
     for f in names["sets"]:
-        if f["of"] in p["user"]:
+        if f["name"] in p["user"]:
             w = jnp.log1p(u[f["name"] + ".weight"])
-            rows = p["tables"][f["of"]][u[f["name"]]]
-            total = jnp.einsum("vl,vld->vd", w, rows)
-            out = out + (total / jnp.sqrt(w.sum(axis=1, keepdims=True) + 1.0)) @ p["user"][f["of"]]
-    return out
+            total = jnp.einsum("vl,vld->vd", w, p["tables"][f["of"]][u[f["name"]]])
+            out = out + (total / jnp.sqrt((w * w).sum(axis=1, keepdims=True) + 1.0)) @ p["user"][f["name"]]
+    # A user of whom little is known has a short direction: the items' own appeal decides.
+    norm = jnp.sqrt((out * out).sum(axis=1, keepdims=True) + 1.0)
+    return jnp.exp(p["log_scale"]) * jnp.concatenate([out / norm, norm / norm], axis=1)
 
 
 def item_tower(p: dict, names: dict, i: dict):
-    """The item vector."""
+    """The item vector: a unit direction and a bounded appeal, so that no norm is above sqrt(1 + APPEAL_MAX^2)."""
     dense = jnp.stack([i[f["name"]] for f in names["item_dense"]], axis=1)
     out = apply(p["item_out"], jax.nn.relu(apply(p["item_hidden"], dense)))
     for name, projection in p["item"].items():
         out = out + p["tables"][name][i[name]] @ projection
-    return out
+    direction, appeal = out[:, :-1], out[:, -1:]
+    norm = jnp.sqrt((direction * direction).sum(axis=1, keepdims=True) + NORM_FLOOR)
+    return jnp.concatenate([direction / norm, APPEAL_MAX * jnp.tanh(appeal)], axis=1)
 
 
 def init_ranker(schema: dict, rng: np.random.Generator) -> dict:
@@ -108,11 +116,13 @@ def init_ranker(schema: dict, rng: np.random.Generator) -> dict:
             "hidden": dense_layer(rng, EXPERT_WIDTH, TOWER_WIDTH),
             "out": dense_layer(rng, TOWER_WIDTH, 1),
         }
+    pieces = sum(1 + len(f["knots"]) for f in numbers(names))
     return {
         "tables": tables,
         "cross": [{"w": matrix(rng, width, width, 0.3 / width**0.5), "b": np.zeros(width, np.float32)} for _ in range(CROSS_LAYERS)],
         "experts": [dense_layer(rng, width, EXPERT_WIDTH) for _ in range(EXPERTS)],
         "heads": heads,
+        "wide": np.zeros((pieces, len(heads)), np.float32),
         "bias": np.zeros((256, len(names["heads"])), np.float32),
     }
 
@@ -129,6 +139,16 @@ def ranker_user(p: dict, names: dict, u: dict) -> tuple:
     return jnp.concatenate(parts + pooled, axis=1), jnp.concatenate(pooled, axis=1)
 
 
+def numbers(names: dict) -> list[dict]:
+    """The features that the piecewise linear part reads, in its order."""
+    return names["user_dense"] + names["item_dense"] + names["cross"]
+
+
+def hinges(x, knots):
+    """A number [B, 1] and how far it lies above each knot: any piecewise linear function is a product of these."""
+    return jnp.concatenate([x, jax.nn.relu(x - jnp.asarray(knots, jnp.float32)[None, :])], axis=1)
+
+
 def ranker(p: dict, names: dict, u: dict, i: dict, cross, owner) -> dict:
     """Raw outputs of every head, without the placement tower."""
     user, pooled = ranker_user(p, names, u)
@@ -141,10 +161,13 @@ def ranker(p: dict, names: dict, u: dict, i: dict, cross, owner) -> dict:
     for layer in p["cross"]:
         x = x0 * apply(layer, x) + x
     experts = [jax.nn.relu(apply(e, x)) for e in p["experts"]]
+    known = {f["name"]: u[f["name"]][owner] for f in names["user_dense"]} | {f["name"]: i[f["name"]] for f in names["item_dense"]}
+    known |= {c["name"]: cross[:, n] for n, c in enumerate(names["cross"])}
+    wide = jnp.concatenate([hinges(known[f["name"]][:, None], f["knots"]) for f in numbers(names)], axis=1) @ p["wide"]
     out = {}
-    for head in names["heads"]:
+    for place, head in enumerate(names["heads"]):
         h = p["heads"][head["name"]]
         gate = jax.nn.softmax(apply(h["gate"], x), axis=1)
         mixed = sum(gate[:, n : n + 1] * e for n, e in enumerate(experts))
-        out[head["name"]] = apply(h["out"], jax.nn.relu(apply(h["hidden"], mixed)))[:, 0]
+        out[head["name"]] = apply(h["out"], jax.nn.relu(apply(h["hidden"], mixed)))[:, 0] + wide[:, place]
     return out

@@ -65,7 +65,8 @@ def page(report: dict) -> str:
         "```", report["command"], "```", "",
         "*click* is category engagement (the visitor bought something of the advertised product type): a proxy, never to be read as a click-through rate.",
         "Predictions are without the placement tower, as served. Calibrated figures are cross-fitted: weeks 41-42 calibrated on 43-44 and the other way round.",
-        "The logistic regression is fitted in the same run on the same features' logs; the quoted one is that of the data's own notes, whose exact setting is not known.", "",
+        "The logistic regression is fitted in the same run on the same features' logs; the quoted one is that of the data's own notes, whose exact setting is not known.",
+        "Epochs and decays were chosen by looking at the validation weeks, so these figures are a little on the bright side.", "",
         "## Heads", "",
         "| head | rows | positives | base rate | AUC | RIG | calibration | AUC, logistic regression | RIG, logistic regression | quoted AUC / RIG |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -94,6 +95,7 @@ def page(report: dict) -> str:
               "| method | " + " | ".join(f"recall@{k} macro / micro" for k in (50, 200, 1000)) + " |", "|---|---|---|---|"]
     for method, f in r["methods"].items():
         lines.append(f"| {method} | " + " | ".join(f"{f[f'recall@{k}']['macro']:.3f} / {f[f'recall@{k}']['micro']:.3f}" for k in (50, 200, 1000)) + " |")
+    lines += ["", "Norms of the item vectors: {:.3f} to {:.3f}, median {:.3f}.".format(*(r["item_norms"][n] for n in (0, 2, 1)))]
     b = report["bundle"]
     lines += ["", "## Bundle", "", f"{b['bytes']:,} bytes. Largest relative difference between the training framework and ONNX Runtime on the golden rows: "
               + ", ".join(f"{k} {v:.1e}" for k, v in b["parity"].items()) + ".", "", *report.get("notes", []), ""]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -67,11 +68,13 @@ def report(data: Dataset, data_folder: Path, towers: dict, label: str) -> dict:
         queries |= dict(zip(chunk.tolist(), np.asarray(run_user(towers, user_inputs(data, full)))))
     factors, item_factors = baselines.svd(data, 64)
     everything = np.arange(len(data.items))
-    tally, sizes, missing = Tally(), [], 0
+    tally, sizes, missing, norms = Tally(), [], 0, []
     info = data.visits.iloc[visits]
     for period, of_period in info.groupby(columns["period"]).indices.items():
         dense = {f["name"]: data.popularity.value(f, everything, np.full(len(everything), period)) for f in features(schema, ("item",), "dense")}
         vectors = np.asarray(run_item(towers, item_inputs(data, everything, dense)))
+        halves = np.asarray(vectors.astype(jnp.bfloat16), np.float32)
+        norms.append(np.linalg.norm(vectors, axis=1))
         popular = np.log1p(np.nan_to_num(dense["popularity"])) if "popularity" in dense else np.zeros(len(everything))
         for place, group in info.iloc[of_period].groupby(columns["place"]).indices.items():
             near = by_place.get(place)
@@ -91,6 +94,7 @@ def report(data: Dataset, data_folder: Path, towers: dict, label: str) -> dict:
                 sizes.append(len(candidates))
                 history = baselines.own_history(data, visit)[candidates]
                 tally.add("two towers", vectors[candidates] @ queries[visit], wanted)
+                tally.add("two towers, vectors as bf16", halves[candidates] @ queries[visit], wanted)
                 tally.add("own history, then popularity", history + popular[candidates] / 100, wanted)
                 tally.add("popularity", popular[candidates], wanted)
                 user = data.visits[columns["user"]].iloc[visit]
@@ -98,4 +102,5 @@ def report(data: Dataset, data_folder: Path, towers: dict, label: str) -> dict:
     return {
         "visits": tally.visits, "bought_promoted": tally.products, "bought_without_placement": int(missing),
         "candidates_mean": round(float(np.mean(sizes)), 1), "methods": tally.table(),
+        "item_norms": [round(float(n), 4) for n in np.quantile(np.concatenate(norms), (0, 0.5, 1))],
     }

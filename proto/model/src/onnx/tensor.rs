@@ -1,6 +1,6 @@
 //! Which numbers does an ONNX tensor hold?
 //!
-//! Typed fields or raw bytes, in seven element types. Half-precision weights become f32 here, so that a bundle may
+//! Typed fields or raw bytes, in eight element types. Half-precision weights become f32 here, so that a bundle may
 //! be half as large as its arithmetic. A weight that is not finite is refused: it would make every score that it
 //! touches a score that never wins, and silently.
 
@@ -74,6 +74,7 @@ fn from_raw(data_type: i32, raw: &[u8]) -> Result<Numbers, String> {
         element::DOUBLE => each(raw, |b| f64::from_le_bytes(b) as f32).map(Numbers::Floats),
         element::INT64 => each(raw, i64::from_le_bytes).map(Numbers::Integers),
         element::INT32 => each(raw, |b| i64::from(i32::from_le_bytes(b))).map(Numbers::Integers),
+        element::INT8 => each(raw, |b| i64::from(i8::from_le_bytes(b))).map(Numbers::Integers),
         element::BOOL => each(raw, |[b]: [u8; 1]| i64::from(b != 0)).map(Numbers::Integers),
         other => Err(format!("element type {other} is not supported")),
     }
@@ -92,9 +93,34 @@ fn from_fields(proto: &TensorProto) -> Result<Numbers, String> {
             halves().map(|b| b.map(|b| bf16::from_bits(b).to_f32())).collect::<Result<_, _>>().map(Numbers::Floats)
         }
         element::INT64 => Ok(Numbers::Integers(proto.int64_data.clone())),
-        element::INT32 | element::BOOL => {
+        element::INT32 | element::INT8 | element::BOOL => {
             Ok(Numbers::Integers(proto.int32_data.iter().map(|v| i64::from(*v)).collect()))
         }
         other => Err(format!("element type {other} is not supported")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_integers_are_read_in_both_forms() {
+        let raw = TensorProto {
+            dims: vec![3],
+            data_type: element::INT8,
+            raw_data: Some(vec![0x81, 0, 0x7f]),
+            ..TensorProto::default()
+        };
+        let typed = TensorProto {
+            dims: vec![3],
+            data_type: element::INT8,
+            int32_data: vec![-127, 0, 127],
+            ..TensorProto::default()
+        };
+        for proto in [raw, typed] {
+            let Array { dims, numbers } = array(&proto).unwrap();
+            assert_eq!((dims, numbers), (vec![3], Numbers::Integers(vec![-127, 0, 127])));
+        }
     }
 }
