@@ -43,6 +43,14 @@ pub enum BundleError {
         /// Why.
         reason: GraphError,
     },
+    /// A model of trees is wrong.
+    #[error("{file}: {reason}")]
+    Trees {
+        /// The file.
+        file: String,
+        /// Why, and in which line.
+        reason: String,
+    },
     /// The golden rows could not be read, or the model does not give them.
     #[error("golden rows: {0}")]
     Golden(String),
@@ -60,6 +68,7 @@ impl BundleError {
             | Self::Checksum(_)
             | Self::Schema(_)
             | Self::Graph { .. }
+            | Self::Trees { .. }
             | Self::Golden(_) => Code::InvalidArgument,
         }
     }

@@ -38,7 +38,7 @@ impl FeatureSpec {
         }
     }
 
-    const fn kind_name(&self) -> &'static str {
+    pub(crate) const fn kind_name(&self) -> &'static str {
         match self.kind {
             FeatureKind::Category { .. } => "category",
             FeatureKind::Dense { .. } => "dense",

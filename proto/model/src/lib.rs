@@ -18,6 +18,7 @@ mod limits;
 mod onnx;
 mod partition;
 pub mod schema;
+pub mod trees;
 
 pub use bundle::{Bundle, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput};
 pub use error::{BundleError, GraphError, ModelError};

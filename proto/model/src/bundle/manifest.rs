@@ -11,7 +11,7 @@ use crate::schema::{
 };
 use gavel_proto::limits::{FEATURES_MAX, HEADS_MAX, STRING_BYTES_MAX, VECTOR_DIMENSIONS_MAX};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The files that the schema names.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -19,7 +19,12 @@ use std::collections::BTreeSet;
 pub(crate) struct Files {
     pub user_tower: String,
     pub item_tower: String,
+    /// A graph; or, with one head, trees if the name ends in `.txt`.
+    #[serde(default)]
     pub ranker: String,
+    /// Trees for each head, instead of a graph.
+    #[serde(default)]
+    pub trees: BTreeMap<String, String>,
     pub golden: String,
 }
 
@@ -190,7 +195,22 @@ pub(crate) fn parse(text: &str) -> Result<(Schema, Files), BundleError> {
         heads,
     };
     distinct(&schema)?;
-    Ok((schema, text.files))
+    let files = rankers(text.files, &schema)?;
+    Ok((schema, files))
+}
+
+/// A graph for all heads, or trees for each.
+fn rankers(mut files: Files, schema: &Schema) -> Result<Files, BundleError> {
+    check(files.ranker.is_empty() != files.trees.is_empty(), || {
+        "files has either ranker (a graph, or the trees of one head) or trees (a file for each head)".to_owned()
+    })?;
+    if files.ranker.ends_with(".txt") {
+        let [head] = schema.heads.as_slice() else {
+            return wrong("the ranker's trees have one output: name a file for each head in files.trees");
+        };
+        files.trees.insert(head.name.clone(), std::mem::take(&mut files.ranker));
+    }
+    Ok(files)
 }
 
 fn name(what: &str, name: &str) -> Result<(), BundleError> {

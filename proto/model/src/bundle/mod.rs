@@ -9,6 +9,8 @@ mod golden;
 mod manifest;
 pub mod pack;
 mod ranker;
+mod scorer;
+mod trees;
 
 pub use crate::partition::{PartCost, PartitionReport};
 pub use golden::GoldenReport;
@@ -20,9 +22,11 @@ use crate::feature::{FeatureRow, FeatureValue};
 use crate::onnx;
 use crate::partition::Label;
 use crate::schema::Schema;
+use crate::trees::Planes;
 use bind::Encoding;
 use pack::FileMap;
-use ranker::{Bound, Ranker};
+use ranker::Bound;
+use scorer::Scorer;
 use std::path::Path;
 
 /// Buffers of one thread; made for any bundle, it grows to what the largest needs and stays there.
@@ -30,6 +34,8 @@ use std::path::Path;
 pub struct Scratch {
     arena: Arena,
     encoding: Encoding,
+    planes: Planes,
+    codes: Vec<f32>,
 }
 
 /// What the router computes of a user once.
@@ -57,7 +63,7 @@ pub struct Bundle {
     golden: Vec<u8>,
     user_tower: Bound,
     item_tower: Bound,
-    ranker: Ranker,
+    ranker: Scorer,
 }
 
 impl Bundle {
@@ -68,15 +74,12 @@ impl Bundle {
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
         let files = pack::read_folder(dir)?;
         verify(&files)?;
-        let file =
-            |name: &str| files.get(name).ok_or_else(|| BundleError::Schema(format!("the file {name} is missing")));
+        let file = |name: &str| file_of(&files, name);
         let text = std::str::from_utf8(file("bundle.toml")?).map_err(|e| BundleError::Schema(e.to_string()))?;
         let (schema, names) = manifest::parse(text)?;
         let user_tower = tower(&names.user_tower, file(&names.user_tower)?, &schema, Label::User)?;
         let item_tower = tower(&names.item_tower, file(&names.item_tower)?, &schema, Label::Ad)?;
-        let of_ranker = |reason| BundleError::Graph { file: names.ranker.clone(), reason };
-        let read = onnx::read(file(&names.ranker)?).map_err(of_ranker)?;
-        let ranker = Ranker::new(&read, &schema).map_err(of_ranker)?;
+        let ranker = Scorer::new(&files, &names, &schema)?;
         let golden = file(&names.golden)?.clone();
         Ok(Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, ranker })
     }
@@ -92,8 +95,8 @@ impl Bundle {
 
     /// What each part of the ranker costs, and what the whole would.
     #[must_use]
-    pub const fn partition_report(&self) -> PartitionReport {
-        self.ranker.report
+    pub fn partition_report(&self) -> PartitionReport {
+        self.ranker.report()
     }
 
     /// BLAKE3 of the packed form.
@@ -104,8 +107,8 @@ impl Bundle {
 
     /// BLAKE3 of the split: two processes that disagree here must not rank together.
     #[must_use]
-    pub const fn partition_hash(&self) -> [u8; 32] {
-        self.ranker.hash
+    pub fn partition_hash(&self) -> [u8; 32] {
+        self.ranker.hash()
     }
 
     /// Features, heads and numbers.
@@ -116,14 +119,14 @@ impl Bundle {
 
     /// f32s of the user-only tensors.
     #[must_use]
-    pub const fn user_part_width(&self) -> usize {
-        self.ranker.user_width
+    pub fn user_part_width(&self) -> usize {
+        self.ranker.user_width()
     }
 
     /// f32s of an item's ad-only tensors.
     #[must_use]
-    pub const fn activation_width(&self) -> usize {
-        self.ranker.item_width
+    pub fn activation_width(&self) -> usize {
+        self.ranker.item_width()
     }
 
     /// The query vector and the user-only tensors.
@@ -131,14 +134,14 @@ impl Bundle {
     /// # Errors
     /// When the row does not fit the schema.
     pub fn run_user(&self, scratch: &mut Scratch, user: &FeatureRow) -> Result<UserOutput, ModelError> {
-        let Scratch { arena, encoding } = scratch;
+        let Scratch { arena, encoding, .. } = scratch;
         let program = &self.user_tower.program;
         program.prepare(arena);
         bind::write(self.user_tower.as_pair(), (Label::User, &self.schema.user), user, 0, (arena, encoding))?;
         program.run(arena);
         let query = program.output(arena, 0).to_vec();
         let mut part = Vec::with_capacity(self.user_part_width());
-        self.ranker.run_user(&self.schema, user, (arena, encoding), &mut part)?;
+        self.ranker.run_user(&self.schema, user, scratch, &mut part)?;
         Ok(UserOutput { query, part })
     }
 
@@ -147,15 +150,15 @@ impl Bundle {
     /// # Errors
     /// When a row does not fit the schema.
     pub fn run_items(&self, scratch: &mut Scratch, items: &[FeatureRow]) -> Result<ItemOutput, ModelError> {
-        let Scratch { arena, encoding } = scratch;
         let mut vectors = Vec::with_capacity(items.len() * self.schema.dimension);
         let mut activations = Vec::with_capacity(items.len() * self.activation_width());
         for block in items.chunks(BLOCK_ROWS) {
+            let Scratch { arena, encoding, .. } = scratch;
             ranker::fill(self.item_tower.as_pair(), &self.schema, block, (arena, encoding))?;
             let program = &self.item_tower.program;
             program.run(arena);
             vectors.extend_from_slice(&program.output(arena, 0)[..block.len() * self.schema.dimension]);
-            self.ranker.run_items(&self.schema, block, (arena, encoding), &mut activations)?;
+            self.ranker.run_items(&self.schema, block, scratch, &mut activations)?;
         }
         Ok(ItemOutput { vectors, activations })
     }
@@ -203,7 +206,7 @@ impl Bundle {
         width("cross features", cross.len(), n.saturating_mul(columns))?;
         out.clear();
         out.reserve(n * self.schema.heads.len());
-        self.ranker.rank(&mut scratch.arena, user_part, activations, (cross, columns), n, |_, raw| out.push(raw));
+        self.ranker.rank(scratch, (user_part, activations), (cross, columns), n, |_, raw| out.push(raw));
         Ok(())
     }
 
@@ -222,11 +225,10 @@ impl Bundle {
         let columns = self.schema.cross.len();
         width("cross features", cross.len(), items.len().saturating_mul(columns))?;
         out.clear();
-        let Scratch { arena, encoding } = scratch;
         for (i, block) in items.chunks(BLOCK_ROWS).enumerate() {
             let from = i * BLOCK_ROWS * columns;
             let cross = &cross[from..from + block.len() * columns];
-            self.ranker.whole(&self.schema, (user, block), cross, (arena, encoding), |head, raw| {
+            self.ranker.whole(&self.schema, (user, block), cross, scratch, |head, raw| {
                 let head = &self.schema.heads[head];
                 out.push(head.calibration.apply(head.kind, raw));
             })?;
@@ -251,6 +253,10 @@ impl Bundle {
         };
         self.schema.cross.iter().map(|c| c.encode(weight(c))).collect()
     }
+}
+
+fn file_of<'a>(files: &'a FileMap, name: &str) -> Result<&'a Vec<u8>, BundleError> {
+    files.get(name).ok_or_else(|| BundleError::Schema(format!("the file {name} is missing")))
 }
 
 fn width(what: &'static str, found: usize, expected: usize) -> Result<(), ModelError> {
@@ -301,3 +307,5 @@ fn verify(files: &FileMap) -> Result<(), BundleError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trees_tests;

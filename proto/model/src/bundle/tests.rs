@@ -4,9 +4,10 @@ use super::*;
 use crate::onnx::testing::{self, Onnx, Sizes};
 use crate::onnx::wire::element;
 use proptest::prelude::*;
+use ranker::Ranker;
 use std::fs;
 
-const SMALL: Sizes = Sizes { embedding: 8, deep: 48, experts: 3, expert: 24 };
+pub(super) const SMALL: Sizes = Sizes { embedding: 8, deep: 48, experts: 3, expert: 24 };
 
 const SCHEMA: &str = r#"
 format = 1
@@ -83,7 +84,7 @@ fn write(dir: &Path, files: &[(&str, Vec<u8>)]) {
     fs::write(dir.join("BLAKE3SUMS"), sums).unwrap();
 }
 
-fn open(files: &[(&str, Vec<u8>)]) -> Result<Bundle, BundleError> {
+pub(super) fn open(files: &[(&str, Vec<u8>)]) -> Result<Bundle, BundleError> {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), files);
     Bundle::open(dir.path())
