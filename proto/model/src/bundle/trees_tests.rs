@@ -97,7 +97,7 @@ fn items(n: usize) -> Vec<FeatureRow> {
         } else {
             FeatureValue::Category(value_hash(&format!("kind {}", i % 45)))
         };
-        let price = if i % 5 == 0 { f32::NAN } else { (i as f32 * 0.37).sin() * 2.0 };
+        let price = if i.is_multiple_of(5) { f32::NAN } else { (i as f32 * 0.37).sin() * 2.0 };
         FeatureRow { values: vec![kind, FeatureValue::Dense(price), FeatureValue::Dense((i as f32 * 0.11).cos())] }
     };
     (0..n).map(item).collect()
