@@ -87,8 +87,8 @@ impl MergeError {
 /// # Errors
 /// When a list is of another epoch, out of order, or holds an ad that another one holds too. Which of
 /// several faults is reported does not depend on the order of `lists`.
-pub fn merge(pinned: Epoch, lists: &[ShardList]) -> Result<Ranking, MergeError> {
-    let mut by_shard: Vec<&ShardList> = lists.iter().collect();
+pub fn merge<'a>(pinned: Epoch, lists: impl IntoIterator<Item = &'a ShardList>) -> Result<Ranking, MergeError> {
+    let mut by_shard: Vec<&ShardList> = lists.into_iter().collect();
     by_shard.sort_by_key(|list| list.shard);
     for pair in by_shard.windows(2) {
         if pair[0].shard == pair[1].shard {

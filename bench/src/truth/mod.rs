@@ -74,8 +74,15 @@ pub enum TruthError {
         compared: u64,
     },
     /// Nothing was counted.
-    #[error("no request had {0} eligible items: use a larger catalogue, or lower --min-eligible")]
-    NothingCounted(u64),
+    #[error(
+        "no request had {min_eligible} eligible items and whole answers ({incomplete} were incomplete): use a larger catalogue, lower --min-eligible, or mend the cluster"
+    )]
+    NothingCounted {
+        /// Eligible items asked for.
+        min_eligible: u64,
+        /// Requests that a shard did not answer in full.
+        incomplete: u64,
+    },
     /// The graph was hardly used.
     #[error(
         "only {share:.3} of the requests used a graph plan, {wanted} is asked for: use a larger catalogue, or lower --min-graph-share"
@@ -103,8 +110,6 @@ pub struct Probed {
     pub rule: oracle::Rule,
     /// Winners as served: (ad, price in micros), by slot.
     pub slate: Vec<(u64, u64)>,
-    /// Coverage of the served answer.
-    pub coverage: f64,
     /// Shards.
     pub shards: Vec<ProbedShard>,
 }
@@ -139,11 +144,11 @@ pub async fn run(args: TruthArgs) -> Result<(), TruthError> {
     while truth.requests < args.count as u64 && tries > 0 {
         tries -= 1;
         let number = (random.next_u64() % requests.len() as u64) as usize;
-        let probed = prober
-            .probe(&requests[number], random.next_u64() | 1, args.top)
-            .await
-            .map_err(|reason| TruthError::Answer { number, reason })?;
-        truth.count(&probed);
+        let probed = prober.probe(&requests[number], random.next_u64() | 1, args.top).await;
+        match probed.map_err(|reason| TruthError::Answer { number, reason })? {
+            Some(probed) => truth.count(&probed),
+            None => truth.incomplete += 1,
+        }
     }
     print!("{}", truth.table());
     if let Some(path) = &args.json {
@@ -154,7 +159,7 @@ pub async fn run(args: TruthArgs) -> Result<(), TruthError> {
 
 fn verdict(args: &TruthArgs, truth: &Truth) -> Result<(), TruthError> {
     if truth.requests == 0 {
-        return Err(TruthError::NothingCounted(args.min_eligible));
+        return Err(TruthError::NothingCounted { min_eligible: args.min_eligible, incomplete: truth.incomplete });
     }
     if truth.slates_equal != truth.slates_compared {
         let different = truth.slates_compared - truth.slates_equal;

@@ -18,6 +18,8 @@ pub struct Truth {
     pub requests: u64,
     /// Requests left out because too few items were eligible.
     pub left_out: u64,
+    /// Requests left out because a shard did not answer in full, or not in time.
+    pub incomplete: u64,
     /// Mean recall of the exact best items.
     pub recall_at_200: f64,
     /// Smallest recall of one request.
@@ -106,6 +108,7 @@ impl Truth {
         let mut t = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(t, "requests counted, left out   {}, {}", self.requests, self.left_out);
+        let _ = writeln!(t, "answers incomplete           {}", self.incomplete);
         let _ = writeln!(t, "recall@{}, smallest          {:.4}, {:.4}", self.top, self.recall_at_200, self.recall_min);
         let _ = writeln!(t, "slates equal / compared      {} / {}", self.slates_equal, self.slates_compared);
         for (kind, rows) in [("plan", &self.by_plan), ("eligible", &self.by_eligible)] {
@@ -165,7 +168,7 @@ mod tests {
             auction_id: 1,
         };
         let shards = vec![shard(&[1], &[(1, 0.9), (2, 0.1)]), shard(&[], &[(3, 0.8), (4, 0.7)])];
-        let probed = Probed { rule, slate: Vec::new(), coverage: 1.0, shards };
+        let probed = Probed { rule, slate: Vec::new(), shards };
         assert!((recall(&probed, 2) - 0.5).abs() < 1e-9);
         let mut truth = Truth::new(2, 0);
         truth.count(&probed);

@@ -28,18 +28,22 @@ impl Prober {
         Ok(Some(Self { client }))
     }
 
-    /// Has one request answered twice.
-    pub async fn probe(&mut self, request: &TimedRequest, seed: u64, top: u32) -> Result<Probed, String> {
-        let mut request = ad_request(request, 0, DEADLINE_MS, 0.000_1);
+    /// Has one request answered twice; `None` when a shard did not answer in full or in time: nothing can be compared.
+    pub async fn probe(&mut self, request: &TimedRequest, seed: u64, top: u32) -> Result<Option<Probed>, String> {
+        let mut request = ad_request(request, 0, DEADLINE_MS, 1.0);
         request.seed = seed;
-        let answer = self
-            .client
-            .probe(wire::ProbeRequest { request: Some(request), top })
-            .await
-            .map_err(|status| format!("{:?}: {}", status.code(), status.message()))?
-            .into_inner();
-        probed(answer)
+        match self.client.probe(wire::ProbeRequest { request: Some(request), top }).await {
+            Ok(answer) => probed(answer.into_inner()).map(Some),
+            Err(status) if is_incomplete(&status) => Ok(None),
+            Err(status) => Err(format!("{:?}: {}", status.code(), status.message())),
+        }
     }
+}
+
+/// A router's own word; a connection that is gone has a source.
+fn is_incomplete(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded)
+        && std::error::Error::source(status).is_none()
 }
 
 fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
@@ -67,7 +71,6 @@ fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
             auction_id: rule.auction_id,
         },
         slate: slate.into_iter().map(|(_, ad, price)| (ad, price)).collect(),
-        coverage: response.coverage.unwrap_or_default().fraction,
         shards: answer.shards.into_iter().map(shard).collect::<Result<_, _>>()?,
     })
 }

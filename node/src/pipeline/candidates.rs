@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use crate::retrieval::{Method, Mode, RetrievalQuery, RetrievalScratch, retrieve_among, top_by_bid};
+use crate::retrieval::{Method, Mode, RetrievalQuery, RetrievalScratch, Retrieved, retrieve_among, top_by_bid};
 use crate::segment::{Bitset, EligibleAds, SegmentError};
 use crate::shard::Shard;
 use crate::staging::holdings::ShardDelivery;
@@ -28,9 +28,9 @@ pub struct Found {
     pub eligible_items: u32,
     /// How the inner product was searched.
     pub method: Method,
-    /// Items that the answer stands for.
+    /// Items that the answer stands for: both lists have passed them.
     pub items_seen: u32,
-    /// False when the deadline ended the search.
+    /// False when the deadline ended either search.
     pub finished: bool,
 }
 
@@ -57,50 +57,70 @@ pub fn find(
     let listed = top_by_bid(shard, &impressions, &delivery.impression_bids, quota);
     let count = others.count();
     let mut found = retrieve_among(shard, EligibleAds { ads: others, count }, query, scratch)?;
-    let mut items = std::mem::take(&mut found.items);
-    let nearest = items.len();
-    add_listed(shard, query, &listed, &mut items, scratch)?;
+    let more = retrieve_listed(shard, query, &listed, &found.items, scratch)?;
+    let nearest = found.items.len();
+    found.items.extend(more.items);
+    let (sealed, newer) = shard.items_of(&impressions);
     Ok(Found {
-        items,
+        items: found.items,
         nearest,
         eligible,
-        eligible_items: found.eligible_items + items_with(shard, &impressions),
+        eligible_items: found.eligible_items + sealed.count() + newer.count(),
         method: found.plan.method,
-        items_seen: found.items_seen,
-        finished: found.finished,
+        items_seen: found.items_seen.min(more.items_seen),
+        finished: found.finished && more.finished,
     })
 }
 
-/// Adds the items of the listed ads that are not there yet.
-fn add_listed(
+/// The items of the listed ads that are not there yet.
+fn retrieve_listed(
     shard: &Shard,
     query: &RetrievalQuery<'_>,
     listed: &[u32],
-    items: &mut Vec<(u32, f32)>,
+    items: &[(u32, f32)],
     scratch: &mut RetrievalScratch,
-) -> Result<(), SegmentError> {
+) -> Result<Retrieved, SegmentError> {
     let found: HashSet<u32> = items.iter().map(|(item, _)| *item).collect();
     let mut ads = Bitset::empty(shard.ads());
     for ad in listed.iter().filter(|ad| !found.contains(&shard.item_of(**ad))) {
         ads.insert(*ad);
     }
     let count = ads.count();
-    if count == 0 {
-        return Ok(());
-    }
     // The same comparison as every other item's, to the bit: a scan of just these.
     let exactly = RetrievalQuery { quota: count, mode: Mode::Exact, ..*query };
-    items.extend(retrieve_among(shard, EligibleAds { ads, count }, &exactly, scratch)?.items);
-    Ok(())
+    retrieve_among(shard, EligibleAds { ads, count }, &exactly, scratch)
 }
 
-/// Items that have one of these ads: an item's ads stand together.
-fn items_with(shard: &Shard, ads: &Bitset) -> u32 {
-    let mut last = None;
-    let mut count = 0;
-    for item in ads.iter().map(|ad| shard.item_of(ad)) {
-        count += u32::from(last != Some(item));
-        last = Some(item);
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{ITEMS, STAGED};
+    use super::super::targeting;
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_deadline_in_either_search_is_told() {
+        let (target, search) = (STAGED.target(), STAGED.search());
+        let find_within = |looks: u32| {
+            let left = Cell::new(looks);
+            let expired = || left.replace(left.get().saturating_sub(1)) == 0;
+            let query = RetrievalQuery {
+                vector: &search.query,
+                targeting: targeting(&target, &search),
+                quota: search.quota,
+                mode: Mode::Exact,
+                bonus: None,
+                expired: &expired,
+            };
+            find(&target.loaded.shard, &target.delivery, &query, &mut RetrievalScratch::default()).unwrap()
+        };
+        let whole = find_within(u32::MAX);
+        assert!(whole.finished && u64::from(whole.items_seen) == ITEMS && whole.items.len() > whole.nearest);
+        let cut: Vec<Found> = (0..).map(find_within).take_while(|found| found.items != whole.items).collect();
+        for found in &cut {
+            assert!(!found.finished && u64::from(found.items_seen) < ITEMS);
+        }
+        let second = cut.last().expect("some look is the last");
+        assert_eq!(second.items, whole.items[..whole.nearest], "the last look is that of the list by bid");
     }
-    count
 }

@@ -7,13 +7,11 @@
 use crate::{segment::Bitset, shard::Shard};
 
 /// The `quota` eligible ads of these campaigns with the highest bids, by (bid desc, ordinal asc).
-/// A bid of 0 is none.
+/// `bids` are (campaign, bid), the highest bid first.
 #[must_use]
 pub fn top_by_bid(shard: &Shard, eligible: &Bitset, bids: &[(u64, u64)], quota: u32) -> Vec<u32> {
-    let mut by_bid: Vec<(u64, u64)> = bids.iter().copied().filter(|(_, bid)| *bid > 0).collect();
-    by_bid.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     let mut ads = Vec::new();
-    for same_bid in by_bid.chunk_by(|a, b| a.1 == b.1) {
+    for same_bid in bids.chunk_by(|a, b| a.1 == b.1) {
         if ads.len() >= quota as usize {
             break;
         }

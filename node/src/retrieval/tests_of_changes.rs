@@ -81,13 +81,13 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
             assert_eq!(shard.refusal(ad, &targeting).is_none(), found.eligible.ads.contains(ad));
         }
     }
-    let bids = [(502, 9), (503, 5), (504, 9), (505, 99), (506, 0)];
+    let bids = [(505, 99), (502, 9), (504, 9), (503, 5)];
     let listed = top_by_bid(shard, &found.eligible.ads, &bids, 25);
     let mut all: Vec<(u64, u32)> = found
         .eligible
         .ads
         .iter()
-        .filter_map(|ad| bids.iter().find(|(c, bid)| *c == shard.campaign(ad).0 && *bid > 0).map(|(_, bid)| (*bid, ad)))
+        .filter_map(|ad| bids.iter().find(|(c, _)| *c == shard.campaign(ad).0).map(|(_, bid)| (*bid, ad)))
         .collect();
     all.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     assert_eq!(listed, all.into_iter().take(25).map(|(_, ad)| ad).collect::<Vec<_>>());

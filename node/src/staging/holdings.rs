@@ -66,7 +66,7 @@ pub struct ShardDelivery {
     pub resolved: ResolvedDelivery,
     /// Ads that do not bid: paused, bid 0, or of an unknown campaign.
     pub silent: Bitset,
-    /// Campaigns that bid by the thousand impressions, with their paced bids.
+    /// Campaigns that bid by the thousand impressions, with their paced bids, the highest first.
     pub impression_bids: Vec<(u64, u64)>,
     /// The ads of these.
     pub impression_ads: Bitset,
@@ -81,7 +81,8 @@ impl ShardDelivery {
         let rows = || (0..).zip(campaigns).map(|(place, campaign)| (*campaign, resolved.row(place)));
         let silent = content.ads_of_campaigns(rows().filter(|(_, row)| !row.bids()).map(|(campaign, _)| campaign));
         let by_impression = rows().filter(|(_, row)| row.bids() && row.is_by_impression());
-        let impression_bids: Vec<(u64, u64)> = by_impression.map(|(id, row)| (id, row.paced().0)).collect();
+        let mut impression_bids: Vec<(u64, u64)> = by_impression.map(|(id, row)| (id, row.paced().0)).collect();
+        impression_bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
         let impression_ads = content.ads_of_campaigns(impression_bids.iter().map(|(campaign, _)| *campaign));
         Self { resolved, silent, impression_bids, impression_ads }
     }

@@ -55,11 +55,13 @@ impl Pipeline {
     /// Answers a request twice.
     ///
     /// # Errors
-    /// See [`RequestError`]; also when a shard did not answer in full, because then nothing can be compared.
+    /// See [`RequestError`]; [`RequestError::Coverage`] when a shard did not answer one of the three in full, because
+    /// then nothing can be compared.
     pub async fn probe(&self, draft: Draft, arrival: Arrival, top: u32) -> Result<Probed, RequestError> {
         if draft.seed == 0 {
             return Err(RequestError::Invalid("seed is 0: give one, so that both answers break ties alike".to_owned()));
         }
+        let draft = Draft { min_coverage: 1.0, ..draft };
         let query = parse(draft.clone(), arrival)?;
         let pinned = self.staging.pin().ok_or(RequestError::NotReady)?;
         let answer = self.serve(draft, Arrival { at: now_us(), patience_us: None }).await?;
@@ -74,9 +76,7 @@ impl Pipeline {
             let ends_at = Instant(now_us().0 + PROBE_US);
             let gathered =
                 self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, plan.random).await;
-            if gathered.ends.iter().any(|end| !gathered.bodies.contains_key(&end.shard)) {
-                return Err(RequestError::Fault("a shard did not answer the probe: try again".to_owned()));
-            }
+            stages::coverage(&gathered, &query)?;
             Ok(gathered)
         };
         let served = ask(SearchTerms::clone(&plan.terms)).await?;

@@ -6,8 +6,7 @@ use crate::allocation::AllocationRule;
 use crate::auction::{AuctionRule, Clearing};
 use crate::fanout::Hedging;
 use crate::features::{UserRow, user_row};
-use crate::merge::{MergeError, Ranking, ShardList, merge as merge_lists};
-use crate::quota::{quota, share};
+use crate::merge::{MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
 use crate::respond::{Answer, Decided, FunnelReport, Timings, placed_winners, slate};
 use crate::staging::{Pinned, Placement};
@@ -118,8 +117,6 @@ impl Pipeline {
         let auction = &pinned.auction;
         let slots = if query.slots == 0 { placement.slots } else { query.slots };
         let rule = auction.rule(slots as usize).map_err(|e| RequestError::Fault(e.to_string()))?;
-        // At most 1,024 shards.
-        let shards = pinned.table.shards.len() as u32;
         let schema = pinned.bundle.schema();
         let reserve =
             if placement.reserve_cpm_micros == 0 { auction.reserve_cpm_micros } else { placement.reserve_cpm_micros };
@@ -134,8 +131,8 @@ impl Pipeline {
             sets: user.sets,
             terms: query.terms.clone(),
             blocked: query.blocked.clone(),
-            quota: quota(auction.retrieved_total, shards),
-            light_keep: share(auction.ranked_total, shards),
+            quota: pinned.quota,
+            light_keep: pinned.light_keep,
             shape: Shape {
                 slots,
                 // Limits of more than the slots never bind.
@@ -197,8 +194,7 @@ impl Pipeline {
 /// One ranking of all shards; a shard whose list cannot be merged is left out and costs coverage.
 pub(super) fn merge(pinned: &Pinned, gathered: &mut Gathered) -> Ranking {
     loop {
-        let lists: Vec<ShardList> = gathered.bodies.values().map(|body| body.list.clone()).collect();
-        let error = match merge_lists(pinned.table.epoch, &lists) {
+        let error = match merge_lists(pinned.table.epoch, gathered.bodies.values().map(|body| &body.list)) {
             Ok(ranking) => return ranking,
             Err(error) => error,
         };

@@ -16,6 +16,7 @@ use gavel_proto::wire::ad_service_client::AdServiceClient;
 use gavel_proto::wire::ad_service_server::AdServiceServer;
 use gavel_proto::wire::shard_service_server::{ShardService, ShardServiceServer};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -26,6 +27,8 @@ const ADS: u64 = 30;
 /// Answers three CPM bids a shard, and checks what it is asked.
 struct Node {
     user_part_bytes: usize,
+    /// Searches without a cut end in time by their deadline.
+    hurried: Arc<AtomicBool>,
 }
 
 #[tonic::async_trait]
@@ -34,12 +37,15 @@ impl ShardService for Node {
         let request = request.into_inner();
         assert_eq!(request.query_vector.len(), 4 * 64);
         assert_eq!(request.user_part.len(), self.user_part_bytes);
+        let cut_short = request.return_all_scored && self.hurried.load(Ordering::Relaxed);
+        let status = if cut_short { wire::AnswerStatus::AnswerTimedOut } else { wire::AnswerStatus::AnswerOk };
         let answer = |shard: &u32| {
             let ids: Vec<u64> = (0..3).map(|row| u64::from(*shard) * 10 + row).collect();
             let reason = |reason: &str, ads| wire::ReasonCount { reason: reason.into(), ads };
             let reasons = vec![reason("not_retrieved", ADS - 3), reason("returned", 3)];
             wire::ShardAnswer {
                 shard: *shard,
+                status: status.into(),
                 epoch: request.epoch,
                 items_seen: ADS,
                 reasons: if request.explain { reasons } else { Vec::new() },
@@ -81,6 +87,7 @@ struct Fixture {
     ready: Arc<ReadyState>,
     grpc: AdServiceClient<tonic::transport::Channel>,
     shutdown: Shutdown,
+    hurried: Arc<AtomicBool>,
     _folder: tempfile::TempDir,
 }
 
@@ -95,7 +102,8 @@ async fn start() -> Fixture {
     bundle::unpack(&packed, &home.join(hash.to_hex().as_str())).expect("unpacks");
 
     let shutdown = Shutdown::new();
-    let node = Node { user_part_bytes: 4 * model.user_part_width() };
+    let hurried = Arc::new(AtomicBool::new(false));
+    let node = Node { user_part_bytes: 4 * model.user_part_width(), hurried: Arc::clone(&hurried) };
     let bound = serve::bind("127.0.0.1:0").await.expect("bound");
     let address = bound.address.to_string();
     let routes = Routes::default().add_service(ShardServiceServer::new(node));
@@ -129,7 +137,7 @@ async fn start() -> Fixture {
         }
     };
     tokio::time::timeout(Duration::from_secs(120), loaded).await.expect("loaded");
-    Fixture { pipeline, ready, grpc: AdServiceClient::new(channel), shutdown, _folder: folder }
+    Fixture { pipeline, ready, grpc: AdServiceClient::new(channel), shutdown, hurried, _folder: folder }
 }
 
 fn view(hash: blake3::Hash, address: String) -> wire::View {
@@ -170,6 +178,7 @@ async fn a_request_passes_every_stage_or_is_refused() {
     let mut fixture = start().await;
     passes_every_stage(&mut fixture).await;
     refuses_what_the_active_epoch_does_not_know(&mut fixture).await;
+    compares_whole_answers_only(&fixture).await;
     fixture.shutdown.trigger();
 }
 
@@ -202,6 +211,16 @@ async fn passes_every_stage(fixture: &mut Fixture) {
         wire::AdRequest { placement: "home".into(), slots: 1, deadline_ms: 500, ..wire::AdRequest::default() };
     let reply = fixture.grpc.get_ads(request).await.expect("answered").into_inner();
     assert_eq!(reply.slate.len(), 1);
+}
+
+async fn compares_whole_answers_only(fixture: &Fixture) {
+    let seeded = || Draft { seed: 7, ..draft() };
+    let probed = fixture.pipeline.probe(seeded(), now(), 10).await.expect("compared");
+    assert_eq!(probed.shards.len(), 2);
+    fixture.hurried.store(true, Ordering::Relaxed);
+    let refused = fixture.pipeline.probe(seeded(), now(), 10).await.expect_err("a part cannot be compared");
+    assert_eq!(refused, RequestError::Coverage { found: 9_999, wanted: 10_000 });
+    fixture.hurried.store(false, Ordering::Relaxed);
 }
 
 async fn refuses_what_the_active_epoch_does_not_know(fixture: &mut Fixture) {

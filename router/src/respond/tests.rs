@@ -73,8 +73,7 @@ fn case() -> Case {
         tie_price: TiePrice::Keyed,
     };
     let rule = AuctionRule::new(terms).expect("holds together");
-    let lists: Vec<ShardList> = bodies.values().map(|b| b.list.clone()).collect();
-    let ranking = merge(Epoch::default(), &lists).expect("merges");
+    let ranking = merge(Epoch::default(), bodies.values().map(|body| &body.list)).expect("merges");
     let clearing = clear(&ranking, &rule);
     let organic = vec![Organic { id: "post".into(), engagement: Engagement::default() }];
     let page = AllocationRule {

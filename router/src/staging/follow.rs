@@ -6,6 +6,7 @@
 use super::load::{self, LoadError};
 use super::picture::{ModelRef, Picture, UsersRef};
 use super::{Pinned, Staging, Surroundings, convert};
+use crate::quota::{quota, share};
 use crate::users::{UserCache, UserFile};
 use gavel_member::Shutdown;
 use gavel_member::ready::Refused;
@@ -68,12 +69,16 @@ impl Staging {
         let pair = loaded.models.get(&active.model.hash).zip(loaded.users.get(&active.users));
         let Some((bundle, users)) = pair else { return false };
         metrics::gauge!("gavel_router_pinned_map_epoch").set(active.table.epoch.map as f64);
+        // At most 1,024 shards.
+        let shards = active.table.shards.len() as u32;
         self.pinned.store(Some(Arc::new(Pinned {
             table: active.table.clone(),
             bundle: Arc::clone(bundle),
             users: Arc::clone(users) as _,
             auction: picture.auction.clone(),
             placements: picture.placements.clone(),
+            quota: quota(picture.auction.retrieved_total, shards),
+            light_keep: share(picture.auction.ranked_total, shards),
         })));
         true
     }

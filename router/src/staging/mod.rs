@@ -37,6 +37,10 @@ pub struct Pinned {
     pub auction: AuctionSettings,
     /// Where ads may stand.
     pub placements: Vec<Placement>,
+    /// Items that each shard retrieves.
+    pub quota: u32,
+    /// Items that each shard ranks.
+    pub light_keep: u32,
 }
 
 impl Pinned {

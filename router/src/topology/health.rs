@@ -19,19 +19,19 @@ const EJECTION_US_MAX: u64 = 60_000_000;
 const LATENCY_US_ASSUMED: f64 = 2_000.0;
 /// Weight of the newest sample: about the last ten calls count.
 const NEWEST: f64 = 0.2;
-/// What is seen of a node counts half after so long without a newer sample.
+/// What is seen of a node counts half after so long without a newer sample, and the assumption the other half.
 const HALF_LIFE_US: f64 = 1_000_000.0;
-/// The latency that a failure stands for: a refused connection is quick, and must not look like a fast node.
+/// The latency that a call without a search stands for: a refusal is quick, and must not look like a fast node.
 const FAILURE_LATENCY_US: u64 = 100_000;
 
-/// How a call to a node ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a call to a node ended, the better first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It answered, whatever it answered.
+    /// It searched.
     Answered,
-    /// It had no room: it lives, but it is slow.
-    Shed,
-    /// No connection, no answer in time, or a fault.
+    /// It lives, but did not search: it had no room, or not the pinned versions.
+    Refused,
+    /// No connection, no answer in time, a fault or a corrupt segment.
     Failed,
 }
 
@@ -46,10 +46,10 @@ struct NodeHealth {
 }
 
 impl NodeHealth {
-    const fn new() -> Self {
+    const fn new(now: Instant) -> Self {
         Self {
             latency_us: LATENCY_US_ASSUMED,
-            sampled_at: Instant(0),
+            sampled_at: now,
             in_flight: 0,
             failures_in_a_row: 0,
             ejections: 0,
@@ -66,18 +66,18 @@ pub struct Health {
 
 impl Health {
     /// A call goes out.
-    pub fn sent(&mut self, node: MemberId) {
-        let health = self.nodes.entry(node).or_insert_with(NodeHealth::new);
+    pub fn sent(&mut self, node: MemberId, now: Instant) {
+        let health = self.nodes.entry(node).or_insert_with(|| NodeHealth::new(now));
         health.in_flight = health.in_flight.saturating_add(1);
     }
 
     /// A call has ended after `latency_us`. Answers true when this one ejected the node.
     pub fn ended(&mut self, node: MemberId, now: Instant, latency_us: u64, verdict: Verdict) -> bool {
-        let health = self.nodes.entry(node).or_insert_with(NodeHealth::new);
+        let health = self.nodes.entry(node).or_insert_with(|| NodeHealth::new(now));
         health.in_flight = health.in_flight.saturating_sub(1);
         let sample_us = match verdict {
-            Verdict::Answered | Verdict::Shed => latency_us,
-            Verdict::Failed => latency_us.max(FAILURE_LATENCY_US),
+            Verdict::Answered => latency_us,
+            Verdict::Refused | Verdict::Failed => latency_us.max(FAILURE_LATENCY_US),
         };
         let faded = health.latency_at(now);
         // Latencies are far below 2^52 microseconds.
@@ -90,7 +90,7 @@ impl Health {
                 health.ejected_until = Instant(0);
                 false
             }
-            Verdict::Shed => false,
+            Verdict::Refused => false,
             Verdict::Failed => health.failed(now),
         }
     }
@@ -116,7 +116,7 @@ impl Health {
 impl NodeHealth {
     fn latency_at(&self, now: Instant) -> f64 {
         let age_us = now.0.saturating_sub(self.sampled_at.0) as f64;
-        self.latency_us * (-age_us / HALF_LIFE_US).exp2()
+        LATENCY_US_ASSUMED + (self.latency_us - LATENCY_US_ASSUMED) * (-age_us / HALF_LIFE_US).exp2()
     }
 
     fn failed(&mut self, now: Instant) -> bool {
@@ -161,22 +161,29 @@ mod tests {
     fn a_queue_makes_a_node_heavier() {
         let mut health = Health::default();
         let idle = health.load(NODE, Instant(0));
-        health.sent(NODE);
-        health.sent(NODE);
-        assert!(health.load(NODE, Instant(0)) > 2.9 * idle);
-        health.ended(NODE, Instant(0), 2_000, Verdict::Answered);
-        health.ended(NODE, Instant(0), 2_000, Verdict::Answered);
-        assert!((health.load(NODE, Instant(0)) - idle).abs() < 1e-9);
+        // Long after the start of the clock: a node that is asked first now has not faded since then.
+        let now = Instant(3_600_000_000);
+        health.sent(NODE, now);
+        health.sent(NODE, now);
+        assert!(health.load(NODE, now) > 2.9 * idle);
+        health.ended(NODE, now, 2_000, Verdict::Answered);
+        health.ended(NODE, now, 2_000, Verdict::Answered);
+        assert!((health.load(NODE, now) - idle).abs() < 1e-9);
     }
 
     #[test]
-    fn a_quick_failure_is_slow_and_fades() {
-        let mut health = Health::default();
-        health.ended(NODE, Instant(0), 50, Verdict::Failed);
-        let failed = health.load(NODE, Instant(0));
-        assert!(failed > 5.0 * LATENCY_US_ASSUMED);
-        assert!((health.load(NODE, Instant(2_000_000)) - failed / 4.0).abs() < 1e-6);
-        health.ended(NODE, Instant(10_000_000), 1_000, Verdict::Answered);
-        assert!(health.load(NODE, Instant(10_000_000)) < 1_000.0);
+    fn a_quick_failure_or_refusal_is_slow_and_fades_to_what_is_assumed() {
+        for verdict in [Verdict::Failed, Verdict::Refused] {
+            let mut health = Health::default();
+            health.ended(NODE, Instant(0), 50, verdict);
+            let above = |health: &Health, now| health.load(NODE, Instant(now)) - LATENCY_US_ASSUMED;
+            let slow = above(&health, 0);
+            assert!(slow > 4.0 * LATENCY_US_ASSUMED);
+            assert!((above(&health, 2_000_000) - slow / 4.0).abs() < 1e-6);
+            assert!(above(&health, 60_000_000).abs() < 1e-6);
+            // Nor does a fast node become a free one.
+            health.ended(NODE, Instant(60_000_000), 0, Verdict::Answered);
+            assert!(above(&health, 60_000_000) < -300.0 && above(&health, 120_000_000).abs() < 1e-6);
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::answer::ShardBody;
 use super::convert::{self, SearchTerms};
 use super::nodes::Nodes;
 use crate::fanout::{CallFailure, CallId, ExtraCalls, Fanout, Hedging, Input, NodeCall, SendReason, ShardEnd};
-use crate::fanout::{ShardLatency, ShardReply};
+use crate::fanout::{ReplyStatus, ShardLatency, ShardReply};
 use crate::topology::{Choice, Health, RouteTable, Verdict, choose};
 use gavel_member::clock::now_us;
 use gavel_member::transport::MESSAGE_BYTES_MAX;
@@ -49,8 +49,10 @@ pub struct Gathered {
 /// How a call ended, for the kernel.
 struct Reply {
     call: CallId,
-    result: Result<NodeAnswer, CallFailure>,
+    result: CallResult,
 }
+
+type CallResult = Result<NodeAnswer, CallFailure>;
 
 /// What a node said of its shards.
 struct NodeAnswer {
@@ -154,14 +156,14 @@ impl Transport {
         };
         tokio::spawn(async move {
             let sent_at = now_us();
-            this.learned().health.sent(call.node);
+            this.learned().health.sent(call.node, sent_at);
             let result = this.call(&call, message).await;
             let latency_us = now_us().0.saturating_sub(sent_at.0);
-            this.learn(&call, latency_us, &result);
             let result = result.map(|response| {
                 let cpu_us = response.cpu_us;
                 NodeAnswer { shards: convert::answers(call.node, response, &terms), cpu_us }
             });
+            this.learn(&call, latency_us, &result);
             // Nobody listens any more when the fan-out has ended: the answer is discarded.
             let _ = replies.send(Reply { call: call.call, result }).await;
         });
@@ -188,18 +190,16 @@ impl Transport {
         }
     }
 
-    fn learn(&self, call: &NodeCall, latency_us: u64, result: &Result<wire::SearchResponse, CallFailure>) {
+    fn learn(&self, call: &NodeCall, latency_us: u64, result: &CallResult) {
         let now = now_us();
-        let verdict = match result {
-            Ok(_) => Verdict::Answered,
-            Err(CallFailure::Shed) => Verdict::Shed,
-            Err(CallFailure::Unreachable | CallFailure::TimedOut | CallFailure::Fault) => Verdict::Failed,
-        };
         metrics::histogram!("gavel_router_call_us").record(latency_us as f64);
         let mut learned = self.learned();
-        let ejected = learned.health.ended(call.node, now, latency_us, verdict);
-        if !matches!(result, Err(CallFailure::Unreachable)) {
-            call.shards.iter().for_each(|shard| learned.latency.record(*shard, now, latency_us));
+        let ejected = learned.health.ended(call.node, now, latency_us, verdict(result));
+        // How long a search takes is learned from searches alone: a quick refusal would bring the hedges forward.
+        for (reply, body) in result.iter().flat_map(|answer| &answer.shards) {
+            if body.is_some() {
+                learned.latency.record(reply.shard, now, latency_us);
+            }
         }
         if ejected {
             learned.health.retain(|id| self.nodes.knows(id));
@@ -215,6 +215,20 @@ impl Transport {
     /// A node that answered a shard, for a second question.
     pub(super) fn channel(&self, node: MemberId) -> Option<tonic::transport::Channel> {
         self.nodes.channel(node)
+    }
+}
+
+/// The worst that a node said of any shard: nodes refuse shard by shard, inside an answer.
+fn verdict(result: &CallResult) -> Verdict {
+    let of_shard = |(reply, _): &(ShardReply, Option<ShardBody>)| match reply.status {
+        ReplyStatus::Finished | ReplyStatus::Partial => Verdict::Answered,
+        ReplyStatus::Shed | ReplyStatus::VersionUnavailable => Verdict::Refused,
+        ReplyStatus::Corrupt | ReplyStatus::Fault => Verdict::Failed,
+    };
+    match result {
+        Ok(answer) => answer.shards.iter().map(of_shard).max().unwrap_or(Verdict::Failed),
+        Err(CallFailure::Shed) => Verdict::Refused,
+        Err(CallFailure::Unreachable | CallFailure::TimedOut | CallFailure::Fault) => Verdict::Failed,
     }
 }
 

@@ -152,6 +152,21 @@ async fn a_dead_node_is_retried_elsewhere_or_costs_its_shards() {
 }
 
 #[tokio::test]
+async fn a_node_that_sheds_or_lacks_the_versions_does_not_look_fast() {
+    for status in [AnswerStatus::AnswerShed, AnswerStatus::AnswerVersionUnavailable] {
+        let shutdown = Shutdown::new();
+        let transport = cluster(&[Some(Play::Answer(status, EPOCH)), WELL], &shutdown).await;
+        let mut asked_first = 0;
+        for _ in 0..20 {
+            let (gathered, _) = search(&transport, &[&[1, 2]]).await;
+            asked_first += u32::from(gathered.ends[0].call != Some(CallId(0)));
+        }
+        assert!(asked_first <= 2, "{status:?}: the node was asked first {asked_first} times");
+        shutdown.trigger();
+    }
+}
+
+#[tokio::test]
 async fn another_epoch_is_refused_and_the_other_replica_is_asked() {
     let shutdown = Shutdown::new();
     let stale = Epoch { delivery: 1, ..EPOCH };
