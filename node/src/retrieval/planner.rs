@@ -9,8 +9,9 @@ use crate::segment::Calibration;
 
 /// Lists shorter than this lose recall on clustered vectors.
 const LIST_MIN: usize = 128;
-/// Candidates a result: recall is lost at the end of the list, and half of the list is thrown away.
-const LIST_PER_RESULT: usize = 2;
+/// Candidates a result: recall is lost at the end of the list. Over a million distinct items, half of them eligible,
+/// two found .94 of the best 200 and three .96.
+const LIST_PER_RESULT: usize = 3;
 /// Below so many eligible items a list, a walk has nothing to skip.
 const ITEMS_PER_LIST: u32 = 4;
 /// Below this pass rate the measured model is not to be trusted any more.
@@ -81,10 +82,10 @@ mod tests {
         let method = |eligible| plan(Mode::Auto, eligible, 100_000, 64, costs).method;
         assert_eq!(method(0), Method::Nothing);
         assert_eq!(method(1_000), Method::Scan);
-        // 10 ns x 30,000 = 300 us against 100 us / 0.3.
+        // 10 ns x 30,000 = 300 us against 150 us / 0.3.
         assert_eq!(method(30_000), Method::Scan);
-        assert_eq!(method(40_000), Method::Walk { list: 128 });
+        assert_eq!(method(40_000), Method::Walk { list: 192 });
         assert_eq!(plan(Mode::Exact, 100_000, 100_000, 64, costs).method, Method::Scan);
-        assert_eq!(plan(Mode::Graph, 5, 100_000, 200, costs).method, Method::Walk { list: 400 });
+        assert_eq!(plan(Mode::Graph, 5, 100_000, 200, costs).method, Method::Walk { list: 600 });
     }
 }
