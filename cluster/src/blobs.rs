@@ -3,16 +3,23 @@
 //! A file per BLAKE3. What is still arriving has another name and is renamed only when its hash has matched
 //! over all of it, so a name is a promise. An upload goes on where it broke off; two uploads of one blob at a
 //! time are refused rather than interleaved.
+//!
+//! What the state no longer names goes, but not at once: an upload comes before the command that names it. All
+//! blobs together have a limit, because anybody who reaches a voter can send some.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
-use gavel_member::disk;
+use gavel_member::{clock, disk};
 use gavel_proto::limits::{BLOB_BYTES_MAX, CHUNK_BYTES_MAX};
 
 use crate::state::types::Hash32;
+
+/// A blob that nobody names stays for so long after it was last sent or asked for: the longest load ends well within.
+const GRACE_MS: u64 = 6 * 3_600 * 1_000;
 
 /// Why a blob was not taken or given.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +27,9 @@ pub enum BlobError {
     /// Larger than any blob may be.
     #[error("{0} bytes are more than a blob may have")]
     TooLarge(u64),
+    /// All blobs together would be more than a voter may hold.
+    #[error("there is no room for {0} bytes: blobs that nobody names go after some hours")]
+    NoRoom(u64),
     /// A chunk that does not come next; the bytes held so far.
     #[error("the chunk does not follow the {0} bytes that are held")]
     OutOfPlace(u64),
@@ -53,7 +63,9 @@ pub enum Held {
 #[derive(Clone, Debug)]
 pub struct BlobFolder {
     folder: PathBuf,
-    arriving: Arc<Mutex<BTreeSet<Hash32>>>,
+    bytes_max: u64,
+    /// With the length that each will have.
+    arriving: Arc<Mutex<BTreeMap<Hash32, u64>>>,
 }
 
 /// An upload that runs; others of the same blob are refused while it lives.
@@ -67,21 +79,23 @@ pub struct Upload {
 }
 
 impl BlobFolder {
-    /// Opens the folder, making it when it does not exist.
+    /// Opens the folder, making it when it does not exist; it takes at most `bytes_max` bytes.
     ///
     /// # Errors
     /// Whatever the disk says.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, bytes_max: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        Ok(Self { folder: folder.to_owned(), arriving: Arc::default() })
+        Ok(Self { folder: folder.to_owned(), bytes_max, arriving: Arc::default() })
     }
 
-    /// How much of a blob is here.
+    /// How much of a blob is here. Whoever asks is about to name it, so a whole one counts as new.
     ///
     /// # Errors
     /// Whatever the disk says.
     pub fn held(&self, hash: &Hash32) -> io::Result<Held> {
-        if let Some(bytes) = length_of(&self.path(hash))? {
+        let path = self.path(hash);
+        if let Some(bytes) = length_of(&path)? {
+            std::fs::File::open(path)?.set_modified(UNIX_EPOCH + Duration::from_millis(clock::wall_ms()))?;
             return Ok(Held::Whole(bytes));
         }
         Ok(Held::Part(length_of(&self.part(hash))?.unwrap_or(0)))
@@ -100,22 +114,81 @@ impl BlobFolder {
     /// Begins, or goes on with, an upload of `total` bytes.
     ///
     /// # Errors
-    /// When it is too large, or another upload of it runs.
+    /// When it is too large, there is no room, or another upload of it runs.
     pub fn upload(&self, hash: Hash32, total: u64) -> Result<Upload, BlobError> {
         if total == 0 || total > BLOB_BYTES_MAX {
             return Err(BlobError::TooLarge(total));
         }
-        if !self.arriving.lock().unwrap_or_else(PoisonError::into_inner).insert(hash) {
-            return Err(BlobError::Busy);
-        }
+        self.reserve(hash, total)?;
         let opened = self.open_part(&hash, total);
         match opened {
             Ok((file, held)) => Ok(Upload { folder: self.clone(), hash, total, held, file }),
             Err(error) => {
-                self.arriving.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash);
+                self.arriving().remove(&hash);
                 Err(error.into())
             }
         }
+    }
+
+    /// Counts what will be there when all that arrives has arrived.
+    fn reserve(&self, hash: Hash32, total: u64) -> Result<(), BlobError> {
+        let mut arriving = self.arriving();
+        if arriving.contains_key(&hash) {
+            return Err(BlobError::Busy);
+        }
+        let mut bytes = arriving.values().sum::<u64>().saturating_add(total);
+        for (held, file) in self.files()? {
+            // What arrives is counted with all its bytes.
+            if held != hash && !arriving.contains_key(&held) {
+                bytes = bytes.saturating_add(file.metadata()?.len());
+            }
+        }
+        if bytes > self.bytes_max {
+            return Err(BlobError::NoRoom(total));
+        }
+        arriving.insert(hash, total);
+        Ok(())
+    }
+
+    /// Removes blobs, whole or not, that are not `named`, do not arrive and have grown old; says how many.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn sweep(&self, named: &BTreeSet<Hash32>, now_ms: u64) -> io::Result<usize> {
+        // Held throughout, so that no upload begins on a file that goes.
+        let arriving = self.arriving();
+        let mut removed = 0;
+        for (hash, file) in self.files()? {
+            if named.contains(&hash) || arriving.contains_key(&hash) {
+                continue;
+            }
+            let since_epoch = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let age_ms = u128::from(now_ms).saturating_sub(since_epoch.as_millis());
+            if age_ms > u128::from(GRACE_MS) {
+                std::fs::remove_file(file.path())?;
+                metrics::counter!("gavel_control_blobs_removed_total").increment(1);
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Blobs, whole or not.
+    fn files(&self) -> io::Result<Vec<(Hash32, std::fs::DirEntry)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Ok(hash) = blake3::Hash::from_hex(name) {
+                files.push((*hash.as_bytes(), entry));
+            }
+        }
+        Ok(files)
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, BTreeMap<Hash32, u64>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_part(&self, hash: &Hash32, total: u64) -> io::Result<(std::fs::File, u64)> {
@@ -197,7 +270,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.folder.arriving.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
+        self.folder.arriving().remove(&self.hash);
     }
 }
 
@@ -216,7 +289,7 @@ mod tests {
     #[test]
     fn an_upload_goes_on_where_it_broke_off_and_only_the_right_bytes_get_the_name() {
         let folder = tempfile::tempdir().expect("a folder");
-        let blobs = BlobFolder::open(folder.path()).expect("opened");
+        let blobs = BlobFolder::open(folder.path(), BLOB_BYTES_MAX).expect("opened");
         let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
         let hash = *blake3::hash(&bytes).as_bytes();
         let total = bytes.len() as u64;
@@ -242,5 +315,32 @@ mod tests {
         assert_eq!(blobs.held(&lie).expect("asked"), Held::Part(0));
         assert!(matches!(blobs.read(&lie, 0), Err(BlobError::Unknown)));
         assert!(matches!(blobs.upload(lie, BLOB_BYTES_MAX + 1), Err(BlobError::TooLarge(_))));
+    }
+
+    #[test]
+    fn blobs_have_a_limit_together_and_go_when_nobody_names_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = BlobFolder::open(folder.path(), 10).expect("opened");
+        let put = |bytes: &[u8]| -> Result<Hash32, BlobError> {
+            let hash = *blake3::hash(bytes).as_bytes();
+            let mut upload = blobs.upload(hash, bytes.len() as u64)?;
+            upload.take(0, bytes, crc32fast::hash(bytes))?;
+            upload.finish()?;
+            Ok(hash)
+        };
+        let named = put(b"named").expect("fits");
+        let other = put(b"else").expect("fits");
+        assert!(matches!(put(b"more"), Err(BlobError::NoRoom(4))));
+        let arriving = blobs.upload([1; 32], 1).expect("the last byte");
+        assert!(matches!(put(b"x"), Err(BlobError::NoRoom(1))), "what arrives has its place");
+
+        let later = |ms: u64| blobs.sweep(&BTreeSet::from([named]), clock::wall_ms() + ms).expect("swept");
+        assert_eq!(later(0), 0, "a load may be about to name it");
+        assert_eq!(later(GRACE_MS + 60_000), 1);
+        assert_eq!(blobs.held(&named).expect("asked"), Held::Whole(5));
+        assert_eq!(blobs.held(&other).expect("asked"), Held::Part(0));
+        drop(arriving);
+        assert_eq!(later(GRACE_MS + 60_000), 1, "an upload that broke off");
+        put(b"more").expect("there is room again");
     }
 }

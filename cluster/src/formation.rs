@@ -3,26 +3,31 @@
 //! A voter whose disk is empty is either new or has lost what it promised; letting the second kind vote can lose
 //! committed entries. Each voter is therefore registered in the state with a mark of its disk, and one that
 //! starts empty first asks the others: if the leader knows it with another mark it must not join under its old
-//! id, and if nobody has a cluster yet, all are new. Until then it answers no vote and no append.
+//! id, and if nobody has a cluster yet, all are new. Until then it answers no vote and no append. Admission is
+//! remembered on the same disk.
 //!
-//! Formation needs every voter of the initial set once; the lowest id then writes the first entry. Afterwards
-//! each voter beats like any other member, so that people see it in the View.
+//! Formation needs every voter of the initial set once. The lowest id then writes the first entry, and not before
+//! a majority with itself says that it is admitted: the entry ends the time in which all are new, and voters that
+//! had not seen it would answer nobody for ever. Afterwards each voter beats like any other member, so that people
+//! see it in the View.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gavel_member::{clock, telemetry, transport};
+use gavel_member::{clock, disk, telemetry, transport};
 use gavel_proto::wire;
 use gavel_proto::wire::admin_service_client::AdminServiceClient;
 use gavel_proto::wire::control_service_client::ControlServiceClient;
 use openraft::BasicNode;
 use openraft::error::{InitializeError, RaftError};
 
+use crate::error::ControlError;
+use crate::raft::DiskError;
 use crate::reconcile::Heard;
 use crate::rpc::{Leader, NotProposed, Voter};
-use crate::run::ControlError;
 use crate::state::command::{Body, RegisterMember};
 use crate::state::types::{Outcome, Ready, Role};
 
@@ -31,16 +36,25 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// A voter that does not answer by then is asked again in the next round.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// In the data folder of a voter that may vote.
+const FILE_NAME: &str = "admitted";
+
 /// What admission works with.
 pub struct Admission {
     /// This voter.
     pub voter: Arc<Voter>,
     /// Everybody's address, this one's included.
     pub addresses: BTreeMap<u64, String>,
-    /// Set once this voter may vote.
-    pub admitted: Arc<AtomicBool>,
+    /// Where admission is remembered.
+    pub folder: PathBuf,
     /// See [`disk_mark`].
     pub disk_mark: u64,
+}
+
+/// May the voter with this folder vote at once? A log that was written in proves as much as the mark.
+#[must_use]
+pub fn remembered(folder: &Path, pristine: bool) -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(!pristine || folder.join(FILE_NAME).exists()))
 }
 
 /// A number that stays with the disk: another one means another disk.
@@ -49,11 +63,14 @@ pub fn disk_mark(member_key: &str) -> u64 {
     gavel_proto::hash::value_hash(member_key)
 }
 
-/// What the others said.
+/// What another said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     /// It knows no cluster.
-    Empty,
+    Empty {
+        /// It may vote.
+        admitted: bool,
+    },
     /// It leads, and knows no other disk of ours.
     Welcome,
     /// It knows us with another disk.
@@ -67,10 +84,8 @@ enum Answer {
 /// # Errors
 /// When this voter lost its disk.
 pub async fn run(admission: &Admission) -> Result<(), ControlError> {
-    while !admission.admitted.load(Ordering::Acquire) {
-        if !admit(admission).await? {
-            tokio::time::sleep(PAUSE).await;
-        }
+    while !settled(admission).await? {
+        tokio::time::sleep(PAUSE).await;
     }
     let mut registered = None;
     loop {
@@ -83,28 +98,45 @@ pub async fn run(admission: &Admission) -> Result<(), ControlError> {
     }
 }
 
-/// One round of questions; true once admitted.
-async fn admit(admission: &Admission) -> Result<bool, ControlError> {
+/// One round of questions; true once this voter may vote and need not form the cluster.
+async fn settled(admission: &Admission) -> Result<bool, ControlError> {
     let own = admission.voter.own.node_id;
-    let mut all_empty = true;
-    let mut welcome = false;
-    for (id, address) in admission.addresses.iter().filter(|(id, _)| **id != own) {
-        match ask(admission, *id, address).await {
-            Answer::Wiped => return Err(ControlError::Wiped(own)),
-            Answer::Welcome => welcome = true,
-            Answer::Empty => {}
-            Answer::NoMatter => all_empty = false,
-        }
+    let forms = admission.addresses.keys().next() == Some(&own);
+    let admitted = || admission.voter.admitted.load(Ordering::Acquire);
+    let formed = admission.voter.raft.is_initialized().await.map_err(|e| ControlError::Raft(e.to_string()))?;
+    if admitted() && (formed || !forms) {
+        return Ok(true);
     }
-    if !welcome && !all_empty {
+    let mut answers = Vec::new();
+    for (id, address) in admission.addresses.iter().filter(|(id, _)| **id != own) {
+        answers.push(ask(admission, *id, address).await);
+    }
+    if answers.contains(&Answer::Wiped) {
+        return Err(ControlError::Wiped(own));
+    }
+    let welcome = answers.contains(&Answer::Welcome);
+    if !admitted() && (welcome || answers.iter().all(|answer| matches!(answer, Answer::Empty { .. }))) {
+        admit(admission)?;
+    }
+    if !admitted() || welcome || !forms {
+        return Ok(admitted());
+    }
+    let voting = answers.iter().filter(|answer| **answer == Answer::Empty { admitted: true }).count();
+    // This one makes it a majority.
+    if voting < admission.addresses.len() / 2 {
         return Ok(false);
     }
-    tracing::info!(voter = own, welcome, "admitted");
-    admission.admitted.store(true, Ordering::Release);
-    if !welcome && admission.addresses.keys().next() == Some(&own) {
-        form(admission).await?;
-    }
+    form(admission).await?;
     Ok(true)
+}
+
+/// Remembers that this voter may vote, and lets it.
+fn admit(admission: &Admission) -> Result<(), ControlError> {
+    let path = admission.folder.join(FILE_NAME);
+    disk::write_atomic(&path, b"").map_err(DiskError::io(format!("write {}", path.display())))?;
+    tracing::info!(voter = admission.voter.own.node_id, "admitted");
+    admission.voter.admitted.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// Writes the first entry.
@@ -133,7 +165,7 @@ async fn ask(admission: &Admission, id: u64, address: &str) -> Answer {
     match known {
         Some(known) if known.incarnation != admission.disk_mark => Answer::Wiped,
         _ if status.leader_id == id => Answer::Welcome,
-        None if status.term == 0 && status.applied_index == 0 => Answer::Empty,
+        None if status.term == 0 && status.applied_index == 0 => Answer::Empty { admitted: status.admitted },
         Some(_) | None => Answer::NoMatter,
     }
 }

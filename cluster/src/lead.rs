@@ -1,31 +1,53 @@
 //! What does a voter do all the time?
 //!
 //! It turns each applied entry that members can see into one View for all of them, and while it leads it asks
-//! `reconcile` a few times a second what to propose.
+//! `reconcile` a few times a second what to propose. It looks whether it is led itself, whether its disk still
+//! answers, and which blobs nobody needs any more.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use gavel_member::clock;
 use gavel_member::serve::Health;
 
+use crate::blobs::BlobFolder;
+use crate::raft::EXIT_DISK_FAILED;
+use crate::raft::stall::{Advice, WriteClock};
 use crate::rpc::{Leader, NotProposed, Voter};
 use crate::state::types::Outcome;
 use crate::{convert, publish, reconcile};
 
 /// Between two looks at what is heard; beats that say something new are looked at at once.
 const ROUND: Duration = Duration::from_millis(200);
+/// Between two looks at the disk.
+const DISK_ROUND: Duration = Duration::from_millis(250);
+/// Between two looks for blobs that can go; also how long a voter that starts has to catch up first.
+const SWEEP_ROUND: Duration = Duration::from_secs(600);
 
-/// Publishes the View whenever the map epoch grows, and says that the voter serves once it knows a leader.
+/// Says from moment to moment whether this voter is led.
+pub async fn look_for_leader(voter: &Voter) {
+    let mut metrics = voter.raft.metrics();
+    loop {
+        let is_led = voter.is_led();
+        voter.led.send_if_modified(|led| std::mem::replace(led, is_led) != is_led);
+        // A majority goes silent without any news.
+        if let Ok(Err(_)) = tokio::time::timeout(ROUND, metrics.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Publishes the View whenever the map epoch grows, and says that the voter serves while it is led.
 pub async fn publish_on(voter: &Voter, health: &Health) {
     let mut progress = voter.machine.progress();
-    let mut metrics = voter.raft.metrics();
+    let mut led = voter.led.subscribe();
     let mut serving = false;
     loop {
-        let led = metrics.borrow_and_update().current_leader.is_some();
-        if led && !serving {
-            health.ready().await;
-            serving = true;
+        let is_led = *led.borrow_and_update();
+        if is_led != serving {
+            serving = is_led;
+            if serving { health.ready().await } else { health.not_ready().await }
         }
         let epoch = progress.borrow_and_update().map_epoch;
         if epoch != voter.view.borrow().map_epoch {
@@ -35,7 +57,7 @@ pub async fn publish_on(voter: &Voter, health: &Health) {
         }
         tokio::select! {
             changed = progress.changed() => if changed.is_err() { return },
-            changed = metrics.changed(), if !serving => if changed.is_err() { return },
+            changed = led.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -82,6 +104,52 @@ async fn round(voter: &Voter) {
 fn kind(body: &crate::state::command::Body) -> String {
     let shown = format!("{body:?}");
     shown.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
+}
+
+/// Removes what no generation and no model of the state names, while this voter hears what the state is.
+pub async fn sweep_on(voter: &Voter, blobs: &BlobFolder) {
+    loop {
+        tokio::time::sleep(SWEEP_ROUND).await;
+        if !*voter.led.borrow() {
+            continue;
+        }
+        let (named, blobs) = (voter.machine.applied().state.named_blobs(), blobs.clone());
+        match tokio::task::spawn_blocking(move || blobs.sweep(&named, clock::wall_ms())).await {
+            Ok(Ok(removed)) => tracing::debug!(removed, "looked for blobs that nobody needs"),
+            Ok(Err(error)) => tracing::warn!(%error, "blobs that nobody needs stay"),
+            // The runtime is going down.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Starts the thread that watches the log's writes: one of its own, because a disk that hangs may hold all others.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn watch_disk(voter: Weak<Voter>, writes: Arc<WriteClock>) -> std::io::Result<()> {
+    let watch = move || {
+        while let Some(voter) = voter.upgrade() {
+            let advice = writes.advice(clock::now_us());
+            if advice == Advice::Exit {
+                tracing::error!("a write to the log does not come back: stopping");
+                std::process::exit(EXIT_DISK_FAILED);
+            }
+            let hangs = advice == Advice::StepDown;
+            if voter.disk_hangs.swap(hangs, Ordering::Relaxed) != hangs {
+                if hangs {
+                    tracing::error!("a write to the log hangs: this voter leads nobody");
+                }
+                // Without its heartbeats the others elect a leader; without elections it does not come back too early.
+                let settings = voter.raft.runtime_config();
+                settings.heartbeat(!hangs);
+                settings.elect(!hangs);
+            }
+            drop(voter);
+            std::thread::sleep(DISK_ROUND);
+        }
+    };
+    std::thread::Builder::new().name("gavel-raft-watch".to_owned()).spawn(watch).map(drop)
 }
 
 /// Returns with the reason once the consensus core has ended by itself.

@@ -5,10 +5,12 @@
 //! never on the path of a request (RQ1): when it is away, everybody serves on with the last View.
 //!
 //! `placement` says who holds which shard, `state` what a command means, `reconcile` what the leader should
-//! propose next, `publish` what members see. Around these kernels, `raft` agrees and stores, `convert` and
-//! `transport` speak the wire, `rpc` answers, `formation` admits, `lead` keeps things moving, and `run` puts it
+//! propose next, `publish` what members see. Around these kernels, `convert` speaks the wire, `raft` agrees in the
+//! types of `consensus` and stores, `transport` reaches the other voters, `rpc` answers, `formation` admits, `lead` keeps things moving, and `run` puts it
 //! together.
 
+mod consensus;
+mod error;
 mod formation;
 mod lead;
 
@@ -23,4 +25,5 @@ pub mod run;
 pub mod state;
 pub mod transport;
 
-pub use run::{ControlConfig, ControlError, Pace, Running, run};
+pub use error::ControlError;
+pub use run::{ControlConfig, Pace, Running, run};

@@ -12,6 +12,8 @@ use crate::state::types::{Auction, Generation, Member, Model, Placement};
 pub struct View<'a> {
     /// The cluster's name.
     pub cluster_id: &'a str,
+    /// Tells one control plane from another of the same name.
+    pub formation: u64,
     /// Grows with every change of anything below.
     pub map_epoch: u64,
     /// By id.
@@ -58,6 +60,7 @@ pub struct Shard<'a> {
 pub fn view(state: &State) -> View<'_> {
     View {
         cluster_id: &state.cluster_id,
+        formation: state.formation,
         map_epoch: state.map_epoch,
         members: state.members.values().collect(),
         shards: state.active().map(|generation| shards(state, generation)).unwrap_or_default(),

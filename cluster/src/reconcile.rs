@@ -83,11 +83,9 @@ pub enum News {
 pub fn reconcile(state: &State, hearing: &Hearing, now: Instant) -> Vec<Body> {
     let mut commands: Vec<Body> =
         state.members.values().flat_map(|member| about(member, hearing, now)).take(COMMANDS_MAX).collect();
-    // What follows from readiness waits until the state knows of all of it.
-    if commands.is_empty() {
-        commands.extend(first_model(state));
-        commands.extend(generation(state));
-    }
+    // They come after the news about members; `apply` refuses one that the news has overtaken.
+    commands.extend(first_model(state));
+    commands.extend(generation(state));
     commands
 }
 
@@ -202,5 +200,22 @@ mod tests {
             say(&mut state, index, body);
         }
         assert_eq!(reconcile(&state, &hearing, Instant(SECOND)), [], "a later model is an operator's decision");
+    }
+
+    /// What one member says does not keep the others from going on.
+    #[test]
+    fn news_about_a_member_does_not_gate_an_activation() {
+        let mut state = peopled();
+        say(&mut state, 3, Body::PublishModel(PublishModel { hash: [7; 32], bytes: 1, name: "m".to_owned() }));
+        let ready = Ready { models: [[7; 32]].into(), ..Ready::default() };
+        for (index, member) in [(4, 1), (5, 2)] {
+            say(&mut state, index, Body::ReportReady { member, incarnation: 1, ready: ready.clone() });
+        }
+        let mut hearing = Hearing::default();
+        let more = Ready { generations: [9].into(), ..ready };
+        hearing.hear(1, beat(SECOND, Some(more)));
+        let commands = reconcile(&state, &hearing, Instant(SECOND));
+        assert!(commands.contains(&Body::ActivateModel { version: 1, expect_active: 0 }), "{commands:?}");
+        assert_eq!(commands.len(), 2);
     }
 }

@@ -1,17 +1,17 @@
 //! How does a voter start, and how does it stop?
 //!
 //! Disk first (a damaged file ends the start), then the consensus core, then the socket; what goes on afterwards
-//! are four tasks: admission and formation, the View's publisher, the leader's reconciliation, and this voter's
-//! own beat. All of them run where the caller's runtime runs; fsync and hashing have threads of their own.
+//! are tasks: admission and formation with this voter's own beat, the look for a leader, the View's publisher, the
+//! leader's reconciliation, the sweep of the blobs. All of them run where the caller's runtime runs; fsync and hashing have threads of their own.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use gavel_member::serve::{self, Exposure};
 use gavel_member::{Shutdown, identity, transport};
+use gavel_proto::limits::BLOBS_BYTES_MAX;
 use gavel_proto::wire::admin_service_server::AdminServiceServer;
 use gavel_proto::wire::blob_service_server::BlobServiceServer;
 use gavel_proto::wire::control_service_server::ControlServiceServer;
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::blobs::BlobFolder;
+use crate::error::ControlError;
 use crate::raft::index::Contiguity;
 use crate::raft::log::LogStore;
 use crate::raft::machine::Machine;
@@ -89,43 +90,6 @@ impl Default for Pace {
     }
 }
 
-/// Why a voter does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// The configuration contradicts itself.
-    #[error("configuration: {0}")]
-    Config(String),
-    /// The data folder is not ours to use.
-    #[error("data folder: {0}")]
-    Identity(#[from] identity::IdentityError),
-    /// A file is damaged or of another voter, or the disk failed.
-    #[error("disk: {0}")]
-    Disk(#[from] DiskError),
-    /// The address is taken, or not ours.
-    #[error(transparent)]
-    Serve(#[from] serve::ServeError),
-    /// The consensus core ended.
-    #[error("consensus: {0}")]
-    Raft(String),
-    /// The cluster knows this voter with another disk: a voter that forgot its log must not vote.
-    #[error("voter {0} lost its disk: it must join under a new id")]
-    Wiped(u64),
-}
-
-impl ControlError {
-    /// The exit code of a process that ends for this reason.
-    #[must_use]
-    pub const fn exit_code(&self) -> i32 {
-        match self {
-            Self::Config(_) => 64,
-            Self::Disk(DiskError::Corrupt { .. } | DiskError::Foreign { .. }) => 65,
-            Self::Wiped(_) => 66,
-            Self::Identity(_) | Self::Serve(_) => 69,
-            Self::Disk(DiskError::Io { .. }) | Self::Raft(_) => crate::raft::EXIT_DISK_FAILED,
-        }
-    }
-}
-
 /// A voter that runs.
 pub struct Running {
     /// Where it listens.
@@ -157,26 +121,32 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     };
     let log = LogStore::open(&config.data_dir, &expected)?;
     let pristine = log.is_pristine() && machine.covered().is_none();
-    let blobs = BlobFolder::open(&config.data_dir.join("blobs")).map_err(DiskError::io("open the blobs' folder"))?;
+    let writes = log.writes();
+    let blobs = BlobFolder::open(&config.data_dir.join("blobs"), BLOBS_BYTES_MAX)
+        .map_err(DiskError::io("open the blobs' folder"))?;
 
     let peers = Peers::new(own.clone(), addresses.clone());
     let raft_config = raft_config(&config)?;
     let raft = Raft::new(config.node_id, Arc::new(raft_config), peers.clone(), log, machine.clone())
         .await
         .map_err(|e| ControlError::Raft(e.to_string()))?;
-    let voter = Arc::new(Voter::new(own.clone(), address, raft.clone(), machine, peers, shutdown.clone()));
-    let admitted = Arc::new(AtomicBool::new(!pristine));
-    let routes = routes(&voter, blobs, RaftEndpoint::new(own, raft, Arc::clone(&admitted)));
+    let admitted = formation::remembered(&config.data_dir, pristine);
+    let raft_endpoint = RaftEndpoint::new(own.clone(), raft.clone(), Arc::clone(&admitted));
+    let voter = Arc::new(Voter::new(own, address, raft, machine, peers, admitted, shutdown.clone()));
+    lead::watch_disk(Arc::downgrade(&voter), writes)
+        .map_err(DiskError::io("start the thread that watches the disk"))?;
+    let routes = routes(&voter, blobs.clone(), raft_endpoint);
     let serving = bound.serve(routes, Exposure::Internal, shutdown.clone()).await?;
 
     let address = serving.address;
     let disk_mark = formation::disk_mark(&identity.member_key);
-    let admission = formation::Admission { voter: Arc::clone(&voter), addresses, admitted, disk_mark };
+    let folder = config.data_dir;
+    let admission = formation::Admission { voter: Arc::clone(&voter), addresses, folder, disk_mark };
     let running = Arc::clone(&voter);
     let task = tokio::spawn(async move {
         // The lock on the folder is held until everything has stopped.
         let _identity = identity;
-        serve_on(running, admission, serving, shutdown).await
+        serve_on(running, admission, blobs, serving, shutdown).await
     });
     Ok(Running { address, task, voter })
 }
@@ -185,13 +155,16 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
 async fn serve_on(
     voter: Arc<Voter>,
     admission: formation::Admission,
+    blobs: BlobFolder,
     serving: serve::Serving,
     shutdown: Shutdown,
 ) -> Result<(), ControlError> {
     let health = serving.health();
     let ended = tokio::select! {
         ended = formation::run(&admission) => ended,
+        () = lead::look_for_leader(&voter) => Ok(()),
         () = lead::publish_on(&voter, &health) => Ok(()),
+        () = lead::sweep_on(&voter, &blobs) => Ok(()),
         () = lead::reconcile_on(&voter) => Ok(()),
         reason = lead::core_ended(&voter) => Err(ControlError::Raft(reason)),
         () = shutdown.wait() => Ok(()),

@@ -2,7 +2,7 @@
 
 mod support;
 
-use gavel_member::Shutdown;
+use gavel_member::{Member, MemberConfig, Shutdown};
 use gavel_proto::wire;
 use support::{ask, command, lone, propose, watch};
 
@@ -62,6 +62,32 @@ async fn what_is_wrong_is_refused_with_a_word() {
     assert_eq!(status.expect_err("internal").code(), tonic::Code::InvalidArgument);
     let status = support::try_propose(&address, "", &command::publish([7; 32])).await;
     assert_eq!(status.expect_err("no id").code(), tonic::Code::InvalidArgument);
+    shutdown.trigger();
+    running.task.await.expect("joined").expect("stopped as asked");
+}
+
+/// Routers must know of it before the member stops to listen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stops_is_shown_as_draining_before_it_has_left() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let shutdown = Shutdown::new();
+    let running = lone(folders[0].path(), &shutdown).await;
+    let address = running.address.to_string();
+    let config = MemberConfig {
+        cluster_id: support::CLUSTER.to_owned(),
+        data_dir: folders[1].path().to_owned(),
+        control: vec![address.clone()],
+        address: "127.0.0.1:1".to_owned(),
+        name: "node".to_owned(),
+    };
+    let stop = Shutdown::new();
+    let mut member = Member::start(config, wire::Role::Node, &stop).expect("starts");
+    // Until then it is in no View as far as it knows, and need not leave.
+    member.member_id.wait_for(|id| *id != 0).await.expect("joined");
+    stop.trigger();
+    member.left().await;
+    let view = ask(&address).await.view.expect("a view");
+    assert!(view.members.iter().any(|m| m.member_id == member.id() && m.draining), "{:?}", view.members);
     shutdown.trigger();
     running.task.await.expect("joined").expect("stopped as asked");
 }

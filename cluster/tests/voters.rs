@@ -10,7 +10,7 @@ use std::time::Duration;
 use gavel_control::{ControlConfig, ControlError, Pace};
 use gavel_member::{Shutdown, clock};
 use gavel_proto::wire;
-use support::{CLUSTER, PATIENCE, ask, command, propose_to, try_propose};
+use support::{CLUSTER, PATIENCE, ask, command, healthy, propose_to, reached, try_propose};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -149,6 +149,48 @@ fn three_voters_survive_their_leader_and_refuse_without_a_majority() {
     let view = client.block_on(ask(&cluster.addresses[0])).view.expect("a view");
     for name in ["one", "two", "four"] {
         assert!(view.placements.iter().any(|p| p.name == name), "{name} is gone");
+    }
+}
+
+/// The voter that forms must not do so before a majority may vote: it would wait for votes that nobody may give.
+#[test]
+fn three_voters_form_in_any_order() {
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    std::thread::scope(|scope| {
+        for order in orders {
+            scope.spawn(move || {
+                let client = client();
+                let mut cluster = Cluster::new(Pace::default());
+                for voter in order {
+                    cluster.start(voter);
+                    // Each is in the middle of its rounds when the next one comes.
+                    wait(|| client.block_on(reached(&cluster.addresses[voter])).then_some(()));
+                }
+                let formed = cluster.write(&client, "formed");
+                cluster.agree(&client, &[0, 1, 2], formed.log_index);
+            });
+        }
+    });
+}
+
+/// A member must not follow a voter that no longer hears what happens.
+#[test]
+fn a_voter_without_a_leader_ends_its_streams_and_is_not_healthy() {
+    let client = client();
+    let mut cluster = Cluster::new(Pace::default());
+    (0..3).for_each(|voter| cluster.start(voter));
+    cluster.write(&client, "one");
+    for witness in [cluster.leader(&client, 0), (cluster.leader(&client, 0) + 1) % 3] {
+        let others: Vec<usize> = (0..3).filter(|v| *v != witness).collect();
+        let address = cluster.addresses[witness].clone();
+        wait(|| client.block_on(healthy(&address)).then_some(()));
+        let mut views = client.block_on(support::watch(&address));
+        others.iter().for_each(|v| cluster.kill(*v));
+        let ended = client.block_on(async { tokio::time::timeout(PATIENCE, views.end()).await });
+        ended.expect("the stream ended");
+        assert!(!client.block_on(healthy(&address)));
+        others.iter().for_each(|v| cluster.start(*v));
+        wait(|| client.block_on(healthy(&address)).then_some(()));
     }
 }
 

@@ -42,6 +42,20 @@ pub const REPLICAS_MAX: u32 = 8;
 pub const SHARD_ITEMS_MAX: u64 = 64_000_000;
 /// Members of a cluster.
 pub const MEMBERS_MAX: usize = 4_096;
+/// Shards, under several generations and models, that one member may report as ready.
+pub const READY_SHARDS_MAX: usize = (SHARDS_MAX * REPLICAS_MAX) as usize;
+/// Models, generations and refusals that one member may report, each: far above the few that it keeps.
+pub const READY_OTHERS_MAX: usize = 64;
+/// Placements of a cluster. Ours: one per surface of a large application.
+pub const PLACEMENTS_MAX: usize = 256;
+/// Bytes of a command to the control plane.
+pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a snapshot of the control state: members at a few KiB each, and everything else, with room.
+pub const SNAPSHOT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of all blobs that a voter holds. Ours: two generations of 200 million ads with their bundles.
+pub const BLOBS_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Connections of one listener, together.
+pub const CONNECTIONS_MAX: usize = 4_096;
 /// Default deadline of an ad request.
 pub const DEADLINE_MS_DEFAULT: u64 = 100;
 /// Smallest deadline a client may set.
@@ -52,6 +66,8 @@ pub const DEADLINE_MS_MAX: u64 = 500;
 pub const EXPLAINED_ADS_MAX: usize = 1_000;
 /// Largest bid: 10,000 currency units per event, in micros.
 pub const BID_MICROS_MAX: u64 = 10_000_000_000;
+/// Largest shadow bid, currency micros per engagement unit: the largest bid for a thousandth of an engagement.
+pub const SHADOW_BID_MAX: f64 = 1e13;
 /// Command receipts kept for idempotency.
 pub const RECEIPTS_MAX: usize = 10_000;
 /// Bytes of a file of auctions to clear. Ours: 100,000 auctions of a few hundred bytes.
@@ -67,6 +83,12 @@ pub const CLEAR_NUMBER_BYTES_MAX: usize = 256;
 /// Decimal exponent of one of its numbers; beyond it the exact integers would be large for no reason.
 pub const CLEAR_EXPONENT_MAX: u32 = 64;
 
+const _: () = assert!(COMMAND_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a command travels in one append");
+const _: () = assert!(READY_SHARDS_MAX * 64 < COMMAND_BYTES_MAX, "a whole report of readiness is one command");
+const _: () =
+    assert!(BLOBS_BYTES_MAX >= 4 * BLOB_BYTES_MAX, "the largest blobs of two generations fit beside each other");
+const _: () = assert!(CONNECTIONS_MAX >= MEMBERS_MAX, "every member reaches a voter");
+const _: () = assert!(SHADOW_BID_MAX >= BID_MICROS_MAX as f64, "an engagement may be worth a bid");
 const _: () = assert!(CHUNK_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a chunk travels in one message");
 const _: () = assert!(
     DEADLINE_MS_MIN < DEADLINE_MS_DEFAULT && DEADLINE_MS_DEFAULT < DEADLINE_MS_MAX,

@@ -38,7 +38,7 @@ pub struct Ready {
     pub shards: Vec<LoadedShard>,
     /// Bundles that are verified, equal to their golden rows and warm.
     pub models: Vec<[u8; 32]>,
-    /// Generations whose users and campaigns are loaded.
+    /// Generations whose users are loaded.
     pub generations: Vec<u64>,
     /// Refusals that stand.
     pub refusals: Vec<Refused>,

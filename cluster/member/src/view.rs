@@ -53,10 +53,20 @@ impl ViewFeed {
         *self.epoch.borrow()
     }
 
-    /// Takes a View when it is newer; an older one comes from a voter that lags behind.
+    /// Takes a View when it is newer; an older one comes from a voter that lags behind. One of another formation is
+    /// taken whatever its epoch: the control plane was made anew, and the old one will not come back.
     pub fn offer(&self, view: View) -> Option<Arc<View>> {
-        if self.current.load().as_ref().is_some_and(|held| held.map_epoch >= view.map_epoch) {
-            return None;
+        if let Some(held) = self.current.load().as_deref() {
+            let anew = held.formation != 0 && view.formation != 0 && held.formation != view.formation;
+            // A voter that holds no entry yet has nothing to say to a member that does.
+            let unformed = held.formation != 0 && view.formation == 0;
+            if unformed || (!anew && held.map_epoch >= view.map_epoch) {
+                return None;
+            }
+            if anew {
+                let (old, new) = (held.formation, view.formation);
+                tracing::error!(old, new, "the control plane is another one: what the old one served is given up");
+            }
         }
         let epoch = view.map_epoch;
         let view = Arc::new(view);
@@ -167,6 +177,19 @@ mod tests {
         assert!(feed.offer(View { map_epoch: 5, ..View::default() }).is_none());
         assert!(feed.offer(View { map_epoch: 4, ..View::default() }).is_none());
         assert_eq!(feed.map_epoch(), 5);
+    }
+
+    #[test]
+    fn a_control_plane_that_was_made_anew_is_followed() {
+        let feed = ViewFeed::default();
+        let view = |formation, map_epoch| View { formation, map_epoch, ..View::default() };
+        assert!(feed.offer(view(0, 1)).is_some(), "before the first entry");
+        assert!(feed.offer(view(7, 2)).is_some());
+        assert!(feed.offer(view(7, 900)).is_some());
+        assert!(feed.offer(view(0, 1)).is_none(), "from a voter that has just started");
+        assert!(feed.offer(view(8, 3)).is_some(), "its epochs begin again");
+        assert!(feed.offer(view(8, 3)).is_none());
+        assert_eq!(feed.map_epoch(), 3);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use wire::append_reply::Result as AppendResult;
 use wire::raft_entry::Payload;
 
 use super::{Malformed, command, malformed};
-use crate::raft::{Encoded, Entry, LogId, Membership, StoredMembership, TypeConfig, Vote};
+use crate::consensus::{Encoded, Entry, LogId, Membership, StoredMembership, TypeConfig, Vote};
 
 /// Writes a place in the log.
 #[must_use]

@@ -1,8 +1,10 @@
 //! How does readiness travel?
 //!
 //! Heartbeats, log entries and snapshots carry the same lists; they become ordered sets here, so that the
-//! order in which a member lists things never changes the state.
+//! order in which a member lists things never changes the state. What is too long is cut here, and not refused: a
+//! member that says too much must not stand in the way of what everybody else is ready for.
 
+use gavel_proto::limits::{READY_OTHERS_MAX, READY_SHARDS_MAX, STRING_BYTES_MAX};
 use gavel_proto::wire;
 
 use super::{Malformed, hash32};
@@ -48,17 +50,19 @@ impl<'a> From<&'a wire::HeartbeatRequest> for Lists<'a> {
 /// When a hash has another length than 32.
 pub fn parse(lists: &Lists<'_>) -> Result<Ready, Malformed> {
     let mut ready = Ready::default();
-    for shard in lists.shards {
+    for shard in lists.shards.iter().take(READY_SHARDS_MAX) {
         let model = hash32(&shard.model_hash, "ready_shards.model_hash")?;
         let key = ShardKey { shard: shard.shard, generation: shard.generation, model };
         ready.shards.insert(key, ShardCount { items: shard.items, ads: shard.ads });
     }
-    for model in lists.models {
+    for model in lists.models.iter().take(READY_OTHERS_MAX) {
         ready.models.insert(hash32(model, "ready_models")?);
     }
-    ready.generations.extend(lists.generations);
-    for refusal in lists.refusals {
-        ready.refusals.insert(refusal.subject.clone(), refusal.reason.clone());
+    ready.generations.extend(lists.generations.iter().take(READY_OTHERS_MAX));
+    for refusal in lists.refusals.iter().take(READY_OTHERS_MAX) {
+        let subject = refusal.subject.iter().copied().take(STRING_BYTES_MAX).collect();
+        let reason = &refusal.reason[..refusal.reason.floor_char_boundary(STRING_BYTES_MAX)];
+        ready.refusals.insert(subject, reason.to_owned());
     }
     Ok(ready)
 }

@@ -11,7 +11,7 @@ use gavel_proto::wire;
 use prost::Message;
 
 use super::{Malformed, command, envelope, hash32, malformed, ready, role, view};
-use crate::raft::{LogId, StoredMembership};
+use crate::consensus::{LogId, StoredMembership};
 use crate::state::State;
 use crate::state::types::{Generation, Member, Model, Outcome, Receipt, ShardSource};
 
@@ -59,6 +59,7 @@ pub fn encode(state: &State, position: &Position) -> Vec<u8> {
         membership: Some(envelope::membership_to_wire(position.membership.membership())),
         membership_log_id: position.membership.log_id().map(envelope::log_id_to_wire),
         delivery_version: state.delivery_version,
+        formation: state.formation,
     };
     snapshot.encode_to_vec()
 }
@@ -78,6 +79,7 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<(State, Position), Malfo
     let some = |number: u64| (number != 0).then_some(number);
     let state = State {
         cluster_id: m.cluster_id,
+        formation: m.formation,
         map_epoch: m.map_epoch,
         members: keyed(m.members.iter().map(member_record), |member| member.id)?,
         generations: keyed(m.generations.iter().map(generation), |generation| generation.number)?,
@@ -139,7 +141,7 @@ fn generation_record(g: &Generation) -> wire::GenerationRecord {
         replicas: replicas.clone(),
         serving: Vec::new(),
     });
-    wire::GenerationRecord { generation: Some(view::generation(g)), shards: shards.collect() }
+    wire::GenerationRecord { generation: Some(view::generation(g)), shards: shards.collect(), replicas: g.copies }
 }
 
 fn generation(record: &wire::GenerationRecord) -> Result<Generation, Malformed> {
@@ -154,7 +156,8 @@ fn generation(record: &wire::GenerationRecord) -> Result<Generation, Malformed> 
         bytes: m.campaigns_blob_bytes,
         rows: m.campaigns,
     };
-    Ok(Generation { number: m.generation, shards, campaigns, users: command::users(m)?, replicas })
+    let (copies, users) = (record.replicas, command::users(m)?);
+    Ok(Generation { number: m.generation, shards, campaigns, users, copies, replicas })
 }
 
 fn model(record: &wire::ModelRecord) -> Result<Model, Malformed> {

@@ -24,6 +24,7 @@ pub fn to_wire(view: &View<'_>) -> wire::View {
         placements: view.placements.iter().map(|p| placement(p)).collect(),
         delivery_version: view.delivery_version,
         pending_shards: view.pending_shards.iter().map(shard).collect(),
+        formation: view.formation,
     }
 }
 

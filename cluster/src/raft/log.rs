@@ -6,15 +6,15 @@
 use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::index::{Change, Index};
 use super::recovery::{self, Expected};
+use super::stall::WriteClock;
 use super::writer::{self, Done, Job, LogFile, Work};
 use super::{DiskError, Entry, LogId, StorageError, TypeConfig, Vote};
 
@@ -25,7 +25,8 @@ const FILE_NAME: &str = "raft.log";
 #[derive(Clone)]
 pub struct LogStore {
     index: Arc<Mutex<Index>>,
-    jobs: SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
+    writes: Arc<WriteClock>,
 }
 
 impl LogStore {
@@ -51,8 +52,15 @@ impl LogStore {
             }
             Err(e) => return Err(DiskError::io(format!("read {shown}"))(e)),
         };
-        let jobs = writer::start(file, expected.owner.clone())?;
-        Ok(Self { index: Arc::new(Mutex::new(index)), jobs })
+        let writes = Arc::<WriteClock>::default();
+        let jobs = writer::start(file, expected.owner.clone(), Arc::clone(&writes))?;
+        Ok(Self { index: Arc::new(Mutex::new(index)), jobs, writes })
+    }
+
+    /// Since when a write runs.
+    #[must_use]
+    pub fn writes(&self) -> Arc<WriteClock> {
+        Arc::clone(&self.writes)
     }
 
     /// True when nothing was ever written.
@@ -66,13 +74,13 @@ impl LogStore {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, work: Work, done: Done) -> Result<(), StorageError> {
-        self.jobs.send(Job { work, done }).map_err(|_| broken("the log's thread has ended"))
+    async fn send(&self, work: Work, done: Done) -> Result<(), StorageError> {
+        self.jobs.send(Job { work, done }).await.map_err(|_| broken("the log's thread has ended"))
     }
 
     async fn send_and_wait(&self, work: Work) -> Result<(), StorageError> {
         let (sender, done) = oneshot::channel();
-        self.send(work, Done::Caller(sender))?;
+        self.send(work, Done::Caller(sender)).await?;
         done.await.map_err(|_| broken("the log's thread has ended"))
     }
 
@@ -132,7 +140,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let change = Change::Committed(committed);
         self.change(&change)?;
-        self.send(Work::Lazy(change), Done::Nobody)
+        self.send(Work::Lazy(change), Done::Nobody).await
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
@@ -151,7 +159,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.index().apply(&change, bytes).map_err(|unfit| broken(&unfit.to_string()))?;
             changes.push(change);
         }
-        self.send(Work::Safe(changes), Done::Core(callback))
+        self.send(Work::Safe(changes), Done::Core(callback)).await
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::convert::command;
 use crate::convert::snapshot::{self, Position};
-use crate::state::types::Outcome;
+use crate::state::types::{Hash32, Outcome};
 use crate::state::{self, State};
 
 /// The state and where in the log it stands.
@@ -40,6 +40,15 @@ pub struct Progress {
     pub map_epoch: u64,
 }
 
+/// What voters that applied the same entries have in common (ST1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Digest {
+    /// Index of the last applied entry.
+    pub index: u64,
+    /// BLAKE3 of the state then.
+    pub hash: Hash32,
+}
+
 /// The state machine of this voter; clones share it.
 #[derive(Clone)]
 pub struct Machine {
@@ -47,6 +56,7 @@ pub struct Machine {
     current: Arc<RwLock<Option<Kept>>>,
     folder: SnapshotFolder,
     progress: watch::Sender<Progress>,
+    digest: Arc<tokio::sync::Mutex<Option<Digest>>>,
 }
 
 impl Machine {
@@ -73,6 +83,7 @@ impl Machine {
             current: Arc::new(RwLock::new(current)),
             folder: snapshots,
             progress: watch::Sender::new(Progress::default()),
+            digest: Arc::default(),
         };
         this.tell();
         Ok(this)
@@ -93,6 +104,25 @@ impl Machine {
     #[must_use]
     pub fn covered(&self) -> Option<LogId> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|kept| kept.meta.last_log_id)
+    }
+
+    /// The digest of the state now: made off the runtime from a copy, one at a time, and once for each state however
+    /// often it is asked for.
+    pub async fn digest(&self) -> Digest {
+        let mut last = self.digest.lock().await;
+        let index = self.applied().last.map_or(0, |id| id.index);
+        if let Some(digest) = last.filter(|digest| digest.index == index) {
+            return digest;
+        }
+        let this = self.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let applied = this.applied().clone();
+            Digest { index: applied.last.map_or(0, |id| id.index), hash: snapshot::digest(&applied.state) }
+        });
+        // The runtime is going down when there is none.
+        let digest = made.await.unwrap_or_default();
+        *last = Some(digest);
+        digest
     }
 
     fn applied_mut(&self) -> RwLockWriteGuard<'_, Applied> {

@@ -17,8 +17,6 @@ use super::{DiskError, SnapshotMeta, codec};
 
 const MAGIC: &[u8; 8] = b"GAVELSN1";
 const HASH_BYTES: usize = 32;
-/// Bytes of a state: 4,096 members at a few KiB each, and everything else, with room.
-pub const SNAPSHOT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A snapshot with its name.
 #[derive(Clone, Debug)]

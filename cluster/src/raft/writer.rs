@@ -8,14 +8,16 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Arc;
 
 use openraft::storage::LogFlushed;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::index::{Change, Index};
 use super::record::{self, Head, Kind, Link};
 use super::recovery::{FORMAT, Header};
+use super::stall::WriteClock;
 use super::{DiskError, EXIT_DISK_FAILED, TypeConfig, codec};
 use gavel_member::{clock, disk};
 
@@ -156,17 +158,21 @@ impl LogFile {
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn start(file: LogFile, owner: Header) -> Result<SyncSender<Job>, DiskError> {
-    let (sender, jobs) = sync_channel(JOBS_MAX);
+pub fn start(file: LogFile, owner: Header, writes: Arc<WriteClock>) -> Result<Sender<Job>, DiskError> {
+    let (sender, jobs) = channel(JOBS_MAX);
     let thread = std::thread::Builder::new().name("gavel-raft-log".to_owned());
-    thread.spawn(move || write_on(file, &owner, &jobs)).map_err(DiskError::io("start the log's thread"))?;
+    thread.spawn(move || write_on(file, &owner, &writes, jobs)).map_err(DiskError::io("start the log's thread"))?;
     Ok(sender)
 }
 
-fn write_on(mut file: LogFile, owner: &Header, jobs: &Receiver<Job>) {
-    while let Ok(first) = jobs.recv() {
-        let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
-        match write_batch(&mut file, owner, &batch) {
+fn write_on(mut file: LogFile, owner: &Header, writes: &WriteClock, mut jobs: Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let waiting = std::iter::from_fn(|| jobs.try_recv().ok());
+        let batch: Vec<Job> = std::iter::once(first).chain(waiting).collect();
+        writes.begin(clock::now_us());
+        let written = write_batch(&mut file, owner, &batch);
+        writes.end();
+        match written {
             Ok(()) => batch.into_iter().for_each(|job| tell(job.done)),
             Err(error) => {
                 tracing::error!(%error, "the disk failed: stopping");

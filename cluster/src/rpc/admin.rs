@@ -4,6 +4,7 @@
 //! commands that only the leader may conclude (who lives, who is ready) are not taken from outside.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use gavel_member::clock;
 use gavel_proto::limits::STRING_BYTES_MAX;
@@ -12,8 +13,8 @@ use gavel_proto::wire::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
 use super::{Leader, NotProposed, Voter};
-use crate::convert::{ready, snapshot};
-use crate::state::types::Outcome;
+use crate::convert::ready;
+use crate::state::types::{Outcome, Ready};
 use wire::command::Body;
 
 /// Answers operators.
@@ -67,7 +68,7 @@ impl AdminService for AdminEndpoint {
         if request.into_inner().linearizable {
             self.0.linearize().await?;
         }
-        Ok(Response::new(status_of(&self.0)))
+        Ok(Response::new(status_of(&self.0).await))
     }
 }
 
@@ -79,14 +80,10 @@ fn proposed(log_term: u64, log_index: u64, outcome: Outcome) -> wire::ProposeRes
     wire::ProposeResponse { log_term, log_index, accepted, reason, leader_address: String::new(), number }
 }
 
-fn status_of(voter: &Voter) -> wire::StatusResponse {
+async fn status_of(voter: &Voter) -> wire::StatusResponse {
+    let digest = voter.machine.digest().await;
     let metrics = voter.raft.metrics().borrow().clone();
-    let (applied_index, state_digest, view, members) = {
-        let applied = voter.machine.applied();
-        let view = crate::convert::view::to_wire(&crate::publish::view(&applied.state));
-        let members: Vec<u64> = applied.state.members.keys().copied().collect();
-        (applied.last.map_or(0, |id| id.index), snapshot::digest(&applied.state).to_vec(), view, members)
-    };
+    let view = crate::convert::view::to_wire(&crate::publish::view(&voter.machine.applied().state));
     let replication = metrics.replication.unwrap_or_default();
     let voters = metrics.membership_config.membership().nodes().map(|(id, node)| wire::VoterStatus {
         id: *id,
@@ -96,11 +93,12 @@ fn status_of(voter: &Voter) -> wire::StatusResponse {
     });
     let now = clock::now_us();
     let hearing = voter.hearing();
-    let health = members.iter().filter_map(|id| {
-        let heard = hearing.last(*id)?;
-        let ready = ready::to_wire(*id, heard.incarnation, heard.ready.as_ref().unwrap_or(&Default::default()));
+    let health = view.members.iter().filter_map(|member| {
+        let heard = hearing.last(member.member_id)?;
+        let unheard = Ready::default();
+        let ready = ready::to_wire(member.member_id, heard.incarnation, heard.ready.as_ref().unwrap_or(&unheard));
         Some(wire::MemberHealth {
-            member_id: *id,
+            member_id: member.member_id,
             heartbeat_age_ms: now.0.saturating_sub(heard.at.0) / 1_000,
             ready_shards: ready.ready_shards,
             ready_models: ready.ready_models,
@@ -109,13 +107,15 @@ fn status_of(voter: &Voter) -> wire::StatusResponse {
             ready_generations: ready.ready_generations,
         })
     });
+    let health = health.collect();
     wire::StatusResponse {
         view: Some(view),
-        applied_index,
+        applied_index: digest.index,
         term: metrics.current_term,
         leader_id: metrics.current_leader.unwrap_or_default(),
         voters: voters.collect(),
-        health: health.collect(),
-        state_digest,
+        health,
+        state_digest: digest.hash.to_vec(),
+        admitted: voter.admitted.load(Ordering::Acquire),
     }
 }

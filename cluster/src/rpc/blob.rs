@@ -163,7 +163,7 @@ async fn off_thread<T: Send + 'static>(
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| Status::internal("the work was cut off"))?.map_err(|error| match error {
-        BlobError::TooLarge(_) => Status::resource_exhausted(error.to_string()),
+        BlobError::TooLarge(_) | BlobError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
         BlobError::OutOfPlace(_) => Status::out_of_range(error.to_string()),
         BlobError::Damaged | BlobError::OtherBytes => Status::data_loss(error.to_string()),
         BlobError::Busy => Status::aborted(error.to_string()),

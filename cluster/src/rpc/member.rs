@@ -1,7 +1,8 @@
 //! What does a member hear from a voter?
 //!
 //! The View comes whole on every change and every few seconds besides, the same work whether anything happens
-//! or not; a slow reader skips pictures and never sees an old one after a new one.
+//! or not; a slow reader skips pictures and never sees an old one after a new one. A voter without a leader ends its
+//! streams, because what it would go on to say grows old: the member then asks another voter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,7 @@ impl ControlService for MemberEndpoint {
             let send = send_views(&voter, sender);
             tokio::select! {
                 () = send => {}
+                () = voter.leaderless() => {}
                 () = voter.shutdown.wait() => {}
             }
         });

@@ -12,10 +12,12 @@ pub use admin::AdminEndpoint;
 pub use blob::BlobEndpoint;
 pub use member::MemberEndpoint;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gavel_member::{Shutdown, clock};
+use gavel_proto::limits::COMMAND_BYTES_MAX;
 use gavel_proto::wire;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use openraft::{ServerState, raft::ClientWriteResponse};
@@ -23,10 +25,10 @@ use prost::Message;
 use tokio::sync::{Notify, Semaphore, watch};
 use tonic::Status;
 
+use crate::consensus::{Encoded, Raft, TypeConfig};
 use crate::convert;
 use crate::publish;
 use crate::raft::machine::Machine;
-use crate::raft::{Encoded, Raft, TypeConfig};
 use crate::reconcile::Hearing;
 use crate::state::command::Body;
 use crate::transport::{Identity, Peers};
@@ -37,8 +39,8 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const PROPOSALS_MAX: usize = 64;
 /// A leader that no majority has answered for so long proposes nothing: one election timeout.
 const QUORUM_SILENCE_MS_MAX: u64 = 1_200;
-/// A command that travels in one append message with room for its envelope.
-const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// A voter that knows no leader for longer tells members nothing: an election takes a second or two.
+const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
 /// What the endpoints of one voter share.
 pub struct Voter {
@@ -54,6 +56,12 @@ pub struct Voter {
     pub peers: Peers,
     /// The picture that members follow.
     pub view: watch::Sender<Arc<wire::View>>,
+    /// Whether this voter hears a leader that a majority hears.
+    pub led: watch::Sender<bool>,
+    /// Set once this voter may vote.
+    pub admitted: Arc<AtomicBool>,
+    /// Set while a write to the log hangs: this voter must not lead.
+    pub disk_hangs: AtomicBool,
     /// Wakes the reconciling leader when a beat said something new.
     pub news: Notify,
     /// The wish to stop, which ends streams.
@@ -90,7 +98,15 @@ pub enum NotProposed {
 impl Voter {
     /// The shared part of a voter.
     #[must_use]
-    pub fn new(own: Identity, address: String, raft: Raft, machine: Machine, peers: Peers, shutdown: Shutdown) -> Self {
+    pub fn new(
+        own: Identity,
+        address: String,
+        raft: Raft,
+        machine: Machine,
+        peers: Peers,
+        admitted: Arc<AtomicBool>,
+        shutdown: Shutdown,
+    ) -> Self {
         let view = convert::view::to_wire(&publish::view(&machine.applied().state));
         Self {
             own,
@@ -99,6 +115,9 @@ impl Voter {
             machine,
             peers,
             view: watch::Sender::new(Arc::new(view)),
+            led: watch::Sender::new(false),
+            admitted,
+            disk_hangs: AtomicBool::new(false),
             news: Notify::new(),
             shutdown,
             hearing: Mutex::default(),
@@ -117,7 +136,7 @@ impl Voter {
         let metrics = self.raft.metrics().borrow().clone();
         match metrics.current_leader {
             Some(id) if id == self.own.node_id => {
-                if metrics.state == ServerState::Leader {
+                if metrics.state == ServerState::Leader && !self.disk_hangs.load(Ordering::Relaxed) {
                     Leader::Own
                 } else {
                     Leader::Unknown
@@ -129,6 +148,33 @@ impl Voter {
             }
             None => Leader::Unknown,
         }
+    }
+
+    /// Whether a leader is known; this voter itself counts as one while a majority answers it.
+    #[must_use]
+    pub fn is_led(&self) -> bool {
+        match self.leader() {
+            Leader::Own => self.majority_answers(),
+            Leader::Other { .. } => true,
+            Leader::Unknown => false,
+        }
+    }
+
+    /// Returns once no leader has been known for a while.
+    pub async fn leaderless(&self) {
+        let mut led = self.led.subscribe();
+        loop {
+            // The sender lives as long as `self`: a wait ends by the value or by the time.
+            let _ = led.wait_for(|led| !led).await;
+            if tokio::time::timeout(LEADERLESS_MAX, led.wait_for(|led| *led)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// As far as a leader can tell.
+    fn majority_answers(&self) -> bool {
+        self.raft.metrics().borrow().millis_since_quorum_ack.is_none_or(|ms| ms <= QUORUM_SILENCE_MS_MAX)
     }
 
     /// Proposes one of the leader's own commands.
@@ -153,8 +199,7 @@ impl Voter {
         if leader != Leader::Own {
             return Err(NotProposed::Elsewhere(leader));
         }
-        let silence = self.raft.metrics().borrow().millis_since_quorum_ack;
-        if silence.is_some_and(|ms| ms > QUORUM_SILENCE_MS_MAX) {
+        if !self.majority_answers() {
             return Err(NotProposed::Status(Status::unavailable("no majority answers")));
         }
         let Ok(_permit) = self.proposals.try_acquire() else {

@@ -2,14 +2,11 @@
 //!
 //! The defaults are part of the genesis, so a fresh cluster answers without being configured.
 
-use gavel_proto::limits::{BID_MICROS_MAX, CANDIDATES_MAX, ORGANIC_MAX, SLOTS_MAX};
+use gavel_proto::limits::{BID_MICROS_MAX, CANDIDATES_MAX, ORGANIC_MAX, PLACEMENTS_MAX, SHADOW_BID_MAX, SLOTS_MAX};
 use gavel_proto::money::PPM;
 
 use super::types::{Auction, Mechanism, Placement};
 use super::{State, Verdict, check_text};
-
-/// Placements that a cluster may have. Ours: one per surface of a large application.
-const PLACEMENTS_MAX: usize = 256;
 
 /// GSP over eight positions whose factors fall by a quarter each, as in the auction chapter's examples.
 pub fn auction_of_genesis() -> Auction {
@@ -88,8 +85,8 @@ fn check_auction(wish: &Auction) -> Result<(), String> {
     if wish.reserve_cpm_micros > BID_MICROS_MAX {
         return invalid("reserve_cpm_micros is above the largest bid");
     }
-    if !wish.shadow_bid.is_finite() || wish.shadow_bid < 0.0 {
-        return invalid("shadow_bid must be finite and not negative");
+    if !(0.0..=SHADOW_BID_MAX).contains(&wish.shadow_bid) {
+        return invalid("shadow_bid is 0 to 1e13");
     }
     Ok(())
 }

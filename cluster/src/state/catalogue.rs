@@ -4,11 +4,13 @@
 //! the placed nodes build it; a newer one takes its place. Shard counts come from the loader's blobs and
 //! are coverage's denominator.
 
+use std::collections::BTreeSet;
+
 use gavel_proto::hash::combine;
 use gavel_proto::limits::{BLOB_BYTES_MAX, REPLICAS_MAX, SHARD_ITEMS_MAX, SHARDS_MAX};
 
 use super::command::{BeginGeneration, Blob};
-use super::types::{Generation, Role};
+use super::types::{Generation, Hash32, Role};
 use super::{State, Verdict};
 use crate::placement;
 
@@ -26,8 +28,14 @@ pub fn begin(state: &mut State, wish: &BeginGeneration) -> Verdict {
         placement::place(combine(PLACEMENT_SEED, number), &nodes, shards, wish.replicas).ok_or_else(|| {
             format!("failed_precondition: {} replicas need as many nodes, {} are alive", wish.replicas, nodes.len())
         })?;
-    let generation =
-        Generation { number, shards: wish.shards.clone(), campaigns: wish.campaigns, users: wish.users, replicas };
+    let generation = Generation {
+        number,
+        shards: wish.shards.clone(),
+        campaigns: wish.campaigns,
+        users: wish.users,
+        copies: wish.replicas,
+        replicas,
+    };
     state.generations.insert(number, generation);
     state.pending_generation = Some(number);
     state.map_epoch += 1;
@@ -54,6 +62,21 @@ pub fn activate(state: &mut State, number: u64) -> Verdict {
     state.map_epoch += 1;
     forget_old(state);
     Ok(number)
+}
+
+impl State {
+    /// Hashes of the blobs that members may still ask for.
+    #[must_use]
+    pub fn named_blobs(&self) -> BTreeSet<Hash32> {
+        let bundles = [self.active_model, self.previous_model, self.pending_model];
+        let mut named: BTreeSet<Hash32> = bundles.iter().filter_map(|v| Some(self.model(*v)?.hash)).collect();
+        for generation in self.generations.values() {
+            named.extend(generation.shards.iter().map(|source| source.hash));
+            named.insert(generation.campaigns.hash);
+            named.extend(generation.users.map(|users| users.hash));
+        }
+        named
+    }
 }
 
 /// Refuses what no node could build.

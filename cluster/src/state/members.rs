@@ -4,6 +4,9 @@
 //! back with its key keeps its id and gets a new incarnation, which clears what it was ready for. A voter
 //! is the exception: its key comes back with another incarnation only when its disk was wiped, and a voter
 //! that forgot its log must not vote under its old name.
+//!
+//! A node that dies keeps its replicas, because it mostly comes back; one that is removed loses them to others. A
+//! node that joins or comes back takes those that nobody had room for.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +43,7 @@ pub fn register(state: &mut State, index: u64, wish: &RegisterMember) -> Verdict
             ready: Ready::default(),
         };
         state.members.insert(index, member);
+        fill(state);
         state.map_epoch += 1;
         return Ok(index);
     };
@@ -51,18 +55,20 @@ pub fn register(state: &mut State, index: u64, wish: &RegisterMember) -> Verdict
     }
     let restarted = known.incarnation != wish.incarnation;
     let moved = known.address != wish.address || known.name != wish.name;
+    let id = known.id;
+    if restarted {
+        known.ready = Ready::default();
+    }
     if restarted || moved || !known.alive {
         known.address.clone_from(&wish.address);
         known.name.clone_from(&wish.name);
         known.incarnation = wish.incarnation;
         known.alive = true;
         known.draining = false;
+        fill(state);
         state.map_epoch += 1;
     }
-    if restarted {
-        known.ready = Ready::default();
-    }
-    Ok(known.id)
+    Ok(id)
 }
 
 /// The leader saw a member die, return or drain.
@@ -78,6 +84,7 @@ pub fn set_alive(state: &mut State, wish: SetAlive) -> Verdict {
     };
     if (known.alive, known.draining) != (alive, draining) {
         (known.alive, known.draining) = (alive, draining);
+        fill(state);
         state.map_epoch += 1;
     }
     Ok(wish.member)
@@ -93,31 +100,30 @@ pub fn remove(state: &mut State, member: u64) -> Verdict {
         return Err("failed_precondition: a voter cannot be removed".to_owned());
     }
     state.members.remove(&member);
-    let nodes: Vec<u64> = state.alive_in(Role::Node).filter(|m| !m.draining).map(|m| m.id).collect();
     for generation in state.generations.values_mut() {
-        hand_over(generation.number, &mut generation.replicas, member, &nodes);
+        generation.replicas.iter_mut().for_each(|placed| placed.retain(|id| *id != member));
     }
+    fill(state);
     state.map_epoch += 1;
     Ok(member)
 }
 
-/// Replaces `gone` in each shard by the least loaded node that does not hold it; drops it when there is none.
-fn hand_over(seed: u64, replicas: &mut [Vec<u64>], gone: u64, nodes: &[u64]) {
-    let mut held: BTreeMap<u64, u32> = nodes.iter().map(|node| (*node, 0)).collect();
-    for id in replicas.iter().flatten() {
-        held.entry(*id).and_modify(|n| *n += 1);
-    }
-    for (shard, placed) in (0u32..).zip(replicas.iter_mut()) {
-        if !placed.contains(&gone) {
-            continue;
+/// Gives shards that lack replicas to the least loaded nodes that do not hold them, as far as there are any.
+fn fill(state: &mut State) {
+    let nodes: Vec<u64> = state.alive_in(Role::Node).filter(|m| !m.draining).map(|m| m.id).collect();
+    for generation in state.generations.values_mut() {
+        let mut held: BTreeMap<u64, u32> = nodes.iter().map(|node| (*node, 0)).collect();
+        for id in generation.replicas.iter().flatten() {
+            held.entry(*id).and_modify(|n| *n += 1);
         }
-        placed.retain(|id| *id != gone);
-        let free: BTreeMap<u64, u32> =
-            held.iter().filter(|(id, _)| !placed.contains(id)).map(|(id, n)| (*id, *n)).collect();
-        if let Some(next) = placement::successor(seed, shard, &free) {
-            placed.push(next);
-            placed.sort_unstable();
-            held.entry(next).and_modify(|n| *n += 1);
+        for (shard, placed) in (0u32..).zip(generation.replicas.iter_mut()) {
+            while placed.len() < generation.copies as usize {
+                let free = held.iter().filter(|(id, _)| !placed.contains(id)).map(|(id, n)| (*id, *n)).collect();
+                let Some(next) = placement::successor(generation.number, shard, &free) else { break };
+                placed.push(next);
+                placed.sort_unstable();
+                held.entry(next).and_modify(|n| *n += 1);
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use command::{Body, Command};
+use gavel_proto::hash::combine;
 pub use members::VOTER_WIPED;
 pub use receipts::EXISTS_DIFFERENT;
 use types::{Auction, Generation, Member, Model, Outcome, Placement, Receipt};
@@ -34,6 +35,8 @@ use types::{Auction, Generation, Member, Model, Outcome, Placement, Receipt};
 pub struct State {
     /// The cluster's name, stamped on every file and message.
     pub cluster_id: String,
+    /// Made of the first entry: another control plane under the same name has another one. 0 before it.
+    pub formation: u64,
     /// Grows with every change that members see.
     pub map_epoch: u64,
     /// By id.
@@ -74,6 +77,7 @@ impl State {
         let home = auction::placement_of_genesis();
         Self {
             cluster_id: cluster_id.to_owned(),
+            formation: 0,
             map_epoch: 1,
             members: BTreeMap::new(),
             generations: BTreeMap::new(),
@@ -113,6 +117,10 @@ impl State {
 /// Applies the entry at `index` of the log.
 pub fn apply(state: &mut State, index: u64, command: &Command) -> Outcome {
     state.applied_ms = state.applied_ms.max(command.proposed_ms);
+    if state.formation == 0 {
+        state.formation = formation_of(command);
+        state.map_epoch += 1;
+    }
     if let Some(answer) = receipts::answered(state, command) {
         return answer;
     }
@@ -122,6 +130,12 @@ pub fn apply(state: &mut State, index: u64, command: &Command) -> Outcome {
     };
     receipts::remember(state, index, command, &outcome);
     outcome
+}
+
+/// The time and the wish of the first entry, which no other formation shares; never 0.
+fn formation_of(first: &Command) -> u64 {
+    let (wish, _) = first.digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    combine(first.proposed_ms, u64::from_le_bytes(*wish)).max(1)
 }
 
 /// Dispatches to the module that knows the rules.

@@ -1,25 +1,24 @@
 //! Who could serve this pair of generation and model?
 //!
 //! Readiness belongs to one incarnation of a member: a restart clears it. A replica counts as serving when
-//! it is alive and has the shard under exactly the pair that is asked for (decision 8).
+//! it is alive, has the shard under exactly the pair that is asked for (decision 8), and counts in it what the
+//! loader counted: coverage is measured against that number (decision 6).
 
-use gavel_proto::limits::{REPLICAS_MAX, SHARDS_MAX, STRING_BYTES_MAX};
-
-use super::types::{Generation, Hash32, Member, Ready, Role, ShardKey};
+use super::types::{Generation, Hash32, Member, Ready, Role, ShardCount, ShardKey};
 use super::{State, Verdict};
-
-/// Shards under several generations and models that one member may report.
-const READY_SHARDS_MAX: usize = (SHARDS_MAX * REPLICAS_MAX) as usize;
-/// Models and generations that one member may report: far above the few that it keeps.
-const READY_OTHERS_MAX: usize = 64;
 
 impl State {
     /// The placed replicas of `shard` that are alive and ready for (generation, model).
     #[must_use]
     pub fn serving(&self, generation: &Generation, shard: u32, model: Hash32) -> Vec<u64> {
         let key = ShardKey { shard, generation: generation.number, model };
-        let placed = generation.replicas.get(shard as usize).map(Vec::as_slice).unwrap_or_default();
-        placed.iter().copied().filter(|id| self.alive(*id).is_some_and(|m| m.ready.shards.contains_key(&key))).collect()
+        let at = shard as usize;
+        let (Some(placed), Some(source)) = (generation.replicas.get(at), generation.shards.get(at)) else {
+            return Vec::new();
+        };
+        let whole = ShardCount { items: source.items, ads: source.ads };
+        let holds = |id: &u64| self.alive(*id).is_some_and(|m| m.ready.shards.get(&key) == Some(&whole));
+        placed.iter().copied().filter(holds).collect()
     }
 
     /// Why a model may not serve yet; `None` when it may.
@@ -63,7 +62,7 @@ impl State {
             }
             let late = placed.iter().find(|id| self.alive(**id).is_some() && !serving.contains(id));
             if let Some(late) = late {
-                return Some(format!("not_ready: member {late} has not built shard {shard}"));
+                return Some(format!("not_ready: member {late} has not built shard {shard} as it was loaded"));
             }
         }
         None
@@ -89,13 +88,6 @@ pub fn report(state: &mut State, member: u64, incarnation: u64, ready: &Ready) -
     let known = state.members.get_mut(&member).ok_or("unknown_member")?;
     if known.incarnation != incarnation {
         return Err("stale_incarnation".to_owned());
-    }
-    let others = [ready.models.len(), ready.generations.len(), ready.refusals.len()];
-    if ready.shards.len() > READY_SHARDS_MAX || others.iter().any(|n| *n > READY_OTHERS_MAX) {
-        return Err("invalid_argument: too much readiness".to_owned());
-    }
-    if ready.refusals.iter().any(|(subject, why)| subject.len().max(why.len()) > STRING_BYTES_MAX) {
-        return Err("invalid_argument: a refusal is too long".to_owned());
     }
     known.ready = ready.clone();
     if state.serving_map() != before {

@@ -8,6 +8,7 @@ use super::{State, apply, auction};
 use crate::convert::snapshot::{Position, decode, digest, encode};
 use crate::{convert, publish};
 use gavel_proto::limits::RECEIPTS_MAX;
+use gavel_proto::wire;
 use prost::Message;
 
 const CLUSTER: &str = "state";
@@ -206,6 +207,74 @@ fn a_generation_serves_only_when_every_live_replica_has_built_it() {
     assert!(replicas.iter().all(|r| r.len() == 2 && !r.contains(&nodes[0])), "another node takes over: {replicas:?}");
 }
 
+/// Decision 6: coverage is measured against what the loader counted, so a replica with less must not serve.
+#[test]
+fn a_replica_that_counts_otherwise_than_the_loader_does_not_serve() {
+    let mut log = Log::new();
+    let node = log.join("a", Role::Node, 1);
+    let router = log.join("r", Role::Router, 1);
+    log.done(&model(1));
+    log.ready(node, &[], &[1], &[]);
+    log.ready(router, &[], &[1], &[1]);
+    log.done(&Body::ActivateModel { version: 1, expect_active: 0 });
+    log.done(&load(1, 1));
+    let counted = |items, ads| {
+        let key = ShardKey { shard: 0, generation: 1, model: [1; 32] };
+        let ready = Ready { shards: [(key, ShardCount { items, ads })].into(), ..Ready::default() };
+        Body::ReportReady { member: node, incarnation: 1, ready }
+    };
+    for (items, ads) in [(9, 20), (10, 19), (11, 20)] {
+        log.done(&counted(items, ads));
+        assert!(log.refused(&Body::ActivateGeneration { generation: 1 }).starts_with("not_ready"));
+    }
+    log.done(&counted(10, 20));
+    log.done(&Body::ActivateGeneration { generation: 1 });
+}
+
+/// A report that says too much is cut where it comes in: refused, it would be proposed again for ever.
+#[test]
+fn a_long_refusal_does_not_keep_a_report_out() {
+    let mut log = Log::new();
+    let node = log.join("a", Role::Node, 1);
+    let refusals =
+        (0..100u32).map(|n| wire::Refusal { subject: vec![n as u8; 300], reason: "ü".repeat(200) }).collect();
+    let beat = wire::HeartbeatRequest { refusals, ..wire::HeartbeatRequest::default() };
+    let ready = convert::ready::parse(&convert::ready::Lists::from(&beat)).expect("read");
+    assert_eq!(ready.refusals.len(), 64);
+    assert!(ready.refusals.iter().all(|(subject, why)| subject.len() == 256 && why.len() == 256));
+    log.done(&Body::ReportReady { member: node, incarnation: 1, ready: ready.clone() });
+    assert_eq!(log.state.members[&node].ready, ready, "so the leader does not say it again");
+}
+
+#[test]
+fn replicas_that_nobody_had_room_for_go_to_the_next_node() {
+    let mut log = Log::new();
+    let nodes = [log.join("a", Role::Node, 1), log.join("b", Role::Node, 1)];
+    log.done(&model(1));
+    log.done(&load(3, 2));
+    log.done(&alive(nodes[0], 1, Liveness::Dead));
+    log.done(&Body::RemoveMember { member: nodes[0] });
+    assert_eq!(log.state.generations[&1].replicas, vec![vec![nodes[1]]; 3]);
+    log.join("r", Role::Router, 1);
+    assert_eq!(log.state.generations[&1].replicas, vec![vec![nodes[1]]; 3], "a router holds no shard");
+    let third = log.join("c", Role::Node, 1);
+    assert_eq!(log.state.generations[&1].replicas, vec![vec![nodes[1], third]; 3]);
+}
+
+#[test]
+fn each_control_plane_has_a_formation_of_its_own() {
+    let formed = |key: &str, proposed_ms| {
+        let mut state = State::genesis(CLUSTER);
+        let bytes = convert::command::to_wire("", proposed_ms, &register(key, Role::Control, 1)).encode_to_vec();
+        apply(&mut state, 1, &convert::command::decode(&bytes).expect("a command"));
+        state.formation
+    };
+    assert_eq!(State::genesis(CLUSTER).formation, 0);
+    assert_eq!(formed("a", 1), formed("a", 1));
+    assert_ne!(formed("a", 1), formed("a", 2));
+    assert_ne!(formed("a", 1), formed("b", 1));
+}
+
 #[test]
 fn wrong_auctions_and_placements_are_refused() {
     let mut log = Log::new();
@@ -225,6 +294,7 @@ fn wrong_auctions_and_placements_are_refused() {
         wrong(&|a| a.retrieved_total = a.ranked_total - 1),
         wrong(&|a| a.shadow_bid = f64::NAN),
         wrong(&|a| a.shadow_bid = -1.0),
+        wrong(&|a| a.shadow_bid = 1.1e13),
     ];
     for body in &wrongs {
         let command = Command { id: String::new(), digest: [0; 32], proposed_ms: 0, body: body.clone() };
@@ -277,6 +347,7 @@ fn check(state: &State) {
     for generation in state.generations.values() {
         assert_eq!(generation.replicas.len(), generation.shards.len());
         for placed in &generation.replicas {
+            assert!(placed.len() <= generation.copies as usize, "more replicas than asked for: {placed:?}");
             assert!(placed.windows(2).all(|pair| pair[0] < pair[1]), "distinct and in order: {placed:?}");
         }
     }

@@ -70,7 +70,7 @@ pub struct Ready {
     pub shards: BTreeMap<ShardKey, ShardCount>,
     /// Bundles it has loaded, verified and warmed.
     pub models: BTreeSet<Hash32>,
-    /// Generations whose users and campaigns it has loaded.
+    /// Generations whose users it has loaded.
     pub generations: BTreeSet<u64>,
     /// What it refused, by subject, and why.
     pub refusals: BTreeMap<Vec<u8>, String>,
@@ -113,7 +113,9 @@ pub struct Generation {
     pub campaigns: Blob,
     /// The users' blob, if there is one.
     pub users: Option<Blob>,
-    /// By shard: the members placed on it, ascending.
+    /// Copies of each shard that were asked for.
+    pub copies: u32,
+    /// By shard: the members placed on it, ascending; fewer than `copies` while there are not enough nodes.
     pub replicas: Vec<Vec<u64>>,
 }
 

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gavel_proto::limits::CHUNK_BYTES_MAX;
+use gavel_proto::limits::{CHUNK_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::raft_service_server::RaftService;
 use openraft::Snapshot;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Identity;
+use crate::consensus::{Raft, SnapshotBytes, SnapshotMeta, TypeConfig, Vote};
 use crate::convert::{Malformed, envelope};
-use crate::raft::snapshot::SNAPSHOT_BYTES_MAX;
-use crate::raft::{Raft, SnapshotBytes, SnapshotMeta, TypeConfig, Vote};
 use wire::raft_envelope::Body;
 use wire::raft_reply::Body as ReplyBody;
 

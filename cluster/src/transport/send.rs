@@ -17,8 +17,8 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::Identity;
+use crate::consensus::{TypeConfig, Vote};
 use crate::convert::envelope;
-use crate::raft::{TypeConfig, Vote};
 use wire::raft_envelope::Body;
 use wire::raft_reply::Body as ReplyBody;
 

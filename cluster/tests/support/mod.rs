@@ -11,6 +11,9 @@ use gavel_proto::wire;
 use gavel_proto::wire::admin_service_client::AdminServiceClient;
 use gavel_proto::wire::control_service_client::ControlServiceClient;
 use tonic::{Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// The cluster of all tests.
 pub const CLUSTER: &str = "test";
@@ -50,6 +53,11 @@ pub async fn lone(folder: &Path, shutdown: &Shutdown) -> Running {
 pub struct Views(Streaming<wire::View>);
 
 impl Views {
+    /// Returns when the voter ends the stream.
+    pub async fn end(&mut self) {
+        while let Ok(Some(_)) = self.0.message().await {}
+    }
+
     /// The first View that is as wished.
     pub async fn until(&mut self, wish: impl Fn(&wire::View) -> bool) -> wire::View {
         let found = tokio::time::timeout(PATIENCE, async {
@@ -105,4 +113,17 @@ pub async fn propose_to(addresses: &[String], id: &str, body: &wire::command::Bo
 pub async fn ask(address: &str) -> wire::StatusResponse {
     let mut client = AdminServiceClient::new(transport::control_channel(address).expect("an address"));
     client.status(wire::StatusRequest { linearizable: false }).await.expect("answers").into_inner()
+}
+
+/// Whether a voter answers, leader or not.
+pub async fn reached(address: &str) -> bool {
+    let mut client = AdminServiceClient::new(transport::control_channel(address).expect("an address"));
+    client.status(wire::StatusRequest { linearizable: false }).await.is_ok()
+}
+
+/// Whether health says SERVING.
+pub async fn healthy(address: &str) -> bool {
+    let mut client = HealthClient::new(transport::control_channel(address).expect("an address"));
+    let answer = client.check(HealthCheckRequest::default()).await;
+    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
 }

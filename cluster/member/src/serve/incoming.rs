@@ -5,6 +5,7 @@
 //! for ever. An accept error never ends the loop (RUSTSEC-2024-0376).
 
 use crate::Shutdown;
+use gavel_proto::limits::CONNECTIONS_MAX;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// Connections of one listener, together.
-const CONNECTIONS_MAX: usize = 4_096;
 /// From accept to a whole preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The client's connection preface of RFC 9113, section 3.4.
