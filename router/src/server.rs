@@ -31,7 +31,7 @@ const PROBE_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum RouterError {
     /// An endpoint cannot be listened on.
-    #[error(transparent)]
+    #[error("{0}")]
     Serve(#[from] ServeError),
     /// The HTTP endpoint cannot be listened on.
     #[error("cannot listen on {0}: {1}")]

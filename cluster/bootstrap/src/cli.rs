@@ -195,6 +195,9 @@ pub enum Ctl {
     /// Publish, activate and roll back model bundles.
     #[command(subcommand)]
     Model(Model),
+    /// Who belongs to the cluster.
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Where ads may stand.
     #[command(subcommand)]
     Placement(PlacementCommand),
@@ -245,6 +248,16 @@ pub enum Model {
     },
     /// Serve the previous version again.
     Rollback,
+}
+
+/// Members.
+#[derive(Debug, Subcommand)]
+pub enum MemberCommand {
+    /// Forget a node or router that is dead and does not come back; other nodes take over its replicas.
+    Remove {
+        /// Its id, as the status shows it.
+        member: u64,
+    },
 }
 
 /// Placements.

@@ -1,9 +1,13 @@
 //! With which code does the process end?
 //!
-//! Scripts tell by it whether to mend the command (64), the files (65), the identity (66) or the disk (70).
+//! Scripts tell by it whether to mend the command (64), the files (65), the identity (66), the address (69) or the
+//! disk (70).
 
 use gavel_member::identity::IdentityError;
 use gavel_member::member::MemberError;
+use gavel_member::serve::ServeError;
+use gavel_member::telemetry::TelemetryError;
+use gavel_router::RouterError;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -13,6 +17,8 @@ pub const USAGE: u8 = 64;
 pub const DAMAGED: u8 = 65;
 /// The data folder is another cluster's, or another process lives in it.
 pub const IDENTITY: u8 = 66;
+/// The address is taken, or not ours.
+pub const ADDRESS: u8 = 69;
 /// The disk failed.
 pub const IO: u8 = 70;
 /// Anything else.
@@ -91,10 +97,15 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> u8 {
         Some(IdentityError::InUse(_) | IdentityError::Foreign { .. }) => return IDENTITY,
         None => {}
     }
+    // Before the system's own error, which would look as if the disk had said it.
+    if matches!(cause.downcast_ref(), Some(ServeError::Bind(..)))
+        || matches!(cause.downcast_ref(), Some(RouterError::Http(..)))
+        || matches!(cause.downcast_ref(), Some(TelemetryError::Page(..)))
+    {
+        return ADDRESS;
+    }
     match cause.downcast_ref::<std::io::Error>() {
         Some(e) if e.kind() == std::io::ErrorKind::InvalidData => DAMAGED,
-        // Addresses that are taken are nothing that the disk did.
-        Some(e) if e.kind() == std::io::ErrorKind::AddrInUse => OTHER,
         Some(_) => IO,
         None => OTHER,
     }

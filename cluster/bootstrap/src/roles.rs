@@ -88,7 +88,7 @@ pub async fn metrics_page(args: &ProcessArgs, grpc: SocketAddr, shutdown: &Shutd
     let handle = telemetry::start_metrics().map_err(Failure::other)?;
     if let Some(listen) = &args.metrics_listen {
         let listen = listen.parse().map_err(|e| Failure::usage(format!("{listen:?}: {e}")))?;
-        return telemetry::serve_metrics(handle, listen, shutdown.clone()).await.map_err(Failure::other);
+        return telemetry::serve_metrics(handle, listen, shutdown.clone()).await.map_err(|e| Failure::of_role(&e));
     }
     let usual = SocketAddr::new(grpc.ip(), grpc.port().checked_add(METRICS_PORT_OFFSET).unwrap_or(0));
     match telemetry::serve_metrics(handle.clone(), usual, shutdown.clone()).await {
@@ -96,7 +96,7 @@ pub async fn metrics_page(args: &ProcessArgs, grpc: SocketAddr, shutdown: &Shutd
         Err(error) => {
             tracing::warn!(%error, "the metrics page takes another port");
             let any = SocketAddr::new(grpc.ip(), 0);
-            telemetry::serve_metrics(handle, any, shutdown.clone()).await.map_err(Failure::other)
+            telemetry::serve_metrics(handle, any, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))
         }
     }
 }

@@ -36,30 +36,58 @@ struct Addresses {
     http: SocketAddr,
 }
 
+/// What runs.
+#[derive(Default)]
+struct Parts {
+    voter: Option<Task>,
+    voter_stop: Shutdown,
+    members: Vec<Task>,
+}
+
+type Task = tokio::task::JoinHandle<()>;
+
+impl Parts {
+    /// Waits until nothing runs any more: the members leave first, which takes a voter that hears them.
+    async fn stop(self, shutdown: &Shutdown) {
+        shutdown.trigger();
+        for task in self.members {
+            // Each part reports its own faults.
+            let _ = task.await;
+        }
+        self.voter_stop.trigger();
+        if let Some(task) = self.voter {
+            let _ = task.await;
+        }
+    }
+}
+
 /// `gavel up`.
 pub async fn run(args: UpArgs, cluster_id: String) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     shutdown.on_signals();
     let folder = DataFolder::open(args.data_dir.clone()).map_err(Failure::io)?;
+    let mut parts = Parts::default();
     let served = tokio::select! {
-        served = Box::pin(serve(&args, &cluster_id, folder.path(), &shutdown)) => served,
-        () = shutdown.wait() => Ok(Vec::new()),
+        // What was asked for first: an answer that came with the signal still counts.
+        biased;
+        served = Box::pin(serve(&args, &cluster_id, folder.path(), &shutdown, &mut parts)) => served,
+        () = shutdown.wait() => Ok(()),
     };
-    shutdown.trigger();
-    for task in served? {
-        // Each part reports its own faults.
-        let _ = task.await;
-    }
-    Ok(())
+    parts.stop(&shutdown).await;
+    served
 }
 
-type Task = tokio::task::JoinHandle<()>;
-
-async fn serve(args: &UpArgs, cluster_id: &str, folder: &Path, shutdown: &Shutdown) -> Result<Vec<Task>, Failure> {
+async fn serve(
+    args: &UpArgs,
+    cluster_id: &str,
+    folder: &Path,
+    shutdown: &Shutdown,
+    parts: &mut Parts,
+) -> Result<(), Failure> {
     let metrics = telemetry::start_metrics().map_err(Failure::other)?;
-    let (addresses, tasks) = start(args, cluster_id, folder, shutdown).await?;
+    let addresses = start(args, cluster_id, folder, shutdown, parts).await?;
     let any = SocketAddr::new(addresses.control.ip(), 0);
-    let metrics = telemetry::serve_metrics(metrics, any, shutdown.clone()).await.map_err(Failure::other)?;
+    let metrics = telemetry::serve_metrics(metrics, any, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
     note(&format!("1 voter, {} nodes, 1 router: {} shards x {} replicas", args.nodes, args.shards, args.replicas));
     let mut admin = AdminClient::new(cluster_id, vec![addresses.control.to_string()]).map_err(failed)?;
     seed(&mut admin, args, folder).await?;
@@ -71,7 +99,7 @@ async fn serve(args: &UpArgs, cluster_id: &str, folder: &Path, shutdown: &Shutdo
             Format::Json => println!("{answer:#}"),
             Format::Text => print!("{}", ask::table(&answer)),
         }
-        return Ok(tasks);
+        return Ok(());
     }
     println!(
         "READY up grpc={} http={} metrics={metrics} control={}",
@@ -84,7 +112,7 @@ async fn serve(args: &UpArgs, cluster_id: &str, folder: &Path, shutdown: &Shutdo
     }
     println!("gavel ctl --control {} status        (Ctrl-C ends it)", addresses.control);
     shutdown.wait().await;
-    Ok(tasks)
+    Ok(())
 }
 
 /// Starts every process of the cluster inside this one.
@@ -93,14 +121,14 @@ async fn start(
     cluster_id: &str,
     folder: &Path,
     shutdown: &Shutdown,
-) -> Result<(Addresses, Vec<Task>), Failure> {
-    let mut tasks = Vec::new();
+    parts: &mut Parts,
+) -> Result<Addresses, Failure> {
     // A voter's address is part of its state: in a kept folder it must be the same again.
     let control_listen = if args.data_dir.is_some() { "127.0.0.1:7001" } else { ANY_PORT };
     let config = ControlConfig::new(cluster_id, 1, folder.join("control"), control_listen, Vec::new());
-    let control = gavel_control::run(config, shutdown.clone()).await.map_err(|e| roles::control_failure(&e))?;
+    let control = gavel_control::run(config, parts.voter_stop.clone()).await.map_err(|e| roles::control_failure(&e))?;
     let voter = control.task;
-    tasks.push(tokio::spawn(async move {
+    parts.voter = Some(tokio::spawn(async move {
         if let Ok(Err(error)) = voter.await {
             tracing::error!(%error, "the voter ended");
         }
@@ -116,7 +144,7 @@ async fn start(
             ..NodeConfig::default()
         };
         let node = gavel_node::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
-        tasks.push(node.task);
+        parts.members.push(node.task);
     }
     let config = RouterConfig {
         cluster_id: cluster_id.to_owned(),
@@ -128,9 +156,8 @@ async fn start(
         ..RouterConfig::default()
     };
     let router = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
-    tasks.push(router.task);
-    let addresses = Addresses { control: control.address, router: router.address, http: router.http_address };
-    Ok((addresses, tasks))
+    parts.members.push(router.task);
+    Ok(Addresses { control: control.address, router: router.address, http: router.http_address })
 }
 
 /// Publishes and loads what the cluster does not hold yet.

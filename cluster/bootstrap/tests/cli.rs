@@ -64,6 +64,29 @@ fn what_is_wrong_has_its_exit_code() {
     }
 }
 
+/// An address that is taken, or not ours, is not mistaken for a disk that fails.
+#[test]
+fn every_role_says_the_same_when_it_cannot_listen() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let peers = format!("1={taken}");
+    // TEST-NET-3 is nobody's.
+    for address in [taken.as_str(), "203.0.113.1:7001"] {
+        let roles: [&[&str]; 4] = [
+            &["control", "--id", "1", "--peers", &peers, "--listen", address],
+            &["node", "--listen", address, "--control", "127.0.0.1:1"],
+            &["router", "--listen", address, "--http-listen", "127.0.0.1:0", "--control", "127.0.0.1:1"],
+            &["router", "--listen", "127.0.0.1:0", "--http-listen", address, "--control", "127.0.0.1:1"],
+        ];
+        for role in roles {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().to_string_lossy().into_owned();
+            let output = gavel(&[role, &["--data-dir", &path]].concat());
+            assert_eq!(output.status.code(), Some(69), "{role:?}: {}", text(&output.stderr));
+        }
+    }
+}
+
 /// A process of another cluster must not touch the folder, and damaged files are told from a failing disk.
 #[test]
 fn a_foreign_or_damaged_data_folder_is_refused() {

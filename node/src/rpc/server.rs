@@ -36,7 +36,7 @@ pub struct Running {
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// It cannot listen.
-    #[error(transparent)]
+    #[error("{0}")]
     Serve(#[from] ServeError),
     /// It cannot become a member.
     #[error(transparent)]

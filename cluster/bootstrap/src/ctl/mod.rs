@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod load;
+pub mod member;
 pub mod model;
 pub mod progress;
 pub mod settings;
@@ -18,6 +19,7 @@ pub async fn run(args: CtlArgs, cluster_id: String) -> Result<(), Failure> {
         Ctl::Status { json } => status::run(&admin, if json { Format::Json } else { Format::Text }).await,
         Ctl::Load(args) => load::run(&mut admin, args).await,
         Ctl::Model(command) => model::run(&mut admin, command).await,
+        Ctl::Member(command) => member::run(&mut admin, command).await,
         Ctl::Placement(command) => settings::placement(&mut admin, command).await,
         Ctl::Rules(args) => settings::rules(&mut admin, args).await,
         Ctl::Ad(args) => ask::ad(&admin, args).await,
