@@ -4,6 +4,8 @@
 //! where it was, and finds the production part and the functions by their braces. Enough for the checks of
 //! `tidy`, which read our own formatted code and nothing else.
 
+use std::collections::BTreeSet;
+
 /// One function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
@@ -76,6 +78,47 @@ fn skip_quoted(bytes: &[u8], at: usize, quote: u8) -> usize {
         }
     }
     bytes.len()
+}
+
+/// The names that follow `crate::` in `code` (as of [`code_only`]), those of a group one by one.
+#[must_use]
+pub fn crate_names(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, path) in code.match_indices("crate::") {
+        let rest = &code[at + path.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => names.extend(members(group).iter().map(|member| first_name(member))),
+            None => names.extend([first_name(rest)]),
+        }
+    }
+    // After the last comma of a group stands nothing.
+    names.remove("");
+    names
+}
+
+/// The members of a group of imports, whose opening brace is left out.
+fn members(group: &str) -> Vec<String> {
+    let (mut members, mut member, mut depth) = (Vec::new(), String::new(), 1);
+    for c in group.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 || (depth == 1 && c == ',') {
+            members.push(std::mem::take(&mut member));
+        } else {
+            member.push(c);
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    members
+}
+
+fn first_name(path: &str) -> String {
+    path.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
 /// The part of `code` (as of [`code_only`]) before its test module.
@@ -154,6 +197,12 @@ mod tests {
     fn functions_end_at_their_brace() {
         let found = functions("trait T { fn d(&self); }\nfn a(x: [u8; 3]) {\n  if x {\n  }\n}\n");
         assert_eq!(found, vec![Function { name: "a".into(), line: 2, lines: 4 }]);
+    }
+
+    #[test]
+    fn groups_of_imports_are_named_one_by_one() {
+        let code = "use crate::{a::{X, y::Z}, b,\n    c::d,\n};\nuse crate::e::F;\nfn g() { crate::h::i() }";
+        assert_eq!(crate_names(code).into_iter().collect::<Vec<_>>(), ["a", "b", "c", "e", "h"]);
     }
 
     #[test]
