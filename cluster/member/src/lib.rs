@@ -12,6 +12,7 @@ pub mod clock;
 pub mod disk;
 pub mod heartbeat;
 pub mod identity;
+pub mod kept;
 pub mod member;
 pub mod pool;
 pub mod ready;

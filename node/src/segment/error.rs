@@ -63,10 +63,14 @@ impl SegmentError {
         }
     }
 
-    /// True when the bytes are at fault, so that the folder should be quarantined and fetched again.
+    /// True when what lies there is not what was sealed there, so that the folder is to be made again.
     #[must_use]
-    pub const fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. })
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Foreign { .. } => true,
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Newer { .. } | Self::Exists(_) | Self::Refused(_) | Self::Graph(_) => false,
+        }
     }
 
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {

@@ -6,32 +6,15 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
-use std::sync::Arc;
 
 use gavel_member::catalogue::BlockReader;
 
-use super::disk::{io, remove};
+use super::disk::io;
 use super::{StagingError, convert};
-use crate::segment::{Content, ContentBuilder, ShardKey};
+use crate::segment::{ContentBuilder, ShardKey};
 
-/// The folder, if it is there and whole; a folder that does not verify is deleted.
-pub fn reopen(folder: &Path, key: ShardKey) -> Result<Option<Arc<Content>>, StagingError> {
-    if !folder.exists() {
-        return Ok(None);
-    }
-    match Content::open(folder, key) {
-        Ok(content) => Ok(Some(Arc::new(content))),
-        Err(error) => {
-            tracing::error!(%error, folder = %folder.display(), "content does not verify and is built again");
-            metrics::counter!("gavel_node_folders_rebuilt_total", "folder" => "content").increment(1);
-            remove(folder)?;
-            Ok(None)
-        }
-    }
-}
-
-/// Builds the folder from the blob at `path` and opens it.
-pub fn build(path: &Path, folder: &Path, key: ShardKey) -> Result<Arc<Content>, StagingError> {
+/// Builds the folder from the blob at `path`.
+pub fn build(path: &Path, folder: &Path, key: ShardKey) -> Result<(), StagingError> {
     let file = File::open(path).map_err(io(path))?;
     let mut builder = ContentBuilder::new(folder, key)?;
     for block in BlockReader::new(BufReader::new(file)) {
@@ -52,5 +35,5 @@ pub fn build(path: &Path, folder: &Path, key: ShardKey) -> Result<Arc<Content>, 
         bytes = summary.bytes,
         "content sealed"
     );
-    Ok(Arc::new(Content::open(folder, key)?))
+    Ok(())
 }

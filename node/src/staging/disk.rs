@@ -1,7 +1,7 @@
 //! Where does what lie in the data folder, and what may go?
 //!
 //! ```text
-//! blobs/<hash>                                     while it is being turned into a folder
+//! blobs/<hash>, blobs/<hash>.part                  until it has been turned into a folder
 //! bundles/<hash>/                                  an unpacked bundle
 //! generations/<g>/campaigns                        the campaigns blob
 //! generations/<g>/shard-<s>/content/               sealed
@@ -9,8 +9,9 @@
 //! ```
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use gavel_member::kept;
 
 use super::StagingError;
 use super::plan::{Hash, Wanted};
@@ -71,6 +72,8 @@ impl DataFolder {
 
     /// Removes what nobody can ask for any more; `kept` is the generation that was active last.
     pub fn sweep(&self, wanted: &Wanted, kept: Option<u64>) -> Result<(), StagingError> {
+        let blobs: Vec<String> = wanted.blobs().iter().map(hex).collect();
+        sweep_folder(&self.root.join("blobs"), |name| blobs.iter().any(|blob| name.starts_with(blob)))?;
         let bundles = wanted.bundles();
         let wanted_name = |name: &str| bundles.iter().any(|hash| hex(hash) == name);
         sweep_folder(&self.root.join("bundles"), wanted_name)?;
@@ -92,30 +95,14 @@ impl DataFolder {
     }
 }
 
-/// Removes what is in a folder under a name that may not stay; a folder that is not there is empty.
+/// Removes what is in a folder under a name that may not stay.
 fn sweep_folder(folder: &Path, stays: impl Fn(&str) -> bool) -> Result<(), StagingError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(io(folder)(e)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(io(folder))?;
-        if !stays(&entry.file_name().to_string_lossy()) {
-            tracing::info!(path = %entry.path().display(), "removed: nobody can ask for it any more");
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
+    kept::sweep(folder, stays).map_err(io(folder))
 }
 
 /// Removes a file or a folder; one that is not there is removed already.
 pub fn remove(path: &Path) -> Result<(), StagingError> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(io(path)(e)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    kept::remove(path).map_err(io(path))
 }
 
 fn make(folder: &Path) -> Result<(), StagingError> {
@@ -151,6 +138,8 @@ mod tests {
                 }
             }
         }
+        let parts = [kept, gone].map(|hash| data.blob(&hash).with_extension("part"));
+        parts.iter().for_each(|part| fs::write(part, "half").unwrap());
         let blob = Blob { hash: kept, bytes: 1 };
         let active = WantedGeneration {
             generation: 3,
@@ -160,6 +149,7 @@ mod tests {
         };
         let wanted = Wanted { active: Some(active), active_model: Some(blob), ..Wanted::default() };
         data.sweep(&wanted, Some(2)).unwrap();
+        assert_eq!(parts.map(|part| part.exists()), [true, false]);
         let there = |generation: u64, shard: u32, hash: &Hash| {
             dir.path().join(format!("generations/{generation}/shard-{shard}/model/{}", hex(hash))).exists()
         };

@@ -3,7 +3,7 @@
 //! One background thread, of low priority once there is something to serve, follows the View and carries out
 //! one step at a time ([`plan`]): fetch a bundle and run its golden rows, fetch campaigns, build or reopen the
 //! content of a shard, build or reopen its model folder. Whatever verifies on disk is opened and not built
-//! again; whatever does not is deleted and built again. What is loaded is published as one immutable picture
+//! again; whatever is damaged is deleted and built again. What is loaded is published as one immutable picture
 //! ([`holdings`]), from which searches take what their epoch names, and reported to the leader by the heartbeat.
 //!
 //! * A switch of generation or model needs nothing from here: old and new are both loaded, and a search
@@ -67,4 +67,21 @@ pub enum StagingError {
         /// What.
         source: std::io::Error,
     },
+}
+
+impl StagingError {
+    /// True when what lies on disk is to be made again.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Segment(error) => error.is_damage(),
+            Self::Bundle(error) => error.is_damage(),
+            Self::Fetch(_)
+            | Self::Catalogue(_)
+            | Self::Document { .. }
+            | Self::Model(_)
+            | Self::Unusable(_)
+            | Self::Missing(_)
+            | Self::Io { .. } => false,
+        }
+    }
 }

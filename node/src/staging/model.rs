@@ -11,40 +11,12 @@ use gavel_member::clock;
 use gavel_model::{FeatureKind, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
 
 use super::StagingError;
-use super::disk::remove;
 use super::holdings::LoadedBundle;
-use super::plan::Hash;
-use crate::segment::{self, Content, ModelFolder, ModelFolderBuilder, ModelSpec, SetColumn, VectorFormat};
+use crate::segment::{self, Content, ModelFolderBuilder, ModelSpec, SetColumn, VectorFormat};
 
 /// Items of one run of the item tower: enough rows for the matrix products to be efficient, few enough for
 /// their activations (11 KB an item in a real ranker) to stay in the cache of one core.
 const BLOCK_ITEMS: u32 = 256;
-
-/// The folder, if it is there and whole; a folder that does not verify is deleted.
-pub fn reopen(
-    folder: &Path,
-    content: &Arc<Content>,
-    bundle: &Hash,
-    threads: usize,
-) -> Result<Option<ModelFolder>, StagingError> {
-    if !folder.exists() {
-        return Ok(None);
-    }
-    match open(folder, content, bundle, threads) {
-        Ok(model) => Ok(Some(model)),
-        Err(error) => {
-            tracing::error!(%error, folder = %folder.display(), "a model folder does not verify and is built again");
-            metrics::counter!("gavel_node_folders_rebuilt_total", "folder" => "model").increment(1);
-            remove(folder)?;
-            Ok(None)
-        }
-    }
-}
-
-/// The folder, every byte of it verified.
-pub fn open(folder: &Path, content: &Arc<Content>, bundle: &Hash, threads: usize) -> Result<ModelFolder, StagingError> {
-    Ok(ModelFolder::open(folder, content, *bundle, threads)?)
-}
 
 /// Where the features of one bundle stand in one content.
 struct Columns<'a> {

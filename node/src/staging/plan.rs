@@ -154,6 +154,13 @@ impl Wanted {
         all.filter(|g| g.generation == generation).flat_map(|g| g.shards.iter().map(|s| s.shard)).collect()
     }
 
+    /// Blobs that may stay on disk.
+    #[must_use]
+    pub fn blobs(&self) -> BTreeSet<Hash> {
+        let shards = [&self.active, &self.pending].into_iter().flatten().flat_map(|g| &g.shards);
+        shards.map(|shard| shard.documents.hash).chain(self.bundles()).collect()
+    }
+
     /// Bundles that may stay on disk.
     #[must_use]
     pub fn bundles(&self) -> BTreeSet<Hash> {

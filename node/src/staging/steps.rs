@@ -1,14 +1,15 @@
 //! How is each step of the plan carried out?
 //!
-//! First look whether the result is on disk and whole; if not, fetch the blob, build, and throw the blob
-//! away: the folder is checksummed itself, and a voter has the blob.
+//! First look whether the result is on disk and whole; if not, fetch the blob and build. Once the result is open the
+//! blob goes: the folder is checksummed itself, and a voter has the blob. A blob that cannot be used stays, so that the
+//! next attempt does not fetch it again.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use gavel_member::blobs;
 use gavel_member::member::Voters;
+use gavel_member::{blobs, kept};
 use gavel_model::Bundle;
 use tokio::runtime::Handle;
 
@@ -16,7 +17,7 @@ use super::disk::{DataFolder, io, remove};
 use super::holdings::{LoadedBundle, LoadedShard, SharedHoldings};
 use super::plan::{Blob, Hash, Step};
 use super::{StagingError, campaigns, content, model};
-use crate::segment::ShardKey;
+use crate::segment::{Content, ModelFolder, ShardKey};
 use crate::shard::Shard;
 
 /// Carries steps out.
@@ -47,18 +48,7 @@ impl Steps {
                 holdings.change(|h| h.add_delivery(generation, delivery));
             }
             Step::LoadContent { generation, shard, blob } => {
-                let key = ShardKey { generation, shard };
-                let folder = self.data.content(generation, shard)?;
-                let content = match content::reopen(&folder, key)? {
-                    Some(content) => content,
-                    None => {
-                        let path = self.data.blob(&blob.hash);
-                        self.fetch(&blob, &path)?;
-                        let built = content::build(&path, &folder, key);
-                        remove(&path)?;
-                        built?
-                    }
-                };
+                let content = Arc::new(self.content(ShardKey { generation, shard }, &blob)?);
                 holdings.change(|h| h.add_content(content));
             }
             Step::LoadModel { generation, shard, bundle } => {
@@ -74,25 +64,38 @@ impl Steps {
     }
 
     fn bundle(&self, blob: &Blob) -> Result<LoadedBundle, StagingError> {
-        let folder = self.data.bundle(&blob.hash);
-        if folder.exists() {
-            match open_bundle(&folder, &blob.hash) {
-                Err(error @ StagingError::Bundle(_)) => {
-                    tracing::error!(%error, folder = %folder.display(), "the bundle on disk is fetched again");
-                    remove(&folder)?;
-                }
-                opened => return opened,
-            }
-        }
         let path = self.data.blob(&blob.hash);
-        self.fetch(blob, &path)?;
-        let packed = fs::read(&path).map_err(io(&path))?;
-        let beside = folder.with_extension("tmp");
-        remove(&beside)?;
-        gavel_model::bundle::unpack(&packed, &beside)?;
-        fs::rename(&beside, &folder).map_err(io(&folder))?;
+        let open = |folder: &Path| Ok(Bundle::open_verified(folder, &blob.hash)?);
+        let make = |folder: &Path| {
+            remove(folder)?;
+            self.fetch(blob, &path)?;
+            let packed = fs::read(&path).map_err(io(&path))?;
+            Ok(gavel_model::bundle::unpack(&packed, folder)?)
+        };
+        let folder = self.data.bundle(&blob.hash);
+        let (bundle, golden) = kept::open_or_make(&folder, open, StagingError::is_damage, make)?;
+        tracing::info!(
+            bundle = bundle.schema().name,
+            rows = golden.rows,
+            worst = golden.worst,
+            "golden rows are equal"
+        );
         remove(&path)?;
-        open_bundle(&folder, &blob.hash)
+        LoadedBundle::new(bundle)
+    }
+
+    fn content(&self, key: ShardKey, blob: &Blob) -> Result<Content, StagingError> {
+        let path = self.data.blob(&blob.hash);
+        let make = |folder: &Path| {
+            remove(folder)?;
+            self.fetch(blob, &path)?;
+            content::build(&path, folder, key)
+        };
+        let folder = self.data.content(key.generation, key.shard)?;
+        let open = |folder: &Path| Ok(Content::open(folder, key)?);
+        let content = kept::open_or_make(&folder, open, StagingError::is_damage, make)?;
+        remove(&path)?;
+        Ok(content)
     }
 
     fn shard(
@@ -105,27 +108,44 @@ impl Steps {
         let held = holdings.current();
         let content = &held.contents.get(&(generation, shard)).ok_or(StagingError::Missing("the content"))?.content;
         let loaded = held.bundles.get(bundle).ok_or(StagingError::Missing("the bundle"))?;
-        let folder = self.data.model(generation, shard, bundle)?;
-        let model = match model::reopen(&folder, content, bundle, self.search_threads)? {
-            Some(model) => model,
-            None => {
-                model::build(&folder, content, loaded)?;
-                model::open(&folder, content, bundle, self.search_threads)?
-            }
+        let open = |folder: &Path| Ok(ModelFolder::open(folder, content, *bundle, self.search_threads)?);
+        let make = |folder: &Path| {
+            remove(folder)?;
+            model::build(folder, content, loaded)
         };
+        let folder = self.data.model(generation, shard, bundle)?;
+        let model = kept::open_or_make(&folder, open, StagingError::is_damage, make)?;
         let shard = Shard::sealed(Arc::clone(content), Arc::new(model))?;
         shard.prefault();
         Ok(LoadedShard { shard: Arc::new(shard), bundle: Arc::clone(loaded) })
     }
 }
 
-/// Opens a bundle's folder and runs its golden rows (MO1).
-fn open_bundle(folder: &Path, hash: &Hash) -> Result<LoadedBundle, StagingError> {
-    let bundle = Bundle::open(folder)?;
-    if bundle.hash() != *hash {
-        return Err(StagingError::Unusable("it is not the bundle that was published".to_owned()));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_that_cannot_be_used_is_not_fetched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let steps = Steps {
+            data: DataFolder::open(dir.path()).unwrap(),
+            // Nobody listens there.
+            voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
+            runtime: runtime.handle().clone(),
+            search_threads: 1,
+        };
+        let bytes = b"no catalogue".as_slice();
+        let blob = Blob { hash: *blake3::hash(bytes).as_bytes(), bytes: bytes.len() as u64 };
+        let path = steps.data.blob(&blob.hash);
+        fs::write(&path, bytes).unwrap();
+        for step in [Step::LoadContent { generation: 1, shard: 0, blob }, Step::LoadBundle(blob)] {
+            for _ in 0..2 {
+                let error = steps.carry_out(step, &SharedHoldings::default()).unwrap_err();
+                assert!(!matches!(error, StagingError::Fetch(_)), "{error}");
+                assert!(path.exists(), "{step:?}");
+            }
+        }
     }
-    let golden = bundle.verify_golden()?;
-    tracing::info!(bundle = bundle.schema().name, rows = golden.rows, worst = golden.worst, "golden rows are equal");
-    LoadedBundle::new(bundle)
 }

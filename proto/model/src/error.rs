@@ -73,6 +73,12 @@ impl BundleError {
         }
     }
 
+    /// True when the files are not those that were unpacked, so that the folder is to be made again.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Name(_) | Self::Packed(_) | Self::Checksum(_))
+    }
+
     pub(crate) fn io(file: &std::path::Path, source: std::io::Error) -> Self {
         Self::Io { file: file.display().to_string(), source }
     }

@@ -1,44 +1,67 @@
 //! In which order is what the View names loaded, and when does it take effect?
 //!
 //! Every View takes effect at once if its active pair is loaded. Loads run one at a time beside it, the active pair
-//! first: a bundle's golden rows keep a core busy, and two at once would double their time.
+//! first: a bundle's golden rows keep a core busy, and two at once would double their time. What cannot be loaded now
+//! rests a while and holds up nothing else.
 
-use super::load::{self, LoadError};
+use super::load::{LoadError, Loader};
 use super::picture::{ModelRef, Picture, UsersRef};
 use super::{Pinned, Staging, Surroundings, convert};
 use crate::quota::{quota, share};
 use crate::users::{UserCache, UserFile};
 use gavel_member::Shutdown;
+use gavel_member::clock::now_us;
 use gavel_member::ready::Refused;
 use gavel_model::Bundle;
-use std::collections::{HashMap, HashSet};
+use gavel_proto::deadline::Instant;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// After a load that may succeed later.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Rest of a load that may succeed later.
+const REST_US: u64 = 2_000_000;
+/// The longest wait without news.
+const IDLE_US: u64 = 60_000_000;
 
-/// What one load brought.
-enum Arrived {
+/// One thing to load. Users are quick, so they come first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Users(UsersRef),
+    Model(ModelRef),
+}
+
+/// How a task of staging ended.
+enum Ended {
     Model(ModelRef, Result<Arc<Bundle>, LoadError>),
     Users(UsersRef, Result<UserFile, LoadError>),
-    /// A pause is over.
-    Again,
+    Pruned,
+}
+
+/// Why something is not loaded yet.
+enum Failure {
+    /// It is tried again then.
+    Rests(Instant),
+    /// It never will be.
+    Refused(String),
 }
 
 #[derive(Default)]
 struct Loaded {
     models: HashMap<[u8; 32], Arc<Bundle>>,
     users: HashMap<UsersRef, Arc<UserCache<UserFile>>>,
-    refused: HashSet<[u8; 32]>,
-    refused_users: HashSet<UsersRef>,
+    failures: BTreeMap<Item, Failure>,
+    /// What was named when the disk was swept.
+    pruned: Option<(Vec<ModelRef>, Vec<UsersRef>)>,
 }
 
 pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown: Shutdown) {
+    let loader =
+        Loader { data_dir: around.data_dir.clone(), voters: Arc::clone(&around.voters), shutdown: shutdown.clone() };
     let mut changes = around.view.subscribe();
     let mut loaded = Loaded::default();
-    let mut loads: JoinSet<Arrived> = JoinSet::new();
+    // One at a time.
+    let mut tasks: JoinSet<Ended> = JoinSet::new();
     loop {
         // Marked as seen before it is read, so that no change is lost.
         changes.borrow_and_update();
@@ -50,14 +73,19 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
             if staging.take(&picture, &loaded) {
                 around.health.ready().await;
             }
-            if loads.is_empty() {
-                loaded.load_next(&around, &picture, &mut loads);
+            if tasks.is_empty() {
+                loaded.start_next(&loader, &picture, &mut tasks);
             }
         }
+        let rest = Duration::from_micros(loaded.rest_us(now_us()));
         tokio::select! {
             () = shutdown.wait() => return,
             changed = changes.changed() => if changed.is_err() { return },
-            Some(arrived) = loads.join_next() => loaded.arrived(arrived, &around, &mut loads),
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(ended) => loaded.ended(ended, now_us()),
+                Err(error) => tracing::error!(%error, "a task of staging is lost"),
+            },
+            () = tokio::time::sleep(rest), if tasks.is_empty() => {}
         }
     }
 }
@@ -88,9 +116,11 @@ impl Loaded {
     /// Requests in flight hold what they use, so what the View has dropped can go at once.
     fn forget(&mut self, picture: &Picture) {
         self.models.retain(|hash, _| picture.models.iter().any(|m| m.hash == *hash));
-        self.refused.retain(|hash| picture.models.iter().any(|m| m.hash == *hash));
         self.users.retain(|users, _| picture.generations.contains(users));
-        self.refused_users.retain(|users| picture.generations.contains(users));
+        self.failures.retain(|item, _| match item {
+            Item::Model(model) => picture.models.contains(model),
+            Item::Users(users) => picture.generations.contains(users),
+        });
     }
 
     fn report(&self, around: &Surroundings, picture: &Picture) {
@@ -98,70 +128,159 @@ impl Loaded {
         let models: Vec<[u8; 32]> = held.collect();
         let generations = picture.generations.iter().filter(|g| self.users.contains_key(g));
         let generations: Vec<u64> = generations.map(|g| g.generation).collect();
+        let refused = self.failures.iter().filter_map(|(item, failure)| match failure {
+            Failure::Refused(reason) => Some(Refused { subject: item.hash()?.to_vec(), reason: reason.clone() }),
+            Failure::Rests(_) => None,
+        });
+        let refusals: Vec<Refused> = refused.collect();
         around.ready.update(|ready| {
             ready.models = models;
             ready.generations = generations;
-            ready.refusals.retain(|r| self.refused.iter().any(|hash| hash.as_slice() == r.subject));
+            ready.refusals = refusals;
         });
     }
 
-    fn load_next(&self, around: &Surroundings, picture: &Picture, loads: &mut JoinSet<Arrived>) {
-        let model =
-            picture.models.iter().find(|m| !self.models.contains_key(&m.hash) && !self.refused.contains(&m.hash));
-        let missing = |g: &&UsersRef| !self.users.contains_key(g) && !self.refused_users.contains(g);
-        let users = picture.generations.iter().find(missing);
-        let (data_dir, voters) = (around.data_dir.clone(), Arc::clone(&around.voters));
-        // The first of each list is the active one; users are quick, so they go first.
-        if let Some(users) = users.cloned() {
-            loads.spawn(async move { Arrived::Users(users.clone(), load::users(data_dir, users, voters).await) });
-        } else if let Some(model) = model.cloned() {
-            loads.spawn(async move { Arrived::Model(model.clone(), load::model(data_dir, model, voters).await) });
-        } else {
-            load::prune(&data_dir, &picture.models, &picture.generations);
+    /// The next thing to load: the active pair, then what is pending or may be active again.
+    fn next(&self, picture: &Picture, now: Instant) -> Option<Item> {
+        let active = usize::from(picture.active.is_some());
+        let (users, pending_users) = picture.generations.split_at_checked(active)?;
+        let (models, other_models) = picture.models.split_at_checked(active)?;
+        let order = [(users, models), (pending_users, other_models)];
+        let mut items = order.into_iter().flat_map(|(users, models)| {
+            users.iter().cloned().map(Item::Users).chain(models.iter().cloned().map(Item::Model))
+        });
+        items.find(|item| {
+            let is_loaded = match item {
+                Item::Model(model) => self.models.contains_key(&model.hash),
+                Item::Users(users) => self.users.contains_key(users),
+            };
+            let may_load = match self.failures.get(item) {
+                None => true,
+                Some(Failure::Rests(until)) => *until <= now,
+                Some(Failure::Refused(_)) => false,
+            };
+            !is_loaded && may_load
+        })
+    }
+
+    /// Starts the next load; when nothing is left to load, the disk is swept, once for each set of names.
+    fn start_next(&mut self, loader: &Loader, picture: &Picture, tasks: &mut JoinSet<Ended>) {
+        let loader = loader.clone();
+        match self.next(picture, now_us()) {
+            Some(Item::Users(users)) => {
+                tasks.spawn_blocking(move || {
+                    let loaded = loader.users(&users);
+                    Ended::Users(users, loaded)
+                });
+            }
+            Some(Item::Model(model)) => {
+                tasks.spawn_blocking(move || {
+                    let loaded = loader.model(&model);
+                    Ended::Model(model, loaded)
+                });
+            }
+            None => {
+                let named = (picture.models.clone(), picture.generations.clone());
+                if self.pruned.as_ref() != Some(&named) {
+                    self.pruned = Some(named.clone());
+                    tasks.spawn_blocking(move || {
+                        loader.prune(&named.0, &named.1);
+                        Ended::Pruned
+                    });
+                }
+            }
         }
     }
 
-    fn arrived(
-        &mut self,
-        arrived: Result<Arrived, tokio::task::JoinError>,
-        around: &Surroundings,
-        loads: &mut JoinSet<Arrived>,
-    ) {
-        let (what, error) = match arrived {
-            Ok(Arrived::Again) => return,
-            Ok(Arrived::Model(model, Ok(bundle))) => {
-                self.models.insert(model.hash, bundle);
-                return;
+    fn ended(&mut self, ended: Ended, now: Instant) {
+        let (item, loaded) = match ended {
+            Ended::Pruned => return,
+            Ended::Model(model, loaded) => {
+                let loaded = loaded.map(|bundle| drop(self.models.insert(model.hash, bundle)));
+                (Item::Model(model), loaded)
             }
-            Ok(Arrived::Users(users, Ok(file))) => {
-                self.users.insert(users, Arc::new(UserCache::new(file)));
-                return;
+            Ended::Users(users, loaded) => {
+                let cached = loaded.map(|file| Arc::new(UserCache::new(file)));
+                let loaded = cached.map(|cache| drop(self.users.insert(users.clone(), cache)));
+                (Item::Users(users), loaded)
             }
-            Ok(Arrived::Model(model, Err(error))) => {
-                if let LoadError::Refused(reason) = &error {
-                    self.refused.insert(model.hash);
-                    let refused = Refused { subject: model.hash.to_vec(), reason: reason.clone() };
-                    around.ready.update(|ready| ready.refusals.push(refused));
-                }
-                ("a bundle", error)
-            }
-            Ok(Arrived::Users(users, Err(error))) => {
-                if matches!(error, LoadError::Refused(_)) {
-                    self.refused_users.insert(users);
-                }
-                ("users", error)
-            }
-            Err(panicked) => ("a load", LoadError::Later(panicked.to_string())),
         };
-        match error {
-            LoadError::Refused(reason) => tracing::error!(what, %reason, "refused"),
-            LoadError::Later(reason) => {
-                tracing::warn!(what, %reason, "not loaded yet");
-                loads.spawn(async {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    Arrived::Again
-                });
+        match loaded {
+            Ok(()) => drop(self.failures.remove(&item)),
+            Err(LoadError::Refused(reason) | LoadError::Damaged(reason)) => {
+                tracing::error!(?item, %reason, "refused");
+                self.failures.insert(item, Failure::Refused(reason));
+            }
+            Err(LoadError::Later(reason)) => {
+                tracing::warn!(?item, %reason, "not loaded yet");
+                self.failures.insert(item, Failure::Rests(Instant(now.0 + REST_US)));
             }
         }
+    }
+
+    /// Until the first rest is over.
+    fn rest_us(&self, now: Instant) -> u64 {
+        let rests = self.failures.values().filter_map(|failure| match failure {
+            Failure::Rests(until) => Some(until.0.saturating_sub(now.0)),
+            Failure::Refused(_) => None,
+        });
+        rests.min().unwrap_or(IDLE_US)
+    }
+}
+
+impl Item {
+    /// What a refusal of it is about.
+    fn hash(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Model(model) => Some(model.hash),
+            Self::Users(users) => users.blob.map(|(hash, _)| hash),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::RouteTable;
+
+    fn users(generation: u64) -> UsersRef {
+        UsersRef { generation, blob: Some(([generation as u8; 32], 1)) }
+    }
+
+    fn model(n: u8) -> ModelRef {
+        ModelRef { hash: [n; 32], bytes: 1 }
+    }
+
+    /// Generation 1 with model 1 is active, generation 2 and model 2 are pending.
+    fn picture() -> Picture {
+        let active = super::super::picture::Active { model: model(1), users: users(1), table: RouteTable::default() };
+        Picture {
+            active: Some(active),
+            models: vec![model(1), model(2)],
+            generations: vec![users(1), users(2)],
+            ..convert::picture(&gavel_proto::wire::View::default())
+        }
+    }
+
+    #[test]
+    fn the_active_pair_comes_first_and_a_failure_holds_up_nothing_else() {
+        let (mut loaded, picture, now) = (Loaded::default(), picture(), Instant(1_000));
+        let order = [Item::Users(users(1)), Item::Model(model(1)), Item::Users(users(2)), Item::Model(model(2))];
+        for item in &order {
+            assert_eq!(loaded.next(&picture, now).as_ref(), Some(item));
+            let away = || LoadError::Later("no voter has it".into());
+            match item.clone() {
+                Item::Users(users) => loaded.ended(Ended::Users(users, Err(away())), now),
+                Item::Model(model) => loaded.ended(Ended::Model(model, Err(away())), now),
+            }
+        }
+        assert_eq!((loaded.next(&picture, now), loaded.rest_us(now)), (None, REST_US));
+        let later = Instant(now.0 + REST_US);
+        assert_eq!(loaded.next(&picture, later).as_ref(), order.first());
+        loaded.ended(Ended::Users(users(1), Err(LoadError::Refused("no good".into()))), later);
+        assert_eq!(loaded.next(&picture, Instant(later.0 + REST_US)).as_ref(), order.get(1), "refused for good");
+        assert_eq!(loaded.rest_us(Instant(later.0 + REST_US)), 0);
+        let before = Picture { active: None, ..picture };
+        assert_eq!(loaded.next(&before, later).as_ref(), order.get(2), "before anything is active");
     }
 }

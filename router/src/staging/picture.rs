@@ -6,7 +6,7 @@ use crate::topology::RouteTable;
 use gavel_proto::ids::MemberId;
 
 /// A bundle that the View names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelRef {
     /// Of the packed form.
     pub hash: [u8; 32],
@@ -15,7 +15,7 @@ pub struct ModelRef {
 }
 
 /// The users of a generation that the View names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UsersRef {
     /// The generation.
     pub generation: u64,

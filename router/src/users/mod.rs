@@ -34,18 +34,10 @@ impl UserFeatures for UserFile {
     }
 }
 
-/// Reads the users of a catalogue blob into a file that can be asked; one that is there and whole is used as it is.
+/// Reads the users of a catalogue blob into a file that can be asked.
 ///
 /// # Errors
 /// When the blob is damaged or the disk says no.
-pub fn open_or_build(blob: &Path, file: &Path) -> Result<UserFile, UserFileError> {
-    match UserFile::open(file) {
-        Ok(users) => Ok(users),
-        Err(reason) => {
-            if file.exists() {
-                tracing::warn!(path = %file.display(), %reason, "the user file is built anew");
-            }
-            UserFile::build(file, convert::users(blob)?)
-        }
-    }
+pub fn build(blob: &Path, file: &Path) -> Result<(), UserFileError> {
+    UserFile::build(file, convert::users(blob)?).map(drop)
 }

@@ -84,6 +84,19 @@ impl Bundle {
         Ok(Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, ranker })
     }
 
+    /// Opens the bundle with this hash and runs its golden rows: what a server does before it uses one.
+    ///
+    /// # Errors
+    /// Like [`Bundle::open`] and [`Bundle::verify_golden`]; damage when the folder holds another bundle.
+    pub fn open_verified(dir: &Path, hash: &[u8; 32]) -> Result<(Self, GoldenReport), BundleError> {
+        let bundle = Self::open(dir)?;
+        if bundle.hash != *hash {
+            return Err(BundleError::Checksum(format!("{} holds another bundle", dir.display())));
+        }
+        let golden = bundle.verify_golden()?;
+        Ok((bundle, golden))
+    }
+
     /// Runs the golden rows through the whole path: raw features, encoding, both towers, the three parts,
     /// calibration.
     ///
