@@ -34,10 +34,11 @@ for i in $(seq "$CONTROLS"); do
     start_process "control-$i" "$i" control --id "$i" --peers "$peers" --listen "$(host_address "$i"):$((7000 + i))"
 done
 for i in $(seq "$NODES"); do
-    start_process "node-$i" "$i" node --control "$addresses" --name "node-$i" --listen "$(host_address "$i"):$((7100 + i))"
+    start_process "node-$i" "$i" node --control "$addresses" --name "node-$i" --probes on \
+        --listen "$(host_address "$i"):$((7100 + i))"
 done
 for i in $(seq "$ROUTERS"); do
-    start_process "router-$i" "$i" router --control "$addresses" --name "router-$i" \
+    start_process "router-$i" "$i" router --control "$addresses" --name "router-$i" --probes on \
         --listen "$(host_address "$i"):$((7200 + i))" --http-listen "$(host_address "$i"):$((7300 + i))"
 done
 echo "next: $here/seed.sh"

@@ -33,9 +33,9 @@ pub struct NodeConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OraclePolicy {
     /// Exact searches without a cut are answered: what `gavel bench truth` compares with.
-    #[default]
     Answered,
     /// They are refused.
+    #[default]
     Refused,
 }
 

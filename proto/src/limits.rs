@@ -64,6 +64,14 @@ pub const DEADLINE_MS_MIN: u64 = 10;
 pub const DEADLINE_MS_MAX: u64 = 500;
 /// Ads explained one by one in an explain answer.
 pub const EXPLAINED_ADS_MAX: usize = 1_000;
+/// Items that a search for measuring may retrieve and rank on one shard. Ours: all of a shard of the demo's size.
+pub const MEASURED_ITEMS_MAX: u32 = 200_000;
+/// Longest search for measuring that a node runs: it may rank a whole shard.
+pub const MEASURED_MS_MAX: u64 = 30_000;
+/// Time of each search of a probe: an exact one may scan a million items on a busy core.
+pub const PROBE_MS: u64 = 5_000;
+/// Bytes of an answer for measuring: every scored ad of a node's shards.
+pub const MEASURED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest bid: 10,000 currency units per event, in micros.
 pub const BID_MICROS_MAX: u64 = 10_000_000_000;
 /// Largest shadow bid, currency micros per engagement unit: the largest bid for a thousandth of an engagement.
@@ -94,5 +102,8 @@ const _: () = assert!(
     DEADLINE_MS_MIN < DEADLINE_MS_DEFAULT && DEADLINE_MS_DEFAULT < DEADLINE_MS_MAX,
     "the default is a legal value"
 );
+const _: () = assert!(DEADLINE_MS_MAX < PROBE_MS && PROBE_MS < MEASURED_MS_MAX, "measuring has more time than serving");
+const _: () = assert!(CANDIDATES_MAX < MEASURED_ITEMS_MAX, "measuring ranks more than serving");
+const _: () = assert!(INTERNAL_MESSAGE_BYTES_MAX < MEASURED_BYTES_MAX, "and answers more");
 const _: () = assert!(SLOTS_MAX < CANDIDATES_MAX, "a full slate needs more candidates than slots");
 const _: () = assert!(AD_REQUEST_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a search carries what its request carried");

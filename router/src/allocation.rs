@@ -15,6 +15,7 @@
 //!
 //! Everything is an integer: engagement in millionths of a unit, rounded once on entry.
 
+use gavel_proto::limits::SHADOW_BID_MAX;
 use gavel_proto::money::PPM;
 
 use crate::auction::{Beat, Winner, smallest_bid};
@@ -31,8 +32,6 @@ pub struct ShadowBid(u64);
 /// Engagement units above which an amount is taken for an error; with [`SHADOW_BID_MAX`] the product
 /// stays below 1e37 score units, which i128 holds.
 const ENGAGEMENT_MAX: f64 = 1e9;
-/// Ten million currency units per engagement unit.
-const SHADOW_BID_MAX: f64 = 1e13;
 /// Score units per micro and millionth: 1e15 / 1e6.
 const UNITS_PER_MICRO_MILLIONTH: i128 = 1_000_000_000;
 
@@ -52,7 +51,7 @@ impl Engagement {
 }
 
 impl ShadowBid {
-    /// Rounds to whole micros. `None` when the number is not finite, negative, or above 1e13.
+    /// Rounds to whole micros. `None` when the number is not finite, negative, or above the limit.
     #[must_use]
     pub fn from_micros(micros: f64) -> Option<Self> {
         (micros.is_finite() && (0.0..=SHADOW_BID_MAX).contains(&micros)).then(|| Self(micros.round() as u64))

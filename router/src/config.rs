@@ -32,9 +32,9 @@ pub struct RouterConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ProbePolicy {
     /// Yes: what `gavel bench truth` asks.
-    #[default]
     Answered,
     /// No.
+    #[default]
     Refused,
 }
 

@@ -3,6 +3,9 @@
 //! The same request and answer as over gRPC, with the field names of the messages, on a port of its own:
 //! `POST /v1/ads`, `POST /v1/explain`, `GET /healthz` (the process lives) and `GET /readyz` (requests are answered).
 //! An error is `{"error": {"code", "message"}}` with the HTTP status of its code.
+//!
+//! The port is open to anybody: connections are capped, a head must come in time, and a stop waits a while for calls
+//! that run. HTTP/1 alone: whoever speaks HTTP/2 has the gRPC port.
 
 use crate::pipeline::Pipeline;
 use crate::request::{Arrival, Draft, RequestError};
@@ -14,14 +17,31 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use gavel_member::Shutdown;
 use gavel_member::clock::now_us;
-use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, DEADLINE_MS_MAX};
+use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, CONNECTIONS_MAX, DEADLINE_MS_MAX};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+/// For how long is whom waited?
+#[derive(Clone, Copy)]
+struct Patience {
+    /// The head of a request must be complete by then, from the accept or the answer before.
+    head: Duration,
+    /// What running calls get after a stop.
+    drain: Duration,
+}
+
+const PATIENCE: Patience = Patience { head: Duration::from_secs(5), drain: Duration::from_secs(3) };
+/// After an accept error: it is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A body must be complete by then: the longest deadline and a second.
 const BODY_PATIENCE: Duration = Duration::from_millis(DEADLINE_MS_MAX + 1_000);
 
@@ -47,14 +67,43 @@ pub async fn serve(
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
-    let routes = routes(pipeline);
-    let task = tokio::spawn(async move {
-        let stop = async move { shutdown.wait().await };
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop).await {
-            tracing::error!(%error, "the HTTP endpoint ended");
-        }
-    });
-    Ok((address, task))
+    Ok((address, tokio::spawn(accept(listener, routes(pipeline), PATIENCE, shutdown))))
+}
+
+async fn accept(listener: TcpListener, routes: Router, patience: Patience, shutdown: Shutdown) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(patience.head);
+    let service = TowerToHyperService::new(routes);
+    let (room, open) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), GracefulShutdown::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.wait() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            metrics::counter!("gavel_connections_refused_total").increment(1);
+            continue;
+        };
+        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service.clone()));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(patience.drain, open.shutdown()).await.is_err() {
+        tracing::debug!("calls still ran when the drain ended");
+    }
 }
 
 /// The routes.

@@ -13,7 +13,7 @@ use gavel_member::serve::{self, Exposure, ServeError};
 use gavel_member::{Member, MemberConfig, Shutdown};
 use gavel_model::Scratch;
 use gavel_proto::hash::combine;
-use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, INTERNAL_MESSAGE_BYTES_MAX};
+use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, INTERNAL_MESSAGE_BYTES_MAX, MEASURED_BYTES_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::ad_service_server::AdServiceServer;
 use gavel_proto::wire::probe_service_server::ProbeServiceServer;
@@ -24,8 +24,6 @@ use tonic::service::Routes;
 
 /// User parts that may wait for each thread: a part takes well below a millisecond.
 const QUEUE_PER_WORKER: usize = 64;
-/// Bytes of a probe's answer: every scored ad of every shard.
-const PROBE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Why a router does not start.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +70,8 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
     let seed = combine(member.incarnation, combine(wall_ms(), u64::from(address.port())));
     let gate = Gate::new(config.requests_in_flight);
     let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, seed));
-    let serving = bound.serve(routes(&config, &pipeline), Exposure::External, shutdown.clone()).await?;
+    let closed = Shutdown::new();
+    let serving = bound.serve(routes(&config, &pipeline), Exposure::External, closed.clone()).await?;
     let surroundings = Surroundings {
         data_dir: config.data_dir.clone(),
         view: Arc::clone(&member.view),
@@ -82,16 +81,18 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         nodes,
     };
     let staging_task = staging.follow(surroundings, shutdown.clone());
-    let http = http::serve(&config.http_listen, pipeline, shutdown.clone()).await;
+    let http = http::serve(&config.http_listen, pipeline, closed.clone()).await;
     let (http_address, http_task) = http.map_err(|e| RouterError::Http(config.http_listen.clone(), e))?;
     tracing::info!(%address, http = %http_address, name = %config.name, "the router listens");
     let task = tokio::spawn(async move {
         // The whole member: it holds the lock on the data folder.
         let mut member = member;
         shutdown.wait().await;
-        member.ready.update(|ready| ready.draining = true);
         serving.not_ready().await;
-        for task in [serving.task, http_task, staging_task].into_iter().chain(std::mem::take(&mut member.tasks)) {
+        // Requests are answered until everybody has been told that this router leaves.
+        member.left().await;
+        closed.trigger();
+        for task in [serving.task, http_task, staging_task] {
             let _ = task.await;
         }
     });
@@ -119,7 +120,7 @@ fn routes(config: &RouterConfig, pipeline: &Arc<Pipeline>) -> Routes {
         ProbePolicy::Answered => {
             let probes = ProbeServiceServer::new(ProbeRpc(Arc::clone(pipeline)))
                 .max_decoding_message_size(AD_REQUEST_BYTES_MAX)
-                .max_encoding_message_size(PROBE_BYTES_MAX);
+                .max_encoding_message_size(MEASURED_BYTES_MAX);
             routes.add_service(probes)
         }
     }

@@ -115,13 +115,22 @@ impl Cluster {
         }
         let control = ports.iter().map(|p| format!("127.0.0.1:{p}")).collect::<Vec<_>>().join(",");
         for i in 0..size.nodes {
-            let arguments = ["node", "--listen", "127.0.0.1:0", "--control", &control];
+            let arguments = ["node", "--listen", "127.0.0.1:0", "--control", &control, "--probes", "on"];
             let process = cluster.process(&format!("node-{}", i + 1), &arguments);
             cluster.nodes.push(process);
         }
         for i in 0..size.routers {
-            let arguments =
-                ["router", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--control", &control];
+            let arguments = [
+                "router",
+                "--listen",
+                "127.0.0.1:0",
+                "--http-listen",
+                "127.0.0.1:0",
+                "--control",
+                &control,
+                "--probes",
+                "on",
+            ];
             let process = cluster.process(&format!("router-{}", i + 1), &arguments);
             cluster.routers.push(process);
         }

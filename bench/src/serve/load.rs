@@ -68,7 +68,8 @@ pub type Sums = BTreeMap<&'static str, u64>;
 
 /// Sends every request at its time and waits for all answers.
 pub async fn run(target: &Target, requests: &[TimedRequest], schedule: &[u64]) -> Outcome {
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, receiver) = tokio::sync::mpsc::channel(IN_FLIGHT_MAX);
+    let counting = tokio::spawn(count_all(receiver));
     let slots = Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT_MAX));
     let start = clock();
     let mut unsent = 0;
@@ -88,27 +89,38 @@ pub async fn run(target: &Target, requests: &[TimedRequest], schedule: &[u64]) -
         tokio::spawn(async move {
             let answer = client.get_ads(request).await;
             // The receiver lives until every sender is gone.
-            let _ = sender.send((due.elapsed(), answer.map(tonic::Response::into_inner)));
+            let _ = sender.send((due.elapsed(), answer.map(tonic::Response::into_inner))).await;
             drop(permit);
         });
     }
     drop(sender);
+    let mut outcome = counting.await.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()));
+    outcome.unsent = unsent;
+    outcome.scheduled = schedule.len() as u64;
+    outcome.seconds = start.elapsed().as_secs_f64();
+    outcome
+}
+
+/// One answered or failed request: its latency from the scheduled arrival, and what came.
+type Answered = (Duration, Result<wire::AdResponse, tonic::Status>);
+
+/// Counts while requests are sent, so that a long run keeps no answers.
+async fn count_all(mut receiver: tokio::sync::mpsc::Receiver<Answered>) -> Outcome {
     let mut outcome = Outcome {
         // A range of its own: a histogram that grows by itself does not grow for a saturating record.
         latency_us: Histogram::new_with_max(LATENCY_US_MAX, 3)
             .unwrap_or_else(|_| unreachable!("the range and three digits are legal")),
         errors: BTreeMap::new(),
-        unsent,
+        unsent: 0,
         coverage_sum: 0.0,
         partial: 0,
         funnel: Sums::new(),
         seconds: 0.0,
-        scheduled: schedule.len() as u64,
+        scheduled: 0,
     };
     while let Some((latency, answer)) = receiver.recv().await {
         count(&mut outcome, latency, answer);
     }
-    outcome.seconds = start.elapsed().as_secs_f64();
     outcome
 }
 

@@ -4,6 +4,7 @@ use super::oracle::{Ad, Mechanism, Rule};
 use super::{Probed, ProbedShard};
 use crate::transport::{TransportError, ad_request, connect, members};
 use crate::workload::TimedRequest;
+use gavel_proto::limits::MEASURED_BYTES_MAX;
 use gavel_proto::money::BidType;
 use gavel_proto::wire;
 use gavel_proto::wire::probe_service_client::ProbeServiceClient;
@@ -11,8 +12,6 @@ use tonic::transport::Channel;
 
 /// Probes may scan a million items on one busy core.
 const DEADLINE_MS: u32 = 500;
-/// A probe carries every scored ad of every shard.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A connection to the router that is probed.
 pub struct Prober {
@@ -24,7 +23,7 @@ impl Prober {
     pub async fn connect(control: &str) -> Result<Option<Self>, TransportError> {
         let Some(router) = members(control).await?.into_iter().find(|m| m.role == "router") else { return Ok(None) };
         let client =
-            ProbeServiceClient::new(connect(&router.address).await?).max_decoding_message_size(ANSWER_BYTES_MAX);
+            ProbeServiceClient::new(connect(&router.address).await?).max_decoding_message_size(MEASURED_BYTES_MAX);
         Ok(Some(Self { client }))
     }
 

@@ -31,6 +31,15 @@ pub enum LogForm {
     Json,
 }
 
+/// Whether what `gavel bench truth` asks is answered: it costs as much as thousands of requests, and anybody may ask.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Probes {
+    /// Answered; both the router and its nodes have to.
+    On,
+    /// Refused.
+    Off,
+}
+
 impl From<LogForm> for LogFormat {
     fn from(form: LogForm) -> Self {
         match form {
@@ -147,6 +156,9 @@ pub struct NodeArgs {
     /// Threads that search; 0 = one a core.
     #[arg(long, default_value_t = 0)]
     pub search_threads: usize,
+    /// Whether the searches of `gavel bench truth` are answered.
+    #[arg(long, value_enum, default_value_t = Probes::Off)]
+    pub probes: Probes,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
@@ -166,6 +178,9 @@ pub struct RouterArgs {
     /// Threads that compute the user tower; 0 = one a core.
     #[arg(long, default_value_t = 0)]
     pub workers: usize,
+    /// Whether `gavel bench truth` is answered.
+    #[arg(long, value_enum, default_value_t = Probes::Off)]
+    pub probes: Probes,
     #[command(flatten)]
     pub process: ProcessArgs,
 }

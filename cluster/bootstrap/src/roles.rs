@@ -2,12 +2,12 @@
 //!
 //! It starts, says on one line of standard output where it listens, and runs until it is told to stop.
 
-use crate::cli::{ControlArgs, NodeArgs, ProcessArgs, RouterArgs};
+use crate::cli::{ControlArgs, NodeArgs, Probes, ProcessArgs, RouterArgs};
 use crate::failure::Failure;
 use gavel_control::ControlConfig;
 use gavel_member::{Shutdown, telemetry};
-use gavel_node::NodeConfig;
-use gavel_router::RouterConfig;
+use gavel_node::{NodeConfig, OraclePolicy};
+use gavel_router::{ProbePolicy, RouterConfig};
 use std::net::SocketAddr;
 
 /// The metrics page is so far above the gRPC port.
@@ -35,6 +35,10 @@ pub async fn node(args: NodeArgs, cluster_id: String) -> Result<(), Failure> {
         control: args.control,
         name: args.process.name.clone(),
         search_threads: args.search_threads,
+        oracle: match args.probes {
+            Probes::On => OraclePolicy::Answered,
+            Probes::Off => OraclePolicy::Refused,
+        },
         ..NodeConfig::default()
     };
     let running = gavel_node::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
@@ -55,6 +59,10 @@ pub async fn router(args: RouterArgs, cluster_id: String) -> Result<(), Failure>
         control: args.control,
         name: args.process.name.clone(),
         workers: args.workers,
+        probes: match args.probes {
+            Probes::On => ProbePolicy::Answered,
+            Probes::Off => ProbePolicy::Refused,
+        },
         ..RouterConfig::default()
     };
     let running = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;

@@ -16,8 +16,8 @@ use folder::DataFolder;
 use gavel_client::{AdminClient, ClientError};
 use gavel_control::ControlConfig;
 use gavel_member::{Shutdown, telemetry};
-use gavel_node::NodeConfig;
-use gavel_router::RouterConfig;
+use gavel_node::{NodeConfig, OraclePolicy};
+use gavel_router::{ProbePolicy, RouterConfig};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -141,6 +141,7 @@ async fn start(
             listen: ANY_PORT.to_owned(),
             control: voters.clone(),
             name: format!("node-{number}"),
+            oracle: OraclePolicy::Answered,
             ..NodeConfig::default()
         };
         let node = gavel_node::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
@@ -153,6 +154,7 @@ async fn start(
         http_listen: args.listen.clone().unwrap_or_else(|| ANY_PORT.to_owned()),
         control: voters,
         name: "router-1".to_owned(),
+        probes: ProbePolicy::Answered,
         ..RouterConfig::default()
     };
     let router = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;

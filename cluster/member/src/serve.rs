@@ -8,6 +8,7 @@
 mod incoming;
 
 use crate::Shutdown;
+use gavel_proto::limits::PROBE_MS;
 use incoming::Incoming;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +26,8 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
+/// A call of a stranger must have come and be answered by then: a probe, the longest one, is served and searches twice.
+const STRANGER_PATIENCE: Duration = Duration::from_millis(3 * PROBE_MS);
 /// How long running calls get after a stop.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -107,7 +110,11 @@ impl Bound {
             .register_encoded_file_descriptor_set(gavel_proto::wire::DESCRIPTORS)
             .build_v1()?;
         let routes = routes.add_service(health_service).add_service(reflection).prepare();
-        let router = Server::builder()
+        let mut server = Server::builder();
+        if exposure == Exposure::External {
+            server = server.timeout(STRANGER_PATIENCE);
+        }
+        let router = server
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .initial_stream_window_size(STREAM_WINDOW)

@@ -12,7 +12,7 @@ use gavel_proto::deadline::Instant;
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
-use super::search::{Search, ShardAnswer};
+use super::search::{Reasons, Search, ShardAnswer};
 use super::{SearchFault, SearchScratch, measure, search_shard, thread};
 use crate::retrieval::Mode;
 use crate::staging::holdings::Target;
@@ -114,8 +114,8 @@ fn run(
     let mut answer = search_shard(scratch, target, search, clock::now_us)?;
     answer.timing.queue_us = started.0.saturating_sub(arrived.0);
     answer.timing.cpu_us = thread::cpu_us().saturating_sub(cpu);
-    if search.auction.cut.is_some() && search.mode == Mode::Auto {
-        // The oracle's searches say nothing about what serving costs.
+    if search.auction.cut.is_some() && search.mode == Mode::Auto && search.reasons == Reasons::Unasked {
+        // Neither the oracle's searches nor explained ones say what serving costs.
         admission.learn(clock::now_us().0.saturating_sub(started.0));
     }
     measure::record(&answer);

@@ -57,6 +57,9 @@ pub enum SearchFault {
     /// The model refused inputs whose widths were checked: a fault of ours.
     #[error("ranker: {0}")]
     Ranker(#[from] ModelError),
+    /// The reasons of all ads are one answer: a part of them would not add up.
+    #[error("the deadline passed before every ad had its reason")]
+    Late,
 }
 
 /// What the clock says.
@@ -65,7 +68,7 @@ pub type Clock = fn() -> Instant;
 /// Searches one shard.
 ///
 /// # Errors
-/// When the segment or the model fails; a deadline is no error.
+/// When the segment or the model fails. A deadline is no error, unless reasons are asked for.
 pub fn search_shard(
     scratch: &mut SearchScratch,
     target: &Target,
@@ -74,12 +77,13 @@ pub fn search_shard(
 ) -> Result<ShardAnswer, SearchFault> {
     let shard = &target.loaded.shard;
     match search.reasons {
-        Reasons::Unasked => Ok(funnel(scratch, target, search, clock, |_| Unwatched)?.0),
+        Reasons::Unasked => Ok(funnel(scratch, target, search, clock, |_| Some(Unwatched))?.0),
         Reasons::Asked => {
             let query = targeting(target, search);
             let account = |found: &Found| {
                 let admitted = |ad| found.eligible.ads.contains(ad);
-                Account::new(shard.ads(), |ad| if admitted(ad) { None } else { table::barrier(shard, ad, &query) })
+                let barrier = |ad| if admitted(ad) { None } else { table::barrier(shard, ad, &query) };
+                Account::new(shard.ads(), barrier, || search.deadline.passed(clock()))
             };
             let (mut answer, account) = funnel(scratch, target, search, clock, account)?;
             answer::explain(&mut answer, shard, &account);
@@ -104,7 +108,7 @@ fn funnel<W: Witness>(
     target: &Target,
     search: &Search,
     clock: Clock,
-    witness: impl FnOnce(&Found) -> W,
+    witness: impl FnOnce(&Found) -> Option<W>,
 ) -> Result<(ShardAnswer, W), SearchFault> {
     let (shard, bundle) = (&target.loaded.shard, &target.loaded.bundle);
     let (mut timing, mut laps) = (Timing::default(), Laps::start(clock));
@@ -119,7 +123,7 @@ fn funnel<W: Witness>(
         expired: &late,
     };
     let found = candidates::find(shard, &target.delivery, &query, &mut scratch.retrieval)?;
-    let mut witness = witness(&found);
+    let mut witness = witness(&found).ok_or(SearchFault::Late)?;
     let table = ShardTable { shard, delivery: &target.delivery, eligible: &found.eligible.ads };
     timing.retrieval_us = laps.lap();
 

@@ -95,6 +95,9 @@ impl Witness for Unwatched {
     fn note(&mut self, _: u32, _: Reason, _: Worth) {}
 }
 
+/// Ads between two looks at the deadline: some tens of microseconds.
+const ADS_PER_LOOK: u32 = 4_096;
+
 /// The reason of every ad of one shard.
 pub struct Account {
     reasons: Vec<Reason>,
@@ -113,11 +116,16 @@ pub struct Explained {
 }
 
 impl Account {
-    /// An account in which the ads that meet a barrier have that reason and all others were not retrieved.
+    /// An account in which the ads that meet a barrier have that reason and all others were not retrieved; `None` when
+    /// it is late before every ad has been looked at.
     #[must_use]
-    pub fn new(ads: u32, barrier: impl Fn(u32) -> Option<Reason>) -> Self {
-        let reasons = (0..ads).map(|ad| barrier(ad).unwrap_or(Reason::NotRetrieved)).collect();
-        Self { reasons, worth: HashMap::new() }
+    pub fn new(ads: u32, barrier: impl Fn(u32) -> Option<Reason>, late: impl Fn() -> bool) -> Option<Self> {
+        let reason = |ad: u32| {
+            let in_time = !ad.is_multiple_of(ADS_PER_LOOK) || !late();
+            in_time.then(|| barrier(ad).unwrap_or(Reason::NotRetrieved))
+        };
+        let reasons = (0..ads).map(reason).collect::<Option<_>>()?;
+        Some(Self { reasons, worth: HashMap::new() })
     }
 
     /// How many ads ended for each reason; the counts sum to the ads of the shard.

@@ -157,7 +157,8 @@ proptest! {
         let predictions = &raw[..items.len() * 3];
         let order = score_twin(&table, &items, predictions, &terms);
         let (mut all, mut kept) = (Vec::new(), Vec::new());
-        let mut account = Account::new(table.rows.len() as u32, |ad| (!table.admits(ad)).then_some(Reason::NotEligibleTargeting));
+        let barrier = |ad| (!table.admits(ad)).then_some(Reason::NotEligibleTargeting);
+        let mut account = Account::new(table.rows.len() as u32, barrier, || false).unwrap();
         score_and_cut(&table, &items, predictions, ROLES, &terms, &mut all, &mut Unwatched);
         let cutting = AuctionTerms { cut: Some(rule), ..terms };
         let funnel = score_and_cut(&table, &items, predictions, ROLES, &cutting, &mut kept, &mut account);

@@ -7,7 +7,8 @@ use gavel_proto::cut::{CutRule, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
 use gavel_proto::limits::{
-    BLOCKED_MAX, CANDIDATES_MAX, DEADLINE_MS_MAX, FEATURES_MAX, SET_VALUES_MAX, SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
+    BLOCKED_MAX, CANDIDATES_MAX, DEADLINE_MS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX, SET_VALUES_MAX,
+    SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
 };
 use gavel_proto::wire;
 
@@ -18,11 +19,6 @@ use crate::ranking::auction::AuctionTerms;
 use crate::retrieval::Mode;
 use crate::segment::Term;
 use crate::staging::holdings::{LoadedBundle, Target};
-
-/// Items that an oracle's search may retrieve and rank on one shard.
-const ORACLE_ITEMS_MAX: u32 = 200_000;
-/// Longest deadline of an oracle's search: it may rank a whole shard.
-const ORACLE_DEADLINE_US_MAX: u64 = 30_000_000;
 
 /// What is wrong with a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +37,15 @@ fn at_most(what: &str, length: usize, max: usize) -> Result<(), Invalid> {
 pub fn model_hash(request: &wire::SearchRequest) -> Result<BundleHash, Invalid> {
     let hash = request.model_hash.as_slice();
     hash.try_into().map_err(|_| Invalid(format!("a model hash has 32 bytes, not {}", hash.len())))
+}
+
+/// When the creatives of a call are worthless, and which items it wants.
+pub fn hydrate(request: wire::HydrateRequest, now: Instant) -> Result<(Deadline, Vec<wire::HydrateKey>), Invalid> {
+    at_most("keys", request.keys.len(), SLOTS_MAX as usize)?;
+    if request.deadline_us == 0 {
+        return invalid("deadline_us: at least 1");
+    }
+    Ok((Deadline(Instant(now.0.saturating_add(request.deadline_us))), request.keys))
 }
 
 /// The shards that a call names, each once.
@@ -100,7 +105,7 @@ pub fn search(
 /// How many items a call may ask for; checks its deadline on the way.
 fn reach(request: &wire::SearchRequest, policy: OraclePolicy) -> Result<u32, Invalid> {
     let (items, deadline_us) = match (request.return_all_scored, policy) {
-        (true, OraclePolicy::Answered) => (ORACLE_ITEMS_MAX, ORACLE_DEADLINE_US_MAX),
+        (true, OraclePolicy::Answered) => (MEASURED_ITEMS_MAX, MEASURED_MS_MAX * 1_000),
         (true, OraclePolicy::Refused) => return invalid("return_all_scored is switched off on this node"),
         (false, OraclePolicy::Answered | OraclePolicy::Refused) => (CANDIDATES_MAX, DEADLINE_MS_MAX * 1_000),
     };
@@ -163,6 +168,9 @@ fn user_sets(sets: Vec<wire::UserSet>) -> Result<UserSets, Invalid> {
         at_most("values of a user set", set.values.len(), SET_VALUES_MAX)?;
         if set.weights.len() != set.values.len() {
             return invalid(format!("user set {:?}: values and weights differ in number", set.feature));
+        }
+        if !set.weights.iter().all(|weight| weight.is_finite()) {
+            return invalid(format!("user set {:?}: a weight is not finite", set.feature));
         }
         out.insert(set.feature, set.values.into_iter().zip(set.weights));
     }

@@ -8,6 +8,7 @@ use gavel_member::serve::{self, Exposure, Health, ServeError, Serving};
 use gavel_member::transport::MESSAGE_BYTES_MAX;
 use gavel_member::view::ViewFeed;
 use gavel_member::{Member, MemberConfig, Shutdown};
+use gavel_proto::limits::MEASURED_BYTES_MAX;
 use gavel_proto::wire::Role;
 use gavel_proto::wire::shard_service_server::ShardServiceServer;
 use tokio::runtime::Handle;
@@ -19,9 +20,6 @@ use crate::pipeline::executor::SearchExecutor;
 use crate::pipeline::thread::lower_priority;
 use crate::staging::holdings::SharedHoldings;
 use crate::staging::{DataFolder, Stage, Staging, StagingError, Steps};
-
-/// Bytes of an answer to an oracle: every scored ad of a shard.
-const ORACLE_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A node that listens.
 #[derive(Debug)]
@@ -89,16 +87,17 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         member_id: member.member_id.clone(),
         oracle: config.oracle,
     };
-    let serving = bound.serve(routes(service, config.oracle), Exposure::Internal, shutdown.clone()).await?;
+    let closed = Shutdown::new();
+    let serving = bound.serve(routes(service, config.oracle), Exposure::Internal, closed.clone()).await?;
     tokio::spawn(follow_health(serving.health(), Arc::clone(&member.view), holdings, shutdown.clone()));
     tracing::info!(%address, threads, "node listens");
-    let task = tokio::spawn(stop(serving, staging, member, shutdown));
+    let task = tokio::spawn(stop(serving, staging, member, shutdown, closed));
     Ok(Running { address, task })
 }
 
 fn routes(service: ShardRpc, oracle: OraclePolicy) -> Routes {
     let answer_bytes = match oracle {
-        OraclePolicy::Answered => ORACLE_ANSWER_BYTES_MAX,
+        OraclePolicy::Answered => MEASURED_BYTES_MAX,
         OraclePolicy::Refused => MESSAGE_BYTES_MAX,
     };
     let service = ShardServiceServer::new(service)
@@ -125,15 +124,14 @@ async fn follow_health(health: Health, view: Arc<ViewFeed>, holdings: Arc<Shared
     }
 }
 
-/// Waits for the shutdown and for everything that it ends.
-async fn stop(serving: Serving, staging: Staging, member: Member, shutdown: Shutdown) {
+/// Waits for the shutdown and for everything that it ends. The node listens until everybody has been told that it
+/// leaves.
+async fn stop(serving: Serving, staging: Staging, mut member: Member, shutdown: Shutdown, closed: Shutdown) {
     shutdown.wait().await;
-    member.ready.update(|ready| ready.draining = true);
+    member.left().await;
+    closed.trigger();
     // Each of them reports its own faults.
     let _ = serving.task.await;
-    for task in member.tasks {
-        let _ = task.await;
-    }
     let _ = tokio::task::spawn_blocking(move || staging.join()).await;
     tracing::info!("node stopped");
 }

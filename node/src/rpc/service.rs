@@ -5,7 +5,6 @@ use std::sync::Arc;
 use gavel_member::clock;
 use gavel_proto::epoch::Epoch;
 use gavel_proto::ids::ItemId;
-use gavel_proto::limits::CANDIDATES_MAX;
 use gavel_proto::wire;
 use gavel_proto::wire::AnswerStatus;
 use gavel_proto::wire::shard_service_server::ShardService;
@@ -14,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, Invalid};
 use crate::config::OraclePolicy;
+use crate::pipeline::SearchFault;
 use crate::pipeline::executor::{PartFault, PartResult, SearchExecutor};
 use crate::pipeline::search::{Outcome, Search};
 use crate::segment::SegmentError;
@@ -73,13 +73,15 @@ impl ShardService for ShardRpc {
     async fn hydrate(&self, request: Request<wire::HydrateRequest>) -> Result<Response<wire::HydrateResponse>, Status> {
         let request = request.into_inner();
         let epoch: Epoch = request.epoch.map(Epoch::from).ok_or_else(|| Status::invalid_argument("no epoch"))?;
-        if request.keys.len() > CANDIDATES_MAX as usize {
-            return Err(Status::invalid_argument(format!("at most {CANDIDATES_MAX} keys")));
-        }
+        let (deadline, keys) = convert::hydrate(request, clock::now_us()).map_err(refuse)?;
         let holdings = self.holdings.current();
-        // A few decompressed blocks of some microseconds each: not worth a thread.
-        let items = request.keys.iter().filter_map(|key| hydrate(&holdings, epoch, key).transpose());
-        let items: Result<Vec<_>, SegmentError> = items.collect();
+        // A page may have to come from disk, so not on this thread; nor behind searches, whose queue it has passed once.
+        let creatives = tokio::task::spawn_blocking(move || {
+            let in_time = keys.iter().take_while(|_| !deadline.passed(clock::now_us()));
+            let items = in_time.filter_map(|key| hydrate(&holdings, epoch, key).transpose());
+            items.collect::<Result<Vec<_>, SegmentError>>()
+        });
+        let items = creatives.await.map_err(|lost| Status::internal(lost.to_string()))?;
         let items = items.map_err(|error| Status::new(error.code().grpc(), error.to_string()))?;
         Ok(Response::new(wire::HydrateResponse { items }))
     }
@@ -116,7 +118,9 @@ async fn finish(shard: u32, node_id: u64, epoch: Epoch, part: Part) -> (wire::Sh
             };
             return (convert::answered(shard, node_id, epoch, status, &target, answer), cpu_us);
         }
-        Ok(Err(late @ PartFault::Late)) => (AnswerStatus::AnswerTimedOut, late.to_string()),
+        Ok(Err(late @ (PartFault::Late | PartFault::Search(SearchFault::Late)))) => {
+            (AnswerStatus::AnswerTimedOut, late.to_string())
+        }
         Ok(Err(fault @ PartFault::Search(_))) => {
             tracing::error!(%fault, shard, "a search failed");
             metrics::counter!("gavel_node_search_faults_total").increment(1);

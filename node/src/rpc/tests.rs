@@ -66,10 +66,13 @@ async fn a_right_call_is_answered_in_columns() {
     assert_eq!(candidates.value_high.len(), rows);
     assert_eq!(candidates.predictions.len(), rows * candidates.heads.len());
     let keys = candidates.item_id.iter().map(|item| wire::HydrateKey { shard: SHARD, item_id: *item });
-    let hydrate = wire::HydrateRequest { epoch: Some(EPOCH.into()), deadline_us: 1_000, keys: keys.collect() };
+    let hydrate = wire::HydrateRequest { epoch: Some(EPOCH.into()), deadline_us: 400_000, keys: keys.collect() };
     let items = service.hydrate(Request::new(hydrate)).await.expect("hydrated").into_inner().items;
     assert_eq!(items.len(), rows);
     assert!(items[0].creative.as_ref().unwrap().title.starts_with("item "));
+    let keys = vec![wire::HydrateKey { shard: SHARD, item_id: 1_000 }; 17];
+    let many = wire::HydrateRequest { epoch: Some(EPOCH.into()), deadline_us: 400_000, keys };
+    assert_eq!(service.hydrate(Request::new(many)).await.expect_err("refused").code(), Code::InvalidArgument);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,8 +97,10 @@ async fn a_wrong_call_is_told_so() {
 
     let mut nan = right.clone();
     nan.query_vector[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let set = wire::UserSet { feature: "bought".to_owned(), values: vec![1], weights: vec![f32::INFINITY] };
     let wrong: Vec<wire::SearchRequest> = vec![
         nan,
+        wire::SearchRequest { user_sets: vec![set], ..right.clone() },
         wire::SearchRequest { query_vector: vec![0; 12], ..right.clone() },
         wire::SearchRequest { user_part: vec![0; 3], ..right.clone() },
         wire::SearchRequest { model_hash: vec![0; 31], ..right.clone() },

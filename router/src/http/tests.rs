@@ -66,3 +66,26 @@ async fn a_body_beyond_the_limit_is_refused() {
     assert_eq!(status, 400, "{answer}");
     shutdown.trigger();
 }
+
+#[tokio::test]
+async fn a_head_that_does_not_end_and_a_call_that_outlives_a_stop_are_cut() {
+    let transport = Transport::new(Arc::new(Nodes::default()));
+    let pool = CpuPool::new("test", 1, 8, Scratch::default).expect("threads");
+    let routes = routes(Arc::new(Pipeline::new(Staging::new(), transport, pool, Gate::new(8), 1)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let address = listener.local_addr().expect("bound");
+    let (patience, shutdown) = (Duration::from_millis(20), Shutdown::new());
+    let patience = Patience { head: patience, drain: patience };
+    let serving = tokio::spawn(accept(listener, routes, patience, shutdown.clone()));
+
+    let mut head = tokio::net::TcpStream::connect(address).await.expect("connected");
+    head.write_all(b"POST /v1/ads HTTP/1.1\r\nHost: x\r\n").await.expect("sent");
+    let mut answer = String::new();
+    head.read_to_string(&mut answer).await.expect("closed");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+
+    let mut body = tokio::net::TcpStream::connect(address).await.expect("connected");
+    body.write_all(b"POST /v1/ads HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await.expect("sent");
+    shutdown.trigger();
+    tokio::time::timeout(BODY_PATIENCE, serving).await.expect("before the body's patience ends").expect("ended");
+}

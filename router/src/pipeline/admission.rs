@@ -1,19 +1,24 @@
 //! Is there room for one more request?
 //!
-//! A bound on requests in flight. A request that finds no room is refused at once, so the newest is shed and those
+//! A bound on requests in flight, and a lower one on those that scan every ad (explaining, probing), so that they can
+//! never crowd out the others. A request that finds no room is refused at once, so the newest is shed and those
 //! that wait already are not made later. Close to the bound late calls are no longer hedged: more calls would make
 //! the overload worse.
 
 use crate::fanout::Hedging;
 use crate::request::RequestError;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+/// Explained requests and probes at a time: each keeps a search thread of every shard for as long as it may.
+const SCANS_MAX: usize = 2;
 
 /// Bounds the requests in flight.
 #[derive(Debug)]
 pub struct Gate {
     room: Arc<Semaphore>,
     bound: usize,
+    scans: Semaphore,
 }
 
 /// A request that is in; leaves when dropped.
@@ -28,7 +33,15 @@ impl Gate {
     #[must_use]
     pub fn new(bound: usize) -> Self {
         let bound = bound.clamp(1, Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(bound)), bound }
+        Self { room: Arc::new(Semaphore::new(bound)), bound, scans: Semaphore::new(SCANS_MAX) }
+    }
+
+    /// Lets a request in that scans every ad; it enters like any other as well.
+    ///
+    /// # Errors
+    /// [`RequestError::Full`] without room.
+    pub fn enter_scan(&self) -> Result<SemaphorePermit<'_>, RequestError> {
+        self.scans.try_acquire().map_err(|_| RequestError::Full("explained requests and probes"))
     }
 
     /// Lets a request in.
@@ -67,5 +80,9 @@ mod tests {
         assert_eq!(gate.enter().expect_err("full"), RequestError::Full("requests in flight"));
         inside.pop();
         assert!(gate.enter().is_ok());
+        let scans: Vec<_> = (0..SCANS_MAX).map(|_| gate.enter_scan().expect("room")).collect();
+        assert!(gate.enter_scan().is_err() && gate.enter().is_ok());
+        drop(scans);
+        assert!(gate.enter_scan().is_ok());
     }
 }

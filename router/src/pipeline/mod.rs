@@ -67,6 +67,7 @@ impl Pipeline {
     /// # Errors
     /// See [`RequestError`].
     pub async fn explain(&self, draft: Draft, arrival: Arrival) -> Result<Explanation, RequestError> {
+        let _scan = self.gate.enter_scan()?;
         self.answer(draft, arrival, AskedFor::Reasons).await
     }
 

@@ -13,11 +13,8 @@ use crate::transport::{AskedFor, Gathered, SearchTerms};
 use gavel_member::clock::now_us;
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::ids::{AuctionId, ShardId};
-use gavel_proto::limits::CANDIDATES_MAX;
+use gavel_proto::limits::{CANDIDATES_MAX, PROBE_MS};
 use std::sync::Arc;
-
-/// Time of each measuring search: an exact one may scan a million items on a busy core.
-const PROBE_US: u64 = 5_000_000;
 
 /// One request, answered as served and exactly.
 #[derive(Debug)]
@@ -61,6 +58,7 @@ impl Pipeline {
         if draft.seed == 0 {
             return Err(RequestError::Invalid("seed is 0: give one, so that both answers break ties alike".to_owned()));
         }
+        let _scan = self.gate.enter_scan()?;
         let draft = Draft { min_coverage: 1.0, ..draft };
         let query = parse(draft.clone(), arrival)?;
         let pinned = self.staging.pin().ok_or(RequestError::NotReady)?;
@@ -73,7 +71,7 @@ impl Pipeline {
         let part = self.user_part(&pinned, user.row.clone(), late_deadline()).await?;
         let plan = self.plan(&pinned, &query, placement, user, part, AskedFor::Everything)?;
         let ask = async |terms: SearchTerms| {
-            let ends_at = Instant(now_us().0 + PROBE_US);
+            let ends_at = Instant(now_us().0 + PROBE_MS * 1_000);
             let gathered =
                 self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, plan.random).await;
             stages::coverage(&gathered, &query)?;
@@ -95,7 +93,7 @@ impl Pipeline {
 }
 
 fn late_deadline() -> Deadline {
-    Deadline(Instant(now_us().0 + PROBE_US))
+    Deadline(Instant(now_us().0 + PROBE_MS * 1_000))
 }
 
 fn shards(mut served: Gathered, mut exact: Gathered) -> Vec<ProbedShard> {

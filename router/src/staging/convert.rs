@@ -89,7 +89,10 @@ fn auction(config: wire::AuctionConfig) -> AuctionSettings {
         reserve_cpm_micros: config.reserve_cpm_micros,
         ranked_total: total(config.ranked_total),
         retrieved_total: total(config.retrieved_total),
-        shadow_bid: ShadowBid::from_micros(config.shadow_bid).unwrap_or_default(),
+        shadow_bid: ShadowBid::from_micros(config.shadow_bid).unwrap_or_else(|| {
+            tracing::error!(shadow_bid = config.shadow_bid, "the auction's shadow bid is not used");
+            ShadowBid::default()
+        }),
     };
     if let Err(error) = settings.rule(SLOTS_MAX as usize) {
         tracing::error!(%error, "the auction's position factors are not used");

@@ -13,15 +13,13 @@ use gavel_member::clock::now_us;
 use gavel_member::transport::MESSAGE_BYTES_MAX;
 use gavel_proto::deadline::Instant;
 use gavel_proto::ids::{MemberId, ShardId};
+use gavel_proto::limits::MEASURED_BYTES_MAX;
 use gavel_proto::wire;
 use gavel_proto::wire::shard_service_client::ShardServiceClient;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// Bytes of an answer with every scored ad of a node's shards.
-const MEASURED_MESSAGE_BYTES_MAX: usize = 16 * MESSAGE_BYTES_MAX;
 
 /// What this router has learned of its nodes, and how it reaches them.
 pub struct Transport {
@@ -171,7 +169,7 @@ impl Transport {
 
     async fn call(&self, call: &NodeCall, message: wire::SearchRequest) -> Result<wire::SearchResponse, CallFailure> {
         let channel = self.nodes.channel(call.node).ok_or(CallFailure::Unreachable)?;
-        let bytes_max = if message.return_all_scored { MEASURED_MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_MAX };
+        let bytes_max = if message.return_all_scored { MEASURED_BYTES_MAX } else { MESSAGE_BYTES_MAX };
         let mut client = ShardServiceClient::new(channel)
             .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
