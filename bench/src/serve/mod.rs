@@ -129,9 +129,9 @@ async fn search(
     requests: &[workload::TimedRequest],
     members: &[transport::Member],
 ) -> Report {
-    let holds = |r: &Report| {
-        r.p99_ms <= args.p99_ms && r.errors * 1_000 <= r.answered && r.achieved_qps >= 0.97 * r.offered_qps
-    };
+    // Arrivals are random: a short run may schedule fewer than offered, so what was scheduled is what must be answered.
+    let holds =
+        |r: &Report| r.p99_ms <= args.p99_ms && r.errors * 1_000 <= r.answered && r.answered * 100 >= r.scheduled * 97;
     let (mut qps, mut best, mut high) = (args.qps, None::<Report>, None::<f64>);
     loop {
         let report = measure(args, target, requests, members, qps).await;
