@@ -1,7 +1,9 @@
 //! What probability or value does a raw output stand for?
 //!
-//! A probability head puts out a logit, a value head `log1p(value)`. The calibration of the bundle makes the
-//! prediction that is priced: Platt scaling on the logit, an isotonic (non-decreasing, piecewise linear) map on
+//! A probability head puts out a logit, a value head `log1p(value)`. A model that was trained on a share w of the
+//! negatives predicts too much: its probability p stands for `p / (p + (1 - p) / w)` (He et al. 2014, "Practical
+//! lessons from predicting clicks on ads at Facebook", section 6.3), which in logits is the addition of `ln w`. The
+//! calibration of the bundle then makes the prediction that is priced: Platt scaling on the logit, an isotonic (non-decreasing, piecewise linear) map on
 //! the probability, or a factor on the value. A raw output that is not finite gives a prediction that is not
 //! finite: the caller drops such a candidate, this module hides nothing.
 
@@ -49,6 +51,12 @@ pub fn sigmoid(x: f32) -> f32 {
         let e = x.exp();
         e / (1.0 + e)
     }
+}
+
+/// The logit on all negatives of a logit learned on a share of them, in (0, 1].
+#[must_use]
+pub(crate) fn with_all_negatives(logit: f32, negative_rate: f32) -> f32 {
+    if negative_rate == 1.0 { logit } else { logit + negative_rate.ln() }
 }
 
 impl Calibration {
@@ -110,6 +118,34 @@ mod tests {
         assert!((at(0.3) - 0.1).abs() < 1e-6);
         assert!((at(0.7) - 0.3).abs() < 1e-5);
         assert!((at(0.99) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn negatives_that_were_left_out_are_put_back() {
+        let corrected = |p: f64, w: f32| f64::from(sigmoid(with_all_negatives((p / (1.0 - p)).ln() as f32, w)));
+        // He et al.'s formula, computed with an independent tool.
+        assert!((corrected(0.1, 0.01) - 0.001_109_877_913_429_523).abs() < 1e-9);
+        assert!((corrected(0.090_991_810_737, 0.01) - 0.001).abs() < 1e-9);
+        for p in [1e-4, 0.03, 0.5, 0.97] {
+            for w in [0.001f32, 0.05, 0.5, 1.0] {
+                let expected = p / (p + (1.0 - p) / f64::from(w));
+                assert!((corrected(p, w) - expected).abs() < 2e-6 * expected, "{p} {w}");
+            }
+        }
+        let head = |negative_rate, calibration| crate::schema::HeadSpec {
+            name: "click".into(),
+            kind: HeadKind::Probability,
+            role: None,
+            negative_rate,
+            calibration,
+        };
+        let platt = head(0.1, Calibration::Platt { scale: 2.0, offset: 0.5 });
+        // Before Platt, so that its line is the one of corrected logits.
+        assert!((platt.predict(1.0) - sigmoid(2.0 * (1.0 + 0.1f32.ln()) + 0.5)).abs() < 1e-7);
+        let curve = head(0.1, Calibration::Isotonic { x: vec![0.0, 1.0], y: vec![0.0, 0.5] });
+        let expected = 0.5 * sigmoid(0.3 + 0.1f32.ln());
+        assert!((curve.predict(0.3) - expected).abs() < 1e-6);
+        assert!(head(0.1, Calibration::None).predict(f32::NAN).is_nan());
     }
 
     #[test]

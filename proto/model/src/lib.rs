@@ -13,6 +13,7 @@ mod calibration;
 mod error;
 mod exec;
 mod feature;
+pub mod fit;
 mod graph;
 mod limits;
 mod onnx;

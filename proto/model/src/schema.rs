@@ -173,8 +173,19 @@ pub struct HeadSpec {
     pub kind: HeadKind,
     /// What the auction uses it for.
     pub role: Option<HeadRole>,
+    /// The share of the negatives that training kept, in (0, 1]; undone before the calibration. 1 for a value.
+    pub negative_rate: f32,
     /// From raw output to prediction.
     pub calibration: Calibration,
+}
+
+impl HeadSpec {
+    /// The prediction that stands for a raw output: the correction for negatives that training left out, then the
+    /// calibration.
+    #[must_use]
+    pub fn predict(&self, raw: f32) -> f32 {
+        self.calibration.apply(self.kind, crate::calibration::with_all_negatives(raw, self.negative_rate))
+    }
 }
 
 /// What the auction uses a head for.

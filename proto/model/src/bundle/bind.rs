@@ -7,7 +7,7 @@
 use crate::error::{GraphError, ModelError};
 use crate::exec::{Arena, Program};
 use crate::feature::{self, FeatureRow};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Graph, Op, TensorId, Unary};
 use crate::onnx::Element;
 use crate::partition::Label;
 use crate::schema::{FeatureKind, FeatureSpec, Schema};
@@ -78,12 +78,14 @@ fn find<'a>(name: &str, schema: &'a Schema) -> Option<(Feed, Option<&'a FeatureS
 }
 
 /// Tables that are read at an input's rows have a row for each.
-fn tables(graph: &Graph, input: TensorId, spec: &FeatureSpec) -> Result<(), GraphError> {
+pub(crate) fn tables(graph: &Graph, input: TensorId, spec: &FeatureSpec) -> Result<(), GraphError> {
     let (FeatureKind::Category { buckets } | FeatureKind::Set { buckets, .. }) = spec.kind else { return Ok(()) };
     for node in &graph.nodes {
         let (Op::Gather { .. }, [table, at]) = (&node.op, node.inputs.as_slice()) else { continue };
         let mut at = *at;
-        while let Some(view) = graph.maker(at).filter(|n| matches!(n.op, Op::Reshape { .. })) {
+        // Ids that came in one tensor with numbers were cut back to integers.
+        let passes = |op: &Op| matches!(op, Op::Reshape { .. } | Op::Unary(Unary::Truncate));
+        while let Some(view) = graph.maker(at).filter(|n| passes(&n.op)) {
             at = view.inputs[0];
         }
         let rows = graph.dims(*table).first().copied().unwrap_or(0);

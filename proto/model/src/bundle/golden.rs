@@ -90,7 +90,7 @@ fn compare(bundle: &Bundle, scratch: &mut Scratch, row: &Row) -> Result<f64, Str
     for (head, raw) in schema.heads.iter().zip(&raw) {
         let expected =
             |of: &BTreeMap<String, f64>| of.get(&head.name).copied().ok_or(format!("{} is missing", head.name));
-        let prediction = head.calibration.apply(head.kind, *raw);
+        let prediction = head.predict(*raw);
         worst = worst.max(near(&head.name, expected(&row.heads)?, *raw, RAW_SCALE)?);
         worst = worst.max(near(&head.name, expected(&row.predictions)?, prediction, PREDICTION_SCALE)?);
     }
@@ -136,5 +136,29 @@ fn value(spec: &FeatureSpec, raw: &Raw) -> Result<FeatureValue, String> {
         (FeatureKind::Category { .. } | FeatureKind::Dense { .. } | FeatureKind::Set { .. }, _) => {
             Err(format!("feature {} has another kind of value", spec.name))
         }
+    }
+}
+
+/// The features of a row, from its raw values.
+pub(crate) struct RawRow {
+    pub user: FeatureRow,
+    pub item: FeatureRow,
+}
+
+impl RawRow {
+    /// Reads both sides; a side that is not there has no values.
+    pub fn read(
+        schema: &crate::schema::Schema,
+        user: Option<&serde_json::Value>,
+        item: Option<&serde_json::Value>,
+    ) -> Result<Self, String> {
+        let side = |name: &str, value: Option<&serde_json::Value>| -> Result<BTreeMap<String, Raw>, String> {
+            let Some(value) = value else { return Err(format!("{name} is missing: {{}} stands for no values")) };
+            BTreeMap::deserialize(value).map_err(|e| format!("{name}: {e}"))
+        };
+        Ok(Self {
+            user: features(&schema.user, &side("user", user)?)?,
+            item: features(&schema.item, &side("item", item)?)?,
+        })
     }
 }

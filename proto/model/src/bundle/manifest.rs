@@ -117,6 +117,7 @@ struct HeadText {
     name: String,
     kind: HeadKindText,
     role: Option<RoleText>,
+    negative_rate: Option<f32>,
     calibration: Option<CalibrationText>,
 }
 
@@ -318,7 +319,17 @@ fn head(text: HeadText) -> Result<HeadSpec, BundleError> {
         RoleText::LongClick => HeadRole::LongClick,
     });
     check(role.is_none() || kind == HeadKind::Probability, || format!("head {}: a role is a probability", text.name))?;
-    Ok(HeadSpec { name: text.name, kind, role, calibration })
+    let negative_rate = text.negative_rate.unwrap_or(1.0);
+    check(negative_rate > 0.0 && negative_rate <= 1.0, || {
+        format!(
+            "head {}: negative_rate is the share of the negatives that training kept, above 0 and up to 1",
+            text.name
+        )
+    })?;
+    check(text.negative_rate.is_none() || kind == HeadKind::Probability, || {
+        format!("head {}: negative_rate is for a probability", text.name)
+    })?;
+    Ok(HeadSpec { name: text.name, kind, role, negative_rate, calibration })
 }
 
 fn calibration(name: &str, kind: HeadKind, text: CalibrationText) -> Result<Calibration, BundleError> {

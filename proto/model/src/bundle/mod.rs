@@ -13,7 +13,11 @@ mod scorer;
 mod trees;
 
 pub use crate::partition::{PartCost, PartitionReport};
+pub(crate) use bind::tables;
 pub use golden::GoldenReport;
+pub(crate) use golden::RawRow;
+#[cfg(test)]
+pub(crate) use manifest::parse as parse_schema;
 pub use pack::{pack as pack_folder, unpack};
 
 use crate::error::{BundleError, GraphError, ModelError};
@@ -194,7 +198,7 @@ impl Bundle {
         self.rank_raw(scratch, user_part, activations, cross, n, out)?;
         for row in out.chunks_exact_mut(self.schema.heads.len()) {
             for (value, head) in row.iter_mut().zip(&self.schema.heads) {
-                *value = head.calibration.apply(head.kind, *value);
+                *value = head.predict(*value);
             }
         }
         Ok(())
@@ -235,16 +239,31 @@ impl Bundle {
         cross: &[f32],
         out: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
+        self.whole_raw(scratch, user, items, cross, out)?;
+        for row in out.chunks_exact_mut(self.schema.heads.len()) {
+            for (value, head) in row.iter_mut().zip(&self.schema.heads) {
+                *value = head.predict(*value);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::rank_whole`], before calibration.
+    pub(crate) fn whole_raw(
+        &self,
+        scratch: &mut Scratch,
+        user: &FeatureRow,
+        items: &[FeatureRow],
+        cross: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
         let columns = self.schema.cross.len();
         width("cross features", cross.len(), items.len().saturating_mul(columns))?;
         out.clear();
         for (i, block) in items.chunks(BLOCK_ROWS).enumerate() {
             let from = i * BLOCK_ROWS * columns;
             let cross = &cross[from..from + block.len() * columns];
-            self.ranker.whole(&self.schema, (user, block), cross, scratch, |head, raw| {
-                let head = &self.schema.heads[head];
-                out.push(head.calibration.apply(head.kind, raw));
-            })?;
+            self.ranker.whole(&self.schema, (user, block), cross, scratch, |_, raw| out.push(raw))?;
         }
         Ok(())
     }
@@ -266,6 +285,11 @@ impl Bundle {
         };
         self.schema.cross.iter().map(|c| c.encode(weight(c))).collect()
     }
+}
+
+/// The schema of a `bundle.toml`.
+pub(crate) fn read_schema(text: &str) -> Result<Schema, BundleError> {
+    manifest::parse(text).map(|(schema, _)| schema)
 }
 
 fn file_of<'a>(files: &'a FileMap, name: &str) -> Result<&'a Vec<u8>, BundleError> {

@@ -5,14 +5,20 @@
 //! `docs/model-operators.md` is refused by operator and node name, never approximated.
 //!
 //! A float input is a tensor `[batch, ...]` with a first dimension that has a name or nothing in it, an integer
-//! input likewise. All tensors are carried as f32; integers are bounded by 2^24, where f32 is exact.
+//! input likewise. All tensors are carried as f32; integers are bounded by 2^24, where f32 is exact. Integers that
+//! exporters compute from shapes are evaluated here, with the rows of the batch as the one unknown ([`sizes`]).
 
 mod arithmetic;
+mod composed;
+mod einsum;
 mod layout;
 mod node;
+mod refusal;
+mod sizes;
 mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
+mod value;
 pub(crate) mod wire;
 
 pub(crate) use node::Element;
@@ -24,6 +30,7 @@ use node::{Call, Named, carried};
 use prost::Message;
 use std::collections::BTreeMap;
 use tensor::{Array, Numbers};
+use value::{Place, Value};
 use wire::{GraphProto, Model, ValueInfo, element};
 
 /// Operator sets that we read: before 13 `Softmax` and `Squeeze` mean something else.
@@ -93,8 +100,11 @@ impl Reader {
                 reason: reason.to_owned(),
             };
             let Some(named) = self.names.get(&output.name).cloned() else { return Err(wrong("nothing makes it")) };
-            let id = self.tensor_of(&named).map_err(|r| wrong(&r))?;
-            self.graph.outputs.push((output.name.clone(), id));
+            let value = self.value_of(&named).map_err(|r| wrong(&r))?;
+            if self.batched(value) && value.place != Place::FIRST {
+                return Err(wrong("the batch is not its first dimension"));
+            }
+            self.graph.outputs.push((output.name.clone(), value.id));
         }
         Ok(Read { graph: self.graph, inputs: self.inputs })
     }
@@ -114,7 +124,7 @@ impl Reader {
     fn named(&mut self, name: &str, array: Array) -> Named {
         match array.numbers {
             Numbers::Floats(values) => {
-                Named::Tensor(self.graph.constant(name, array.dims, values.into()), Element::Float)
+                Named::Tensor(Value::plain(self.graph.constant(name, array.dims, values.into()), Element::Float))
             }
             Numbers::Integers(_) => Named::Integers(array),
         }
@@ -127,12 +137,18 @@ impl Reader {
         let element = match tensor.elem_type {
             element::FLOAT => Element::Float,
             element::INT64 | element::INT32 => Element::Integer,
+            element::DOUBLE => return Err(wrong("holds doubles: export with float32 inputs".to_owned())),
             other => return Err(wrong(format!("element type {other}, float, int64 and int32 are possible"))),
         };
         let dims = tensor.shape.as_ref().map_or(&[][..], |s| &s.dim);
         let Some((batch, row)) = dims.split_first() else { return Err(wrong("has no dimensions".to_owned())) };
         if batch.dim_value.is_some_and(|v| v != 0) {
-            return Err(wrong("the first dimension is a number, the batch has a name".to_owned()));
+            let fix = format!(
+                "the first dimension is a number, and the batch has a name: export with dynamic_axes={{{:?}: {{0: 'batch'}}}} \
+                 (torch, dynamo=False), dynamic_shapes (torch, dynamo=True) or a symbolic dimension (jax)",
+                proto.name
+            );
+            return Err(wrong(fix));
         }
         if row.len() >= RANK_MAX {
             return Err(wrong(format!("{} dimensions, {RANK_MAX} are possible", dims.len())));
@@ -150,53 +166,53 @@ impl Reader {
         }
         let id = self.graph.input(&proto.name, Shape { batch: true, dims: shape });
         self.inputs.push((proto.name.clone(), element));
-        self.name(&proto.name, Named::Tensor(id, element))
+        self.name(&proto.name, Named::Tensor(Value::plain(id, element)))
     }
 
     /// A name as a tensor; integers become one when they are first used so.
-    fn tensor_of(&mut self, named: &Named) -> Result<TensorId, String> {
+    fn value_of(&mut self, named: &Named) -> Result<Value, String> {
         match named {
-            Named::Tensor(id, _) => Ok(*id),
+            Named::Tensor(value) => Ok(*value),
             Named::Integers(Array { dims, numbers: Numbers::Integers(values) }) => {
                 let values = carried(values)?;
-                Ok(self.graph.constant("", dims.clone(), values.into()))
+                Ok(Value::plain(self.graph.constant("", dims.clone(), values.into()), Element::Integer))
             }
             Named::Integers(_) => Err("is no integer".to_owned()),
+            Named::Sizes(_) => {
+                Err("depends on the number of rows of the batch, and may only be part of a shape".to_owned())
+            }
         }
     }
 
     /// Input `i` of a node as a tensor.
-    fn tensor(&mut self, call: &Call<'_>, i: usize) -> Result<TensorId, GraphError> {
+    fn value(&mut self, call: &Call<'_>, i: usize) -> Result<Value, GraphError> {
         match call.inputs.get(i) {
-            Some(Some(named)) => self.tensor_of(named).map_err(|r| call.refusal(format!("input {i}: {r}"))),
+            Some(Some(named)) => self.value_of(named).map_err(|r| call.refusal(format!("input {i}: {r}"))),
             Some(None) | None => call.refuse(format!("input {i} is missing")),
         }
     }
 
-    fn optional(&mut self, call: &Call<'_>, i: usize) -> Result<Option<TensorId>, GraphError> {
+    fn optional(&mut self, call: &Call<'_>, i: usize) -> Result<Option<Value>, GraphError> {
         match call.inputs.get(i) {
-            Some(Some(_)) => self.tensor(call, i).map(Some),
+            Some(Some(_)) => self.value(call, i).map(Some),
             Some(None) | None => Ok(None),
         }
     }
 
     /// All inputs as tensors; none may be left out.
-    fn tensors(&mut self, call: &Call<'_>) -> Result<Vec<TensorId>, GraphError> {
-        (0..call.inputs.len()).map(|i| self.tensor(call, i)).collect()
+    fn all_values(&mut self, call: &Call<'_>) -> Result<Vec<Value>, GraphError> {
+        (0..call.inputs.len()).map(|i| self.value(call, i)).collect()
     }
 
-    fn element(call: &Call<'_>, i: usize) -> Element {
-        match call.inputs.get(i) {
-            Some(Some(Named::Tensor(_, element))) => *element,
-            Some(Some(Named::Integers(_))) => Element::Integer,
-            Some(None) | None => Element::Float,
-        }
+    /// A number as a constant.
+    fn number(&mut self, x: f32) -> Value {
+        Value::plain(self.graph.constant("", vec![], [x].into()), Element::Float)
     }
 
     /// The single number that input `i` is.
     fn scalar(&mut self, call: &Call<'_>, i: usize) -> Result<Option<f32>, GraphError> {
-        let Some(id) = self.optional(call, i)? else { return Ok(None) };
-        match self.graph.values(id).map(|v| v.as_ref()) {
+        let Some(value) = self.optional(call, i)? else { return Ok(None) };
+        match self.graph.values(value.id).map(|v| v.as_ref()) {
             Some([value]) => Ok(Some(*value)),
             Some(_) | None => call.refuse(format!("input {i} is not one constant number")),
         }
@@ -210,12 +226,18 @@ impl Reader {
     }
 
     fn node(&mut self, call: &Call<'_>) -> Result<Vec<Named>, GraphError> {
+        if let Some(integers) = self.shape_arithmetic(call)? {
+            return Ok(vec![integers]);
+        }
         if let Some(result) = self.arithmetic(call)? {
-            return Ok(vec![Named::Tensor(result.0, result.1)]);
+            return Ok(vec![Named::Tensor(result)]);
         }
         if let Some(results) = self.layout(call)? {
             return Ok(results);
         }
-        call.refuse("is not supported; docs/model-operators.md lists what is")
+        call.refuse(refusal::reason(&call.proto.op_type))
     }
 }
+
+#[cfg(test)]
+mod tests;

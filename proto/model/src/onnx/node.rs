@@ -2,19 +2,22 @@
 //!
 //! Attributes by name and type, and inputs by position, of which trailing and empty ones are absent.
 
+use super::sizes::Sizes;
 use super::tensor::Array;
+use super::value::Value;
 use super::wire::NodeProto;
 use crate::error::GraphError;
-use crate::graph::TensorId;
 use crate::limits::{ATTRIBUTES_MAX, INTEGER_MAX, PORTS_MAX};
 
 /// What a name stands for while a graph is read.
 #[derive(Clone, Debug)]
 pub(crate) enum Named {
-    /// A tensor of the graph, and whether it holds integers.
-    Tensor(TensorId, Element),
+    /// A tensor of the graph.
+    Tensor(Value),
     /// Integers that have not been used as a tensor yet: most are axes and shapes.
     Integers(Array),
+    /// Integers of which one depends on the number of rows of the batch: part of a shape.
+    Sizes(Sizes),
 }
 
 /// What a tensor holds. All of them are carried as f32.
@@ -83,16 +86,9 @@ impl<'a> Call<'a> {
         self.proto.attribute.iter().find(|a| a.name == name).map(|a| a.s.as_slice())
     }
 
-    /// Integers from an input, or from an attribute as older operator sets have them.
-    pub fn ints(&self, input: usize, attribute: &str) -> Result<Option<Vec<i64>>, GraphError> {
-        match self.inputs.get(input) {
-            Some(Some(Named::Integers(array))) => match &array.numbers {
-                super::tensor::Numbers::Integers(v) => Ok(Some(v.clone())),
-                super::tensor::Numbers::Floats(_) => self.refuse(format!("input {input} is not an integer")),
-            },
-            Some(Some(Named::Tensor(..))) => self.refuse(format!("input {input} is not a constant integer")),
-            Some(None) | None => Ok(self.proto.attribute.iter().find(|a| a.name == attribute).map(|a| a.ints.clone())),
-        }
+    /// Integers from an attribute.
+    pub fn attribute_ints(&self, name: &str) -> Option<Vec<i64>> {
+        self.proto.attribute.iter().find(|a| a.name == name).map(|a| a.ints.clone())
     }
 }
 

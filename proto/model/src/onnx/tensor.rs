@@ -2,7 +2,8 @@
 //!
 //! Typed fields or raw bytes, in eight element types. Half-precision weights become f32 here, so that a bundle may
 //! be half as large as its arithmetic. A weight that is not finite is refused: it would make every score that it
-//! touches a score that never wins, and silently.
+//! touches a score that never wins, and silently. A single number without dimensions is no weight: exporters mask with
+//! infinity, which becomes the largest number, and guard divisions with NaN, which no sound row chooses.
 
 use super::wire::{TensorProto, element};
 use crate::error::GraphError;
@@ -53,9 +54,20 @@ fn read(proto: &TensorProto) -> Result<Array, String> {
     if found != count {
         return Err(format!("{found} values for the dimensions {dims:?}"));
     }
-    match &numbers {
-        Numbers::Floats(v) if !v.iter().all(|x| x.is_finite()) => Err("a value is not finite".to_owned()),
-        Numbers::Floats(_) | Numbers::Integers(_) => Ok(Array { dims, numbers }),
+    Array { dims, numbers }.checked().ok_or_else(|| "a value is not finite".to_owned())
+}
+
+impl Array {
+    /// With finite values, or a single number whose infinity became the largest.
+    pub fn checked(mut self) -> Option<Self> {
+        if let Numbers::Floats(v) = &mut self.numbers {
+            match v.as_mut_slice() {
+                [x] if self.dims.is_empty() && !x.is_nan() => *x = x.clamp(f32::MIN, f32::MAX),
+                [_] if self.dims.is_empty() => {}
+                values => return values.iter().all(|x| x.is_finite()).then_some(self),
+            }
+        }
+        Some(self)
     }
 }
 
