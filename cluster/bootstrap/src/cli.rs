@@ -1,5 +1,9 @@
 //! What may be said on the command line?
 
+mod model;
+
+pub use model::{MadeTowers, ModelCommand, PackArgs};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gavel_member::telemetry::LogFormat;
 use std::path::PathBuf;
@@ -74,6 +78,9 @@ pub enum Command {
     /// Clear auctions that stand in a file.
     #[command(subcommand)]
     Auction(Auction),
+    /// Look at model bundles, without a cluster.
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Build corpora, put load on a cluster, compare it with the truth.
     #[command(subcommand)]
     Bench(Bench),

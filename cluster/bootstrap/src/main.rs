@@ -9,6 +9,7 @@ mod cli;
 mod ctl;
 mod demo;
 mod failure;
+mod model;
 mod output;
 mod roles;
 mod up;
@@ -43,12 +44,23 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
-        Command::Auction(_) | Command::Ctl(_) | Command::Bench(_) => end_with_the_reader(),
+        Command::Auction(_) | Command::Model(_) | Command::Ctl(_) | Command::Bench(_) => end_with_the_reader(),
         Command::Up(_) | Command::Control(_) | Command::Node(_) | Command::Router(_) => {}
     }
-    if let Command::Auction(auction) = cli.command {
-        return clear::run(&auction);
+    match cli.command {
+        Command::Auction(auction) => clear::run(&auction),
+        Command::Model(command) => model::run(&command),
+        Command::Up(_)
+        | Command::Control(_)
+        | Command::Node(_)
+        | Command::Router(_)
+        | Command::Ctl(_)
+        | Command::Bench(_) => start(cli),
     }
+}
+
+/// What needs a log and a runtime.
+fn start(cli: Cli) -> Result<(), Failure> {
     let usual = match &cli.command {
         // A person waits for one answer and not for a log.
         Command::Up(_) => LOG_OF_UP,
@@ -57,6 +69,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::Router(_)
         | Command::Ctl(_)
         | Command::Auction(_)
+        | Command::Model(_)
         | Command::Bench(_) => LOG_OF_PROCESSES,
     };
     let log = cli.log.as_deref().unwrap_or(usual);
@@ -71,7 +84,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Router(args) => Box::pin(roles::router(args, cli.cluster_id)).await,
             Command::Ctl(args) => Box::pin(ctl::run(args, cli.cluster_id)).await,
             Command::Bench(bench) => Box::pin(run_bench(bench)).await,
-            Command::Auction(_) => Ok(()),
+            Command::Auction(_) | Command::Model(_) => Ok(()),
         }
     })
 }

@@ -8,6 +8,7 @@
 //! Everything is a pure function of the bundle and its inputs: no clock, no threads, no random source. The files
 //! come from outside, so every read is bounded and nothing in them can make this crate panic.
 
+pub mod author;
 pub mod bundle;
 mod calibration;
 mod error;

@@ -1,0 +1,54 @@
+//! What may be asked of model bundles, without a cluster?
+
+use super::Format;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// `gavel model`.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Make a bundle of a ranker that was trained elsewhere, or say everything that is in the way.
+    Pack(Box<PackArgs>),
+}
+
+/// `gavel model pack`.
+#[derive(Debug, Args)]
+pub struct PackArgs {
+    /// The ranker: an ONNX file, or LightGBM's model file (.txt); with several heads HEAD=FILE for each.
+    #[arg(long, required = true)]
+    pub ranker: Vec<String>,
+    /// Print the skeleton of a schema for this ranker, and end.
+    #[arg(long, conflicts_with_all = ["schema", "out"])]
+    pub template: bool,
+    /// Which input is which feature, and what the outputs mean (TOML).
+    #[arg(long, required_unless_present = "template")]
+    pub schema: Option<PathBuf>,
+    /// The folder to make.
+    #[arg(long, required_unless_present = "template")]
+    pub out: Option<PathBuf>,
+    /// The user tower, an ONNX file with the output query.
+    #[arg(long, requires = "item_tower")]
+    pub user_tower: Option<PathBuf>,
+    /// The item tower, an ONNX file with the output vector.
+    #[arg(long, requires = "user_tower")]
+    pub item_tower: Option<PathBuf>,
+    /// Instead of trained towers.
+    #[arg(long, value_enum, conflicts_with_all = ["user_tower", "item_tower"])]
+    pub towers: Option<MadeTowers>,
+    /// Golden rows with what your own runtime gave for them: JSON lines (.zst too).
+    #[arg(long, conflicts_with = "golden_from")]
+    pub golden: Option<PathBuf>,
+    /// Golden rows without outputs, which are computed here: checks the split, not the export.
+    #[arg(long)]
+    pub golden_from: Option<PathBuf>,
+    /// The form of the answer.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Towers that nobody trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MadeTowers {
+    /// Every query and every vector is the same: retrieval tells no item from another.
+    Constant,
+}

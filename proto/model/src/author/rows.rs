@@ -1,0 +1,131 @@
+//! Which golden rows does a bundle get from the rows that its author has?
+//!
+//! The author gives raw features and what the own runtime made of them: a row proves that the export, the hashing and
+//! the scaling here are those of the training. What follows from the rest is filled in: predictions (calibration is
+//! this crate's own), and query and vector where no expected ones are given. Rows without expected outputs prove less:
+//! the unsplit graph's own numbers show that the split changes nothing, and not that the export is right.
+
+use super::Problem;
+use crate::bundle::{Bundle, RawRow, Scratch};
+use crate::limits::GOLDEN_ROWS_MAX;
+use crate::schema::HeadSpec;
+use serde_json::{Map, Value, json};
+
+/// Rows, one JSON object a line.
+#[derive(Clone, Debug)]
+pub enum Golden {
+    /// With `heads`: what the author's runtime gave for each output.
+    Expected(String),
+    /// Without: computed here.
+    Inputs(String),
+}
+
+/// Rows as a bundle has them.
+pub(super) struct Rows {
+    pub text: String,
+    pub warnings: Vec<String>,
+}
+
+/// What is said when nobody gave rows.
+pub(super) fn missing() -> Problem {
+    Problem::new(
+        "there are no golden rows",
+        "give --golden ROWS.jsonl: lines {\"user\": {...}, \"item\": {...}, \"heads\": {\"click\": ...}} with raw features \
+         and the outputs of your own runtime; or --golden-from ROWS.jsonl without heads, which checks the split but not \
+         the export",
+    )
+}
+
+/// Fills in what the rows leave out.
+pub(super) fn complete(bundle: &Bundle, golden: &Golden, probabilities: &[String]) -> Result<Rows, Vec<Problem>> {
+    let (text, expected) = match golden {
+        Golden::Expected(text) => (text, true),
+        Golden::Inputs(text) => (text, false),
+    };
+    let mut rows = Rows { text: String::new(), warnings: Vec::new() };
+    let mut problems = Vec::new();
+    let mut scratch = Scratch::default();
+    let mut vectors = true;
+    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).take(GOLDEN_ROWS_MAX);
+    for (at, line) in lines {
+        match row(bundle, &mut scratch, line, expected, probabilities) {
+            Ok((row, with_vectors)) => {
+                vectors &= with_vectors;
+                rows.text.push_str(&format!("{row}\n"));
+            }
+            Err(what) => problems.push(Problem::new(format!("golden row {}: {what}", at + 1), "mend the row")),
+        }
+        /// A person mends the first few and sees the rest go.
+        const TOLD_MAX: usize = 10;
+        if problems.len() == TOLD_MAX {
+            break;
+        }
+    }
+    if rows.text.is_empty() && problems.is_empty() {
+        problems.push(missing());
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if !expected {
+        rows.warnings.push(
+            "the golden rows' outputs are this build's own: they check that the split equals the graph, not that the \
+             graph is what you trained; give --golden with the outputs of your runtime for that"
+                .to_owned(),
+        );
+    } else if !vectors {
+        rows.warnings.push(
+            "the golden rows have no query and vector: the towers are checked against themselves only".to_owned(),
+        );
+    }
+    Ok(rows)
+}
+
+/// One row, and whether its vectors were given.
+fn row(
+    bundle: &Bundle,
+    scratch: &mut Scratch,
+    line: &str,
+    expected: bool,
+    probabilities: &[String],
+) -> Result<(Value, bool), String> {
+    let mut row: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    let raw = RawRow::read(bundle.schema(), row.get("user"), row.get("item"))?;
+    let cross = bundle.cross(&raw.user, &raw.item);
+    let of_user = bundle.run_user(scratch, &raw.user).map_err(|e| e.to_string())?;
+    let of_item = bundle.run_items(scratch, std::slice::from_ref(&raw.item)).map_err(|e| e.to_string())?;
+    let given = row.contains_key("query") && row.contains_key("vector");
+    row.entry("query").or_insert_with(|| json!(of_user.query));
+    row.entry("vector").or_insert_with(|| json!(of_item.vectors));
+    let heads = &bundle.schema().heads;
+    let raws = if expected {
+        let outputs = row.get("heads").and_then(Value::as_object).ok_or("it has no heads: what your runtime gave")?;
+        heads.iter().map(|h| expected_of(h, outputs, probabilities)).collect::<Result<Vec<f64>, _>>()?
+    } else {
+        let mut whole = Vec::new();
+        let items = std::slice::from_ref(&raw.item);
+        bundle.whole_raw(scratch, &raw.user, items, &cross, &mut whole).map_err(|e| e.to_string())?;
+        whole.into_iter().map(f64::from).collect()
+    };
+    if let Some(at) = raws.iter().position(|x| !x.is_finite()) {
+        return Err(format!("head {} is not a finite number", heads[at].name));
+    }
+    let named = |f: &dyn Fn(&HeadSpec, f64) -> f64| -> Value {
+        heads.iter().zip(&raws).map(|(h, raw)| (h.name.clone(), json!(f(h, *raw)))).collect::<Map<_, _>>().into()
+    };
+    row.insert("heads".to_owned(), named(&|_, raw| raw));
+    row.entry("predictions").or_insert_with(|| named(&|h, raw| f64::from(h.predict(raw as f32))));
+    Ok((Value::Object(row), given))
+}
+
+/// A head's expected raw output; one that was exported as a probability is given as such.
+fn expected_of(head: &HeadSpec, outputs: &Map<String, Value>, probabilities: &[String]) -> Result<f64, String> {
+    let value = outputs.get(&head.name).ok_or_else(|| format!("heads has no {}", head.name))?;
+    // Runtimes give a column: [0.3] is 0.3.
+    let value = value.as_array().filter(|v| v.len() == 1).map_or(value, |v| &v[0]);
+    let value = value.as_f64().ok_or_else(|| format!("heads.{} is no number", head.name))?;
+    if !probabilities.contains(&head.name) {
+        return Ok(value);
+    }
+    Ok((value / (1.0 - value)).ln())
+}

@@ -1,0 +1,253 @@
+//! Does packing make a bundle of what exporters write, and say everything that is in the way?
+
+use super::*;
+use crate::onnx::testing::Onnx;
+use crate::onnx::wire::element;
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/testdata/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+const SCHEMA: &str = r#"
+name = "mine"
+feature = [
+    { name = "segment", side = "user", kind = "category", buckets = 10 },
+    { name = "history", side = "user", kind = "set", buckets = 20, max_len = 6 },
+    { name = "age", side = "context", kind = "dense" },
+    { name = "kind", side = "item", kind = "category", buckets = 20 },
+    { name = "price", side = "item", kind = "dense" },
+]
+cross = [{ name = "match", user = "history", item = "kind" }]
+[[head]]
+name = "click"
+kind = "probability"
+role = "click"
+negative_rate = 0.5
+[[head]]
+name = "conv"
+kind = "probability"
+"#;
+
+const ROWS: &str = r#"{"user":{"segment":"gold","age":0.5,"history":{"values":["tea","milk"],"weights":[2.0,1.0]}},"item":{"kind":"tea","price":-1.5}}
+{"user":{},"item":{}}
+"#;
+
+fn source(schema: &str, ranker: Ranker) -> Source {
+    let golden = Some(Golden::Inputs(ROWS.to_owned()));
+    Source { schema: schema.to_owned(), ranker, towers: Towers::Constant, golden }
+}
+
+fn nothing(_: &str) -> Option<Vec<u8>> {
+    None
+}
+
+fn problems(source: &Source) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("bundle");
+    match write(source, &out, &nothing) {
+        Err(Refusal::Problems(all)) => {
+            assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is left behind");
+            all.iter().map(|p| format!("{p}\n")).collect()
+        }
+        Err(Refusal::Folder(text)) => panic!("{text}"),
+        Ok(_) => String::new(),
+    }
+}
+
+#[test]
+fn an_exported_graph_becomes_a_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("bundle");
+    let mine = source(SCHEMA, Ranker::Graph(fixture("onnx/torch_mmoe_script.onnx")));
+    let written = write(&mine, &out, &nothing).unwrap();
+    assert_eq!((written.golden.rows, written.name.as_str()), (2, "mine"));
+    assert!(written.warnings.iter().any(|w| w.contains("constant")), "{:?}", written.warnings);
+    assert!(written.warnings.iter().any(|w| w.contains("this build's own")), "{:?}", written.warnings);
+    let bundle = Bundle::open(&out).unwrap();
+    assert_eq!(bundle.hash(), written.hash);
+    assert!(matches!(write(&mine, &out, &nothing), Err(Refusal::Folder(text)) if text.contains("already")));
+    // The rows that were written are expected outputs to the next: with a wrong one they are refused.
+    let golden = std::fs::read(out.join(GOLDEN)).unwrap();
+    let golden = String::from_utf8(zstd::decode_all(golden.as_slice()).unwrap()).unwrap();
+    let again = Source { golden: Some(Golden::Expected(golden.clone())), ..mine.clone() };
+    assert_eq!(problems(&again), "");
+    let mut row: serde_json::Value = serde_json::from_str(golden.lines().next().unwrap()).unwrap();
+    row["heads"]["conv"] = serde_json::json!(7.5);
+    row.as_object_mut().unwrap().remove("predictions");
+    let wrong = Source { golden: Some(Golden::Expected(row.to_string())), ..mine.clone() };
+    assert!(problems(&wrong).contains("conv is"), "{}", problems(&wrong));
+    row["heads"].as_object_mut().unwrap().remove("conv");
+    let lacks = Source { golden: Some(Golden::Expected(row.to_string())), ..mine };
+    assert!(problems(&lacks).contains("heads has no conv"));
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let mut m = Onnx::new(1);
+    let fixed = m.input("prise", element::FLOAT, 1);
+    let ids = m.input("kind", element::INT64, 1);
+    let age = m.input("age", element::INT64, 1);
+    let many = m.input("dense", element::FLOAT, 3);
+    let weights = m.input("history.weight", element::FLOAT, 4);
+    let table = m.weights(&[30, 4]);
+    let looked = m.node("Gather", &[&table, &ids], &[("axis", 0)]);
+    let looked = m.node("Flatten", &[&looked], &[("axis", 1)]);
+    let age = m.node("Cast", &[&age], &[("to", 1)]);
+    let joined = m.node("Concat", &[&fixed, &looked, &age, &many, &weights], &[("axis", 1)]);
+    let w = m.weights(&[13, 2]);
+    m.node_as("MatMul", &[&joined, &w], &[], "clicks");
+    m.output("clicks");
+    m.node_as("Relu", &[&joined], &[], "spare");
+    m.output("spare");
+    let mut wrong = source(SCHEMA, Ranker::Graph(m.bytes()));
+    wrong.golden = None;
+    wrong.towers = Towers::Missing;
+    let text = problems(&wrong);
+    for part in [
+        "input prise is no feature (did you mean price?)",
+        "input age has the element type int64",
+        "input dense is no feature",
+        "features = [...]",
+        "input history.weight is [batch, [4]], its feature is [batch, 6]",
+        "its table has 30 rows",
+        "head click has no output click in the graph (did you mean clicks?)",
+        "head conv has no output conv",
+        "--towers constant",
+        "--golden ROWS.jsonl",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+/// As click models are often written: all ids in one tensor, all numbers in another, probabilities out.
+#[test]
+fn packed_inputs_and_probabilities_are_taken_apart() {
+    let mut m = Onnx::new(1);
+    let (sparse, dense) = (m.input("sparse", element::INT64, 2), m.input("dense", element::FLOAT, 2));
+    let mut parts = vec![];
+    for (column, rows) in [(0, 11), (1, 21)] {
+        let at = m.ints(&[column]);
+        let one = m.node("Gather", &[&sparse, &at], &[("axis", 1)]);
+        parts.push(m.embedding(&one, rows, 4));
+    }
+    let joined = m.node("Concat", &[&parts[0], &parts[1], &dense], &[("axis", 1)]);
+    let hidden = m.dense(&joined, 10, 16);
+    let hidden = m.node("Relu", &[&hidden], &[]);
+    let out = m.dense(&hidden, 16, 2);
+    m.node_as("Sigmoid", &[&out], &[], "probs");
+    m.output("probs");
+    let schema = SCHEMA
+        .replace("name = \"click\"", "name = \"click\"\noutput = \"probs[0]\"")
+        .replace("name = \"conv\"", "name = \"conv\"\noutput = \"probs[1]\"")
+        + "[[input]]\nname = \"sparse\"\nfeatures = [\"segment\", \"kind\"]\n\
+           [[input]]\nname = \"dense\"\nfeatures = [\"age\", \"price\"]\n";
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("bundle");
+    let mine = source(&schema, Ranker::Graph(m.bytes()));
+    write(&mine, &out, &nothing).unwrap();
+    let bundle = Bundle::open(&out).unwrap();
+    let report = bundle.partition_report();
+    // The features are apart again: the first layer is split between the sides.
+    assert!(report.user.flops > 0 && report.item.flops > 0, "{report:?}");
+    // A probability that the author's runtime gave is compared as the logit that it is.
+    let golden = zstd::decode_all(std::fs::read(out.join(GOLDEN)).unwrap().as_slice()).unwrap();
+    let golden = String::from_utf8(golden).unwrap();
+    let rows = golden.lines().map(|line| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        for head in ["click", "conv"] {
+            let logit = row["heads"][head].as_f64().unwrap();
+            row["heads"][head] = serde_json::json!([1.0 / (1.0 + (-logit).exp())]);
+        }
+        row.as_object_mut().unwrap().remove("predictions");
+        format!("{row}\n")
+    });
+    let again = Source { golden: Some(Golden::Expected(rows.collect())), ..mine };
+    assert_eq!(problems(&again), "");
+    let narrow = schema.replace("features = [\"age\", \"price\"]", "features = [\"age\"]");
+    let text = problems(&Source { schema: narrow, ..again.clone() });
+    assert!(text.contains("input dense is [batch, 2], its features are 1 wide"), "{text}");
+    let text = problems(&Source { schema: schema.replace("\"age\", \"price\"]", "\"age\", \"prize\"]"), ..again });
+    assert!(text.contains("prize, which the schema does not have (did you mean price?)"), "{text}");
+}
+
+#[test]
+fn weights_beside_the_graph_come_into_it() {
+    let mut m = Onnx::new(1);
+    let x = m.input("price", element::FLOAT, 1);
+    let age = m.input("age", element::FLOAT, 1);
+    let joined = m.node("Concat", &[&x, &age], &[("axis", 1)]);
+    let w = m.weights(&[2, 1]);
+    for head in ["click", "conv"] {
+        m.node_as("MatMul", &[&joined, &w], &[], head);
+        m.output(head);
+    }
+    let entry = |key: &str, value: &str| {
+        let mut bytes = vec![10, key.len() as u8];
+        bytes.extend(key.bytes());
+        bytes.extend([18, value.len() as u8]);
+        bytes.extend(value.bytes());
+        bytes
+    };
+    let mut data = vec![0; 16];
+    data.extend(m.graph.initializer[0].raw_data.take().unwrap());
+    m.graph.initializer[0].external_data =
+        vec![entry("location", "ranker.onnx.data"), entry("offset", "16"), entry("length", "8")];
+    m.graph.initializer[0].data_location = 1;
+    let mine = source(SCHEMA, Ranker::Graph(m.bytes()));
+    assert!(problems(&mine).contains("ranker.onnx.data is not beside it"));
+    let dir = tempfile::tempdir().unwrap();
+    let beside = |data: Vec<u8>| move |name: &str| (name == "ranker.onnx.data").then(|| data.clone());
+    let short = write(&mine, &dir.path().join("bundle"), &beside(data[..20].to_vec()));
+    assert!(matches!(short, Err(Refusal::Problems(p)) if p[0].what.contains("too short")));
+    write(&mine, &dir.path().join("bundle"), &beside(data)).unwrap();
+}
+
+#[test]
+fn lightgbm_files_become_a_bundle() {
+    let model = String::from_utf8(fixture("plain.txt")).unwrap();
+    let names = crate::trees::Ensemble::read(model.as_bytes()).unwrap().features;
+    let features: String = names
+        .iter()
+        .enumerate()
+        .map(|(i, n)| {
+            let side = if i % 2 == 0 { "user" } else { "item" };
+            format!("[[feature]]\nname = {n:?}\nside = \"{side}\"\nkind = \"dense\"\n")
+        })
+        .collect();
+    let schema =
+        format!("name = \"trees\"\n{features}[[head]]\nname = \"click\"\nkind = \"probability\"\nrole = \"click\"\n");
+    let one = |name: &str| Ranker::Trees([(name.to_owned(), model.clone().into_bytes())].into());
+    let mut mine = source(&schema, one(""));
+    mine.golden = Some(Golden::Inputs("{\"user\":{},\"item\":{}}\n".to_owned()));
+    let dir = tempfile::tempdir().unwrap();
+    write(&mine, &dir.path().join("a"), &nothing).unwrap();
+    write(&Source { ranker: one("click"), ..mine.clone() }, &dir.path().join("b"), &nothing).unwrap();
+    assert!(problems(&Source { ranker: one("clock"), ..mine.clone() }).contains("which the schema does not have"));
+    let renamed = schema.replace(&format!("name = {:?}", names[0]), &format!("name = \"{}s\"", names[0]));
+    let text = problems(&Source { schema: renamed, ..mine });
+    assert!(text.contains(&format!("column {} (number 0)", names[0])) && text.contains("did you mean"), "{text}");
+}
+
+#[test]
+fn a_template_is_a_schema_that_packs() {
+    for ranker in [
+        Ranker::Graph(fixture("onnx/torch_mlp_script.onnx")),
+        Ranker::Graph(fixture("onnx/jax_model.onnx")),
+        Ranker::Trees([(String::new(), fixture("plain.txt"))].into()),
+    ] {
+        let text = template(&ranker).unwrap();
+        // The author says which features are the item's.
+        let mut edited = String::new();
+        for block in text.split_inclusive("\n\n") {
+            let of_item = ["\"kind\"", "\"price\"", "\"rank\""].iter().any(|n| block.contains(&format!("name = {n}")));
+            edited.push_str(&if of_item {
+                block.replace("side = \"user\"", "side = \"item\"")
+            } else {
+                block.to_owned()
+            });
+        }
+        let mut mine = source(&edited, ranker);
+        mine.golden = Some(Golden::Inputs("{\"user\":{},\"item\":{}}\n".to_owned()));
+        assert_eq!(problems(&mine), "", "{edited}");
+    }
+}
