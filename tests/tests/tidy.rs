@@ -110,11 +110,12 @@ const KERNELS: &[&str] = &[
 const KERNEL_BANS: &[&str] =
     &["tokio::", "tonic::transport", "tracing::", "rand::", "Instant::now", "SystemTime", "std::fs", "gavel_member"];
 
-/// Where `unsafe` may stand: mappings, the graph library, numeric kernels and the process's edge.
+/// Where `unsafe` may stand: mappings, the graph library, numeric kernels and what measures them, and the process's edge.
 const UNSAFE_HOMES: &[&str] = &[
     "node/src/segment",
     "node/src/retrieval",
     "proto/model/src",
+    "proto/model/examples",
     "cluster/member/src",
     "cluster/bootstrap/src",
     "node/src/pipeline",

@@ -8,6 +8,8 @@
 //! Everything is a pure function of the bundle and its inputs: no clock, no threads, no random source. The files
 //! come from outside, so every read is bounded and nothing in them can make this crate panic.
 
+#[cfg(test)]
+mod allocations;
 pub mod author;
 pub mod bundle;
 mod calibration;
@@ -24,8 +26,9 @@ pub mod trees;
 
 pub use bundle::{Bundle, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput};
 pub use error::{BundleError, GraphError, ModelError};
+pub use exec::{DenseLayer, Isa};
 pub use feature::{FeatureRow, FeatureValue, table_row};
 pub use schema::{
-    Calibration, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, Scaling, Schema,
-    Side, Transform,
+    Calibration, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, Precision, Scaling,
+    Schema, Side, Transform,
 };

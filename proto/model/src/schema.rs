@@ -200,3 +200,27 @@ pub enum HeadRole {
     /// Probability of a long click.
     LongClick,
 }
+
+/// How exactly the wide dense layers of the part for each candidate are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Weights, inputs and sums of f32.
+    #[default]
+    F32,
+    /// Weights of bf16, the rest f32: half the memory of the weights.
+    Bf16,
+    /// Weights and inputs of 8 bits, sums exact: weights scaled by column, inputs by layer.
+    Int8,
+}
+
+impl Precision {
+    /// As `bundle.toml` writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}

@@ -155,7 +155,7 @@ impl Bundle {
         let program = &self.user_tower.program;
         program.prepare(arena);
         bind::write(self.user_tower.as_pair(), (Label::User, &self.schema.user), user, 0, (arena, encoding))?;
-        program.run(arena);
+        program.run(arena, 1);
         let query = program.output(arena, 0).to_vec();
         let mut part = Vec::with_capacity(self.user_part_width());
         self.ranker.run_user(&self.schema, user, scratch, &mut part)?;
@@ -173,7 +173,7 @@ impl Bundle {
             let Scratch { arena, encoding, .. } = scratch;
             ranker::fill(self.item_tower.as_pair(), &self.schema, block, (arena, encoding))?;
             let program = &self.item_tower.program;
-            program.run(arena);
+            program.run(arena, block.len());
             vectors.extend_from_slice(&program.output(arena, 0)[..block.len() * self.schema.dimension]);
             self.ranker.run_items(&self.schema, block, scratch, &mut activations)?;
         }
@@ -342,6 +342,8 @@ fn verify(files: &FileMap) -> Result<(), BundleError> {
     }
 }
 
+#[cfg(test)]
+mod kernel_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

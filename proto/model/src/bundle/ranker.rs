@@ -87,7 +87,7 @@ impl Ranker {
         let program = &self.user.program;
         program.prepare(arena);
         bind::write(self.user.as_pair(), (Label::User, &schema.user), user, 0, (arena, encoding))?;
-        program.run(arena);
+        program.run(arena, 1);
         (0..program.outputs.len()).for_each(|i| part.extend_from_slice(program.output(arena, i)));
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Ranker {
         let (arena, encoding) = buffers;
         let program = &self.item.program;
         fill(self.item.as_pair(), schema, items, (arena, encoding))?;
-        program.run(arena);
+        program.run(arena, items.len());
         for row in 0..items.len() {
             for (i, port) in program.outputs.iter().enumerate() {
                 let from = if port.rows == 1 { 0 } else { row * port.width };
@@ -128,7 +128,7 @@ impl Ranker {
         for first in (0..n).step_by(BLOCK_ROWS) {
             let rows = BLOCK_ROWS.min(n - first);
             self.fill_block(arena, user_part, activations, cross, first..first + rows);
-            program.run(arena);
+            program.run(arena, rows);
             raw(program, arena, rows, &mut sink);
         }
     }
@@ -189,7 +189,7 @@ impl Ranker {
                 }
             }
         }
-        program.run(arena);
+        program.run(arena, items.len());
         raw(program, arena, items.len(), &mut sink);
         Ok(())
     }

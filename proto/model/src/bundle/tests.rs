@@ -65,7 +65,7 @@ kind = "value"
 calibration = { kind = "scale", factor = 2.0 }
 "#;
 
-fn files(sizes: Sizes) -> Vec<(&'static str, Vec<u8>)> {
+pub(super) fn files(sizes: Sizes) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("bundle.toml", SCHEMA.as_bytes().to_vec()),
         ("user.onnx", testing::tower(1, true, sizes, 16)),
@@ -102,15 +102,15 @@ fn items(n: usize, seed: u64) -> Vec<FeatureRow> {
     (0..n as u64).map(|i| FeatureRow { values: item(i) }).collect()
 }
 
-struct Request {
-    user: FeatureRow,
-    items: Vec<FeatureRow>,
-    part: Vec<f32>,
-    activations: Vec<f32>,
-    cross: Vec<f32>,
+pub(super) struct Request {
+    pub user: FeatureRow,
+    pub items: Vec<FeatureRow>,
+    pub part: Vec<f32>,
+    pub activations: Vec<f32>,
+    pub cross: Vec<f32>,
 }
 
-fn request(bundle: &Bundle, n: usize, seed: u64) -> Request {
+pub(super) fn request(bundle: &Bundle, n: usize, seed: u64) -> Request {
     let mut scratch = Scratch::default();
     let (user, items) = (user(seed), items(n, seed));
     let part = bundle.run_user(&mut scratch, &user).unwrap().part;
@@ -198,7 +198,7 @@ proptest! {
     }
 }
 
-fn shared() -> &'static Bundle {
+pub(super) fn shared() -> &'static Bundle {
     static SHARED: std::sync::OnceLock<Bundle> = std::sync::OnceLock::new();
     SHARED.get_or_init(|| open(&files(SMALL)).unwrap())
 }

@@ -4,26 +4,27 @@
 //! as slices. The order of additions inside one row depends on the row's dimensions alone, so that a row's result
 //! does not depend on its neighbours.
 
-use super::gemm;
 use super::math;
+use super::products::Products;
+use super::tail::{self, Block, Layout, Step};
 use super::walk::{Walk, contiguous};
 use crate::graph::{Binary, Op, Reduction, Unary, product};
 
 /// An operation over known dimensions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kernel {
-    /// One product `[m, k] x [k, n]`.
-    Gemm {
-        m: usize,
-        k: usize,
-        n: usize,
+    /// Products, and what follows them.
+    Products(Products),
+    /// Element-wise operations in one pass over a copy of the first input.
+    Chain {
+        block: Block,
+        start: Layout,
+        steps: Vec<Step>,
     },
-    /// A product for each pair of matrices.
-    Gemms {
-        pairs: Walk<2>,
-        m: usize,
-        k: usize,
-        n: usize,
+    /// The same where the first input dies with it: the result takes its place.
+    ChainInPlace {
+        block: Block,
+        steps: Vec<Step>,
     },
     Gather {
         outer: usize,
@@ -31,8 +32,6 @@ pub(crate) enum Kernel {
         inner: usize,
     },
     Unary(Unary),
-    /// A unary operation whose input dies with it.
-    UnaryInPlace(Unary),
     Binary(Binary, Walk<2>),
     Sum(Vec<Walk<1>>),
     /// Each input's share of one of the outer blocks.
@@ -82,7 +81,7 @@ impl Kernel {
             Ok((product(&dims[..from])?, product(&dims[from..to])?, product(&dims[to..])?))
         };
         Ok(match op {
-            Op::MatMul => matmul(inputs[0], inputs[1], output)?,
+            Op::MatMul => Self::Products(Products::of(inputs[0], inputs[1], output)?),
             Op::Gather { axis } => {
                 let axis = axis + usize::from(batch[0]);
                 let (outer, rows, inner) = split(inputs[0], axis, axis + 1)?;
@@ -122,29 +121,28 @@ impl Kernel {
         })
     }
 
-    /// Computes the result. `out` has exactly the result's length; for [`Self::UnaryInPlace`] it holds the input.
-    pub fn run(&self, inputs: &impl Inputs, out: &mut [f32]) {
+    /// Numbers of 16 bits that a run works with.
+    pub fn words(&self) -> usize {
+        if let Self::Products(products) = self { products.words() } else { 0 }
+    }
+
+    /// Computes the result. `out` has exactly the result's length; for [`Self::ChainInPlace`] it holds the input.
+    /// `words` has [`Self::words`].
+    pub fn run(&self, inputs: &impl Inputs, words: &mut [i16], out: &mut [f32]) {
         match self {
-            Self::Gemm { m, k, n } => gemm::product(*m, *k, *n, inputs.get(0), inputs.get(1), out),
-            Self::Gemms { pairs, m, k, n } => {
-                let (a, b) = (inputs.get(0), inputs.get(1));
-                let mut results = out.chunks_exact_mut((m * n).max(1));
-                pairs.runs(|[x, y]| {
-                    for i in 0..pairs.run {
-                        let (x, y) = (x + i * pairs.step[0] as usize, y + i * pairs.step[1] as usize);
-                        let (a, b) = (&a[x * m * k..(x + 1) * m * k], &b[y * k * n..(y + 1) * k * n]);
-                        if let Some(result) = results.next() {
-                            gemm::small(*k, *n, a, b, result);
-                        }
-                    }
-                });
+            Self::Products(products) => products.run(&|i| inputs.get(i), words, out),
+            Self::Chain { block, start, steps } => {
+                tail::start(*block, *start, inputs.get(0), out);
+                tail::run(steps, *block, 0..block.width, out, &|i| inputs.get(i));
+            }
+            Self::ChainInPlace { block, steps } => {
+                tail::run(steps, *block, 0..block.width, out, &|i| inputs.get(i));
             }
             Self::Gather { outer, rows, inner } => gather(*outer, *rows, *inner, inputs.get(0), inputs.get(1), out),
             Self::Unary(u) => {
                 out.copy_from_slice(inputs.get(0));
                 math::unary(*u, out);
             }
-            Self::UnaryInPlace(u) => math::unary(*u, out),
             Self::Binary(b, walk) => math::binary(*b, walk, inputs.get(0), inputs.get(1), out),
             Self::Sum(walks) => {
                 for (i, walk) in walks.iter().enumerate() {
@@ -168,17 +166,6 @@ impl Kernel {
             Self::Select(walk) => math::select(walk, [inputs.get(0), inputs.get(1), inputs.get(2)], out),
         }
     }
-}
-
-fn matmul(a: &[usize], b: &[usize], output: &[usize]) -> Result<Kernel, String> {
-    let fail = || format!("a product of {a:?} and {b:?}");
-    let (b_outer, [k, n]) = b.split_last_chunk::<2>().ok_or_else(fail)?;
-    let [a_outer @ .., m, _] = a else { return Err(fail()) };
-    if b_outer.iter().all(|d| *d == 1) {
-        return Ok(Kernel::Gemm { m: product(a_outer)? * m, k: *k, n: *n });
-    }
-    let outer = &output[..output.len() - 2];
-    Ok(Kernel::Gemms { pairs: Walk::broadcast(outer, [a_outer, b_outer]), m: *m, k: *k, n: *n })
 }
 
 fn concat(axis: usize, inputs: &[&[usize]], output: &[usize]) -> Result<Kernel, String> {
