@@ -309,7 +309,7 @@ impl Reader {
         let inputs = (0..5).map(|i| self.value(call, i)).collect::<Result<Vec<_>, _>>()?;
         let [a, scale, bias, mean, variance] = inputs[..] else { return call.refuse("has five inputs") };
         let rank = self.rank(a);
-        if rank < 2 || (self.batched(a) && a.place != Place::FIRST) {
+        if rank < 2 || (self.batched(a) && a.place.at != 0) {
             return call.refuse("there is no channel dimension after the batch");
         }
         let epsilon = call.float("epsilon", 1e-5)?;

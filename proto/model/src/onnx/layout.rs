@@ -24,6 +24,7 @@ impl Reader {
             "Range" => return self.range(call).map(|n| Some(vec![n])),
             "Gather" => self.gather(call)?,
             "GatherElements" => self.gather_elements(call)?,
+            "GatherND" => self.gather_nd(call)?,
             "Concat" => {
                 let inputs = self.all_values(call)?;
                 self.concat(call, &inputs, call.int("axis", 0))?
@@ -57,7 +58,7 @@ impl Reader {
         let [attribute] = call.proto.attribute.as_slice() else { return call.refuse("has one attribute") };
         let array = match attribute.name.as_str() {
             "value" => match &attribute.t {
-                Some(proto) => tensor::array(proto)?,
+                Some(proto) => tensor::constant(proto).map_err(|r| call.refusal(r))?,
                 None => return call.refuse("has no value"),
             },
             "value_float" => floats(vec![], vec![attribute.f]),
@@ -66,12 +67,18 @@ impl Reader {
             "value_ints" => integers(vec![attribute.ints.len()], attribute.ints.clone()),
             other => return call.refuse(format!("the attribute {other} is not supported")),
         };
-        let Some(array) = array.checked() else { return call.refuse("a value is not finite") };
+        let array = array.as_code().map_err(|r| call.refusal(r))?;
         Ok(self.named(call.name(), array))
     }
 
     /// `start, start + delta, ...` below `limit`.
     fn range(&mut self, call: &Call<'_>) -> Result<Named, GraphError> {
+        if call.inputs.iter().any(|i| matches!(i, Some(Named::Sizes(_)))) {
+            return call.refuse(
+                "it would number the rows of the batch; EmbeddingBag is exported so: write (table(ids) * \
+                 weights.unsqueeze(-1)).sum(1)",
+            );
+        }
         let element = self.value(call, 0)?.element;
         let [Some(start), Some(limit), Some(delta)] =
             [self.scalar(call, 0)?, self.scalar(call, 1)?, self.scalar(call, 2)?]
@@ -108,6 +115,22 @@ impl Reader {
         let id = self.push(call, Op::Gather { axis: own }, &[table.id, at.id])?;
         let moved = if axis < table.place.at { table.place.at - 1 + rank } else { table.place.at };
         Ok(Value { id, place: Place { at: moved, ..table.place }, ..table })
+    }
+
+    /// Entries of the first axis, which torch takes so when it indexes with a constant list.
+    fn gather_nd(&mut self, call: &Call<'_>) -> Result<Value, GraphError> {
+        let (data, at) = (self.value(call, 0)?, self.value(call, 1)?);
+        let [dims @ .., 1] = self.graph.dims(at.id) else { return call.refuse("only the first axis is looked up") };
+        if self.batched(at) || call.int("batch_dims", 0) != 0 {
+            return call.refuse("only constant entries of the first axis are looked up");
+        }
+        let dims = dims.to_vec();
+        let rank = dims.len();
+        let axis = self.graph_axis(call, data, 0)?;
+        let at = self.push(call, Op::Reshape { dims }, &[at.id])?;
+        let id = self.push(call, Op::Gather { axis }, &[data.id, at])?;
+        let moved = if data.place.at > 0 { data.place.at - 1 + rank } else { 0 };
+        Ok(Value { id, place: Place { at: moved, ..data.place }, ..data })
     }
 
     /// One entry of an axis, which goes: a slice, so that what is cut from a concatenation is found again.

@@ -11,7 +11,7 @@ pub(super) fn reason(operator: &str) -> String {
             "a mask (Where, or a product with 0 and 1): which rows are chosen may not depend on the values"
         }
         "LSTM" | "GRU" | "RNN" => "attention over the sequence",
-        "ScatterND" | "ScatterElements" | "Scatter" | "GatherND" => {
+        "ScatterND" | "ScatterElements" | "Scatter" => {
             "Concat, Where or GatherElements instead of assignments to slices"
         }
         "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" | "Multinomial" => {

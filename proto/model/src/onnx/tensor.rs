@@ -2,7 +2,7 @@
 //!
 //! Typed fields or raw bytes, in eight element types. Half-precision weights become f32 here, so that a bundle may
 //! be half as large as its arithmetic. A weight that is not finite is refused: it would make every score that it
-//! touches a score that never wins, and silently. A single number without dimensions is no weight: exporters mask with
+//! touches a score that never wins, and silently. A single number of the code is no weight: exporters mask with
 //! infinity, which becomes the largest number, and guard divisions with NaN, which no sound row chooses.
 
 use super::wire::{TensorProto, element};
@@ -24,9 +24,17 @@ pub(crate) struct Array {
     pub numbers: Numbers,
 }
 
-/// Reads a tensor.
+/// Reads an initialiser: its values are finite, but for a single number without dimensions.
 pub(crate) fn array(proto: &TensorProto) -> Result<Array, GraphError> {
-    read(proto).map_err(|reason| GraphError::Initialiser { name: proto.name.clone(), reason })
+    let wrong = |reason: String| GraphError::Initialiser { name: proto.name.clone(), reason };
+    let array = read(proto).map_err(wrong)?;
+    let is_number = array.dims.is_empty();
+    if is_number || array.is_finite() { Ok(array.bounded()) } else { Err(wrong("a value is not finite".to_owned())) }
+}
+
+/// Reads a constant of the code, where `[1]` is a number too.
+pub(crate) fn constant(proto: &TensorProto) -> Result<Array, String> {
+    read(proto).and_then(Array::as_code)
 }
 
 fn read(proto: &TensorProto) -> Result<Array, String> {
@@ -54,20 +62,29 @@ fn read(proto: &TensorProto) -> Result<Array, String> {
     if found != count {
         return Err(format!("{found} values for the dimensions {dims:?}"));
     }
-    Array { dims, numbers }.checked().ok_or_else(|| "a value is not finite".to_owned())
+    Ok(Array { dims, numbers })
 }
 
 impl Array {
-    /// With finite values, or a single number whose infinity became the largest.
-    pub fn checked(mut self) -> Option<Self> {
-        if let Numbers::Floats(v) = &mut self.numbers {
-            match v.as_mut_slice() {
-                [x] if self.dims.is_empty() && !x.is_nan() => *x = x.clamp(f32::MIN, f32::MAX),
-                [_] if self.dims.is_empty() => {}
-                values => return values.iter().all(|x| x.is_finite()).then_some(self),
-            }
+    fn is_finite(&self) -> bool {
+        match &self.numbers {
+            Numbers::Floats(v) => v.iter().all(|x| x.is_finite()),
+            Numbers::Integers(_) => true,
         }
-        Some(self)
+    }
+
+    /// Infinity as the largest number; NaN stays.
+    fn bounded(mut self) -> Self {
+        if let Numbers::Floats(v) = &mut self.numbers {
+            v.iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = x.clamp(f32::MIN, f32::MAX));
+        }
+        self
+    }
+
+    /// As a constant of the code: finite, or a single number.
+    pub fn as_code(self) -> Result<Self, String> {
+        let single = matches!(&self.numbers, Numbers::Floats(v) if v.len() == 1);
+        if single || self.is_finite() { Ok(self.bounded()) } else { Err("a value is not finite".to_owned()) }
     }
 }
 

@@ -235,6 +235,121 @@ fn what_mixes_rows_of_the_batch_is_refused() {
     assert!(refused(&counted).contains("number of rows of the batch"));
 }
 
+/// Sums over all letters, entry by entry: the obvious twin of [`super::einsum`].
+fn naive(equation: &str, a: (&[usize], &[f32]), b: (&[usize], &[f32])) -> Vec<f32> {
+    let (left, out) = equation.split_once("->").unwrap();
+    let (la, lb) = left.split_once(',').unwrap();
+    let mut letters: Vec<char> = out.chars().collect();
+    letters.extend(la.chars().chain(lb.chars()).filter(|c| !out.contains(*c)));
+    letters.dedup();
+    let mut seen = Vec::new();
+    letters.retain(|c| {
+        !seen.contains(c) && {
+            seen.push(*c);
+            true
+        }
+    });
+    let size = |c: &char| {
+        let of = |l: &str, d: &[usize]| l.chars().position(|x| x == *c).map(|i| d[i]);
+        of(la, a.0).or_else(|| of(lb, b.0)).unwrap()
+    };
+    let sizes: Vec<usize> = letters.iter().map(size).collect();
+    let offset = |l: &str, dims: &[usize], at: &[usize]| {
+        l.chars().zip(dims).fold(0, |n, (c, d)| n * d + at[letters.iter().position(|x| *x == c).unwrap()])
+    };
+    let out_dims: Vec<usize> = out.chars().map(|c| size(&c)).collect();
+    let mut result = vec![0.0; out_dims.iter().product()];
+    for index in 0..sizes.iter().product::<usize>() {
+        let mut rest = index;
+        let mut at = vec![0; sizes.len()];
+        for i in (0..sizes.len()).rev() {
+            (at[i], rest) = (rest % sizes[i], rest / sizes[i]);
+        }
+        result[offset(out, &out_dims, &at)] += a.1[offset(la, a.0, &at)] * b.1[offset(lb, b.0, &at)];
+    }
+    result
+}
+
+#[test]
+fn einstein_sums_equal_their_definition() {
+    // Inputs of two rows; the batch is the letter b.
+    let equations = [
+        ("bi,eij->bej", vec![2, 3], vec![4, 3, 5]),
+        ("be,bej->bj", vec![2, 3], vec![2, 3, 4]),
+        ("bqd,bld->bql", vec![2, 3, 4], vec![2, 5, 4]),
+        ("bql,bld->bqd", vec![2, 3, 4], vec![2, 4, 5]),
+        ("bij,bik->bjk", vec![2, 3, 4], vec![2, 3, 5]),
+        ("bi,bj->bij", vec![2, 3], vec![2, 4]),
+        ("bi,bi->b", vec![2, 3], vec![2, 3]),
+        ("eij,bi->bje", vec![4, 3, 5], vec![2, 3]),
+        ("beij,bei->bej", vec![2, 3, 4, 5], vec![2, 3, 4]),
+        ("bij,kj->bi", vec![2, 3, 4], vec![5, 4]),
+        ("bij,bjk->kbi", vec![2, 3, 4], vec![2, 4, 5]),
+    ];
+    for (equation, da, db) in equations {
+        let mut m = Onnx::new(9);
+        let (left, _) = equation.split_once("->").unwrap();
+        let mut feeds = Vec::new();
+        let mut names = Vec::new();
+        for (letters, dims) in left.split(',').zip([&da, &db]) {
+            let count: usize = dims.iter().product();
+            let values: Vec<f32> = (0..count).map(|_| m.random()).collect();
+            let wide: Vec<i64> = dims.iter().map(|d| *d as i64).collect();
+            if letters.starts_with('b') {
+                let flat: i64 = wide[1..].iter().product();
+                let name = m.input(&format!("x{}", feeds.len()), element::FLOAT, flat);
+                let mut target = vec![-1];
+                target.extend(&wide[1..]);
+                let target = m.ints(&target);
+                names.push(m.node("Reshape", &[&name, &target], &[]));
+            } else {
+                names.push(m.floats(&wide, values.clone()));
+            }
+            feeds.push((dims.clone(), values));
+        }
+        let mut out = m.node("Einsum", &[&names[0], &names[1]], &[]);
+        let node = m.graph.node.last_mut().unwrap();
+        node.attribute.push(super::wire::Attribute {
+            name: "equation".into(),
+            s: equation.as_bytes().to_vec(),
+            r#type: 3,
+            ..Default::default()
+        });
+        // The batch in front, where an output has it.
+        let order: Vec<usize> = match equation {
+            "bij,bjk->kbi" => vec![1, 0, 2],
+            _ => vec![],
+        };
+        if !order.is_empty() {
+            out = m.node("Transpose", &[&out], &[]);
+            let perm = order.iter().map(|i| *i as i64).collect();
+            m.graph.node.last_mut().unwrap().attribute.push(super::wire::Attribute {
+                name: "perm".into(),
+                ints: perm,
+                r#type: 7,
+                ..Default::default()
+            });
+        }
+        m.node_as("Identity", &[&out], &[], "y");
+        m.output("y");
+        let read = super::read(&m.bytes()).unwrap_or_else(|e| panic!("{equation}: {e}"));
+        let program = crate::exec::Program::compile(&read.graph, &vec![2; read.graph.inputs.len()]).unwrap();
+        let mut arena = crate::exec::Arena::default();
+        program.prepare(&mut arena);
+        let of_batch: Vec<&Vec<f32>> =
+            left.split(',').zip(&feeds).filter(|(l, _)| l.starts_with('b')).map(|(_, (_, v))| v).collect();
+        for (i, values) in of_batch.into_iter().enumerate() {
+            program.input(&mut arena, i).copy_from_slice(values);
+        }
+        program.run(&mut arena);
+        let front = if order.is_empty() { equation.to_owned() } else { equation.replace("kbi", "bki") };
+        let expected = naive(&front, (&da, &feeds[0].1), (&db, &feeds[1].1));
+        let found = program.output(&arena, 0);
+        assert_eq!(found.len(), expected.len(), "{equation}");
+        assert!(found.iter().zip(&expected).all(|(f, e)| (f - e).abs() < 1e-4), "{equation}: {found:?} {expected:?}");
+    }
+}
+
 #[test]
 fn a_batch_that_is_a_number_says_how_to_export() {
     let mut m = Onnx::new(1);
