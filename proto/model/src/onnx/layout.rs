@@ -90,6 +90,7 @@ impl Reader {
         if !(count >= 1.0 && count <= FOLDED_VALUES_MAX as f64) {
             return call.refuse(format!("{count} values"));
         }
+        self.charge(call, count as usize)?;
         let values: Vec<f32> = (0..count as usize).map(|i| start + i as f32 * delta).collect();
         let id = self.graph.constant("", vec![values.len()], values.into());
         Ok(Named::Tensor(Value::plain(id, element)))

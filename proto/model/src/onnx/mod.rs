@@ -25,7 +25,7 @@ pub(crate) use node::Element;
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Op, Shape, TensorId};
-use crate::limits::{INITIALISERS_MAX, NODES_MAX, PORTS_MAX, RANK_MAX};
+use crate::limits::{CONSTANT_VALUES_MAX, INITIALISERS_MAX, NODES_MAX, PORTS_MAX, RANK_MAX};
 use node::{Call, Named, carried};
 use prost::Message;
 use std::collections::BTreeMap;
@@ -72,6 +72,8 @@ pub(crate) struct Reader {
     graph: Graph,
     names: BTreeMap<String, Named>,
     inputs: Vec<(String, Element)>,
+    /// Values of constants that nodes made: each is bounded, and so is their sum.
+    folded: usize,
 }
 
 impl Reader {
@@ -220,9 +222,25 @@ impl Reader {
 
     fn push(&mut self, call: &Call<'_>, op: Op, inputs: &[TensorId]) -> Result<TensorId, GraphError> {
         let output = call.proto.output.first().map_or("", String::as_str);
-        self.graph
-            .push(op, inputs, output)
-            .map_err(|reason| GraphError::Shape { node: format!("{} ({})", call.name(), call.proto.op_type), reason })
+        let before = self.graph.tensors.len();
+        // A constant in other dimensions is the same values.
+        let is_view = matches!(op, Op::Reshape { .. });
+        let id = self.graph.push(op, inputs, output).map_err(|reason| GraphError::Shape {
+            node: format!("{} ({})", call.name(), call.proto.op_type),
+            reason,
+        })?;
+        let made = if id >= before && !is_view { self.graph.values(id).map_or(0, |v| v.len()) } else { 0 };
+        self.charge(call, made)?;
+        Ok(id)
+    }
+
+    /// Counts the values of a constant that a node makes.
+    fn charge(&mut self, call: &Call<'_>, values: usize) -> Result<(), GraphError> {
+        self.folded = self.folded.saturating_add(values);
+        if self.folded > CONSTANT_VALUES_MAX {
+            return call.refuse(format!("constants of more than {CONSTANT_VALUES_MAX} values come of a small file"));
+        }
+        Ok(())
     }
 
     fn node(&mut self, call: &Call<'_>) -> Result<Vec<Named>, GraphError> {

@@ -155,6 +155,7 @@ impl Reader {
         }
         let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= FOLDED_VALUES_MAX);
         let Some(count) = count else { return call.refuse(format!("{dims:?} is too large")) };
+        self.charge(call, count)?;
         let value = call.proto.attribute.iter().find(|a| a.name == "value").and_then(|a| a.t.as_ref());
         let numbers = match value.map(tensor::array).transpose()?.map(|a| a.numbers) {
             None => Numbers::Floats(vec![0.0; count]),

@@ -287,67 +287,64 @@ fn einstein_sums_equal_their_definition() {
         ("bij,bjk->kbi", vec![2, 3, 4], vec![2, 4, 5]),
     ];
     for (equation, da, db) in equations {
-        let mut m = Onnx::new(9);
-        let (left, _) = equation.split_once("->").unwrap();
-        let mut feeds = Vec::new();
-        let mut names = Vec::new();
-        for (letters, dims) in left.split(',').zip([&da, &db]) {
-            let count: usize = dims.iter().product();
-            let values: Vec<f32> = (0..count).map(|_| m.random()).collect();
-            let wide: Vec<i64> = dims.iter().map(|d| *d as i64).collect();
-            if letters.starts_with('b') {
-                let flat: i64 = wide[1..].iter().product();
-                let name = m.input(&format!("x{}", feeds.len()), element::FLOAT, flat);
-                let mut target = vec![-1];
-                target.extend(&wide[1..]);
-                let target = m.ints(&target);
-                names.push(m.node("Reshape", &[&name, &target], &[]));
-            } else {
-                names.push(m.floats(&wide, values.clone()));
-            }
-            feeds.push((dims.clone(), values));
-        }
-        let mut out = m.node("Einsum", &[&names[0], &names[1]], &[]);
-        let node = m.graph.node.last_mut().unwrap();
-        node.attribute.push(super::wire::Attribute {
-            name: "equation".into(),
-            s: equation.as_bytes().to_vec(),
-            r#type: 3,
-            ..Default::default()
-        });
-        // The batch in front, where an output has it.
-        let order: Vec<usize> = match equation {
-            "bij,bjk->kbi" => vec![1, 0, 2],
-            _ => vec![],
-        };
-        if !order.is_empty() {
-            out = m.node("Transpose", &[&out], &[]);
-            let perm = order.iter().map(|i| *i as i64).collect();
-            m.graph.node.last_mut().unwrap().attribute.push(super::wire::Attribute {
-                name: "perm".into(),
-                ints: perm,
-                r#type: 7,
-                ..Default::default()
-            });
-        }
-        m.node_as("Identity", &[&out], &[], "y");
-        m.output("y");
-        let read = super::read(&m.bytes()).unwrap_or_else(|e| panic!("{equation}: {e}"));
+        let (bytes, inputs) = einsum_file(equation, &[da.clone(), db.clone()]);
+        let read = super::read(&bytes).unwrap_or_else(|e| panic!("{equation}: {e}"));
         let program = crate::exec::Program::compile(&read.graph, &vec![2; read.graph.inputs.len()]).unwrap();
         let mut arena = crate::exec::Arena::default();
         program.prepare(&mut arena);
-        let of_batch: Vec<&Vec<f32>> =
-            left.split(',').zip(&feeds).filter(|(l, _)| l.starts_with('b')).map(|(_, (_, v))| v).collect();
-        for (i, values) in of_batch.into_iter().enumerate() {
+        let of_batch = equation.split(',').zip(&inputs).filter(|(letters, _)| letters.starts_with('b'));
+        for (i, (_, values)) in of_batch.enumerate() {
             program.input(&mut arena, i).copy_from_slice(values);
         }
-        program.run(&mut arena);
-        let front = if order.is_empty() { equation.to_owned() } else { equation.replace("kbi", "bki") };
-        let expected = naive(&front, (&da, &feeds[0].1), (&db, &feeds[1].1));
+        program.run(&mut arena, 2);
+        // The file puts the batch in front again.
+        let front = equation.replace("kbi", "bki");
+        let expected = naive(&front, (&da, &inputs[0]), (&db, &inputs[1]));
         let found = program.output(&arena, 0);
         assert_eq!(found.len(), expected.len(), "{equation}");
         assert!(found.iter().zip(&expected).all(|(f, e)| (f - e).abs() < 1e-4), "{equation}: {found:?} {expected:?}");
     }
+}
+
+/// A file with one sum: inputs with the letter b in front are inputs of the graph, the others constants.
+fn einsum_file(equation: &str, shapes: &[Vec<usize>; 2]) -> (Vec<u8>, Vec<Vec<f32>>) {
+    use super::wire::Attribute;
+    let mut m = Onnx::new(9);
+    let (left, out) = equation.split_once("->").unwrap();
+    let (mut inputs, mut names) = (Vec::new(), Vec::new());
+    for (letters, dims) in left.split(',').zip(shapes) {
+        let values: Vec<f32> = (0..dims.iter().product::<usize>()).map(|_| m.random()).collect();
+        let wide: Vec<i64> = dims.iter().map(|d| *d as i64).collect();
+        if letters.starts_with('b') {
+            let name = m.input(&format!("x{}", inputs.len()), element::FLOAT, wide[1..].iter().product());
+            let target = m.ints(&[&[-1], &wide[1..]].concat());
+            names.push(m.node("Reshape", &[&name, &target], &[]));
+        } else {
+            names.push(m.floats(&wide, values.clone()));
+        }
+        inputs.push(values);
+    }
+    let mut sum = m.node("Einsum", &[&names[0], &names[1]], &[]);
+    let text = Attribute { name: "equation".into(), s: equation.into(), r#type: 3, ..Attribute::default() };
+    m.graph.node.last_mut().unwrap().attribute.push(text);
+    if !out.starts_with('b') {
+        sum = m.node("Transpose", &[&sum], &[]);
+        let perm = Attribute { name: "perm".into(), ints: vec![1, 0, 2], r#type: 7, ..Attribute::default() };
+        m.graph.node.last_mut().unwrap().attribute.push(perm);
+    }
+    m.node_as("Identity", &[&sum], &[], "y");
+    m.output("y");
+    (m.bytes(), inputs)
+}
+
+#[test]
+fn a_small_file_does_not_become_a_large_one() {
+    let mut m = Onnx::new(1);
+    let shape = m.ints(&[1 << 12, 1 << 12]);
+    for _ in 0..20 {
+        m.node("ConstantOfShape", &[&shape], &[]);
+    }
+    assert!(super::read(&m.bytes()).unwrap_err().to_string().contains("come of a small file"));
 }
 
 #[test]
