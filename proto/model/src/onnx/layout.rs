@@ -67,7 +67,7 @@ impl Reader {
             "value_ints" => integers(vec![attribute.ints.len()], attribute.ints.clone()),
             other => return call.refuse(format!("the attribute {other} is not supported")),
         };
-        let array = array.as_code().map_err(|r| call.refusal(r))?;
+        let array = array.into_code().map_err(|r| call.refusal(r))?;
         Ok(self.named(call.name(), array))
     }
 

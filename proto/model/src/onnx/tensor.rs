@@ -34,7 +34,7 @@ pub(crate) fn array(proto: &TensorProto) -> Result<Array, GraphError> {
 
 /// Reads a constant of the code, where `[1]` is a number too.
 pub(crate) fn constant(proto: &TensorProto) -> Result<Array, String> {
-    read(proto).and_then(Array::as_code)
+    read(proto).and_then(Array::into_code)
 }
 
 fn read(proto: &TensorProto) -> Result<Array, String> {
@@ -82,7 +82,7 @@ impl Array {
     }
 
     /// As a constant of the code: finite, or a single number.
-    pub fn as_code(self) -> Result<Self, String> {
+    pub fn into_code(self) -> Result<Self, String> {
         let single = matches!(&self.numbers, Numbers::Floats(v) if v.len() == 1);
         if single || self.is_finite() { Ok(self.bounded()) } else { Err("a value is not finite".to_owned()) }
     }
