@@ -90,6 +90,13 @@ impl Reader {
             return Ok(Some(Value { element, ..result }));
         }
         match name {
+            // The one number that does not equal itself.
+            "IsNaN" => {
+                let a = self.value(call, 0)?;
+                let equal = self.with(call, Binary::Equal, a, a)?;
+                let result = self.on(call, Op::Unary(Unary::Not), equal)?;
+                Ok(Some(Value { element: Element::Bool, ..result }))
+            }
             "Clip" => {
                 let low = self.scalar(call, 1)?.unwrap_or(f32::MIN);
                 let high = self.scalar(call, 2)?.unwrap_or(f32::MAX);

@@ -3,7 +3,7 @@
 //! Typed fields or raw bytes, in eight element types. Half-precision weights become f32 here, so that a bundle may
 //! be half as large as its arithmetic. A weight that is not finite is refused: it would make every score that it
 //! touches a score that never wins, and silently. A single number of the code is no weight: exporters mask with
-//! infinity, which becomes the largest number, and guard divisions with NaN, which no sound row chooses.
+//! infinity and guard divisions with NaN, and both stay what they are.
 
 use super::wire::{TensorProto, element};
 use crate::error::GraphError;
@@ -29,7 +29,7 @@ pub(crate) fn array(proto: &TensorProto) -> Result<Array, GraphError> {
     let wrong = |reason: String| GraphError::Initialiser { name: proto.name.clone(), reason };
     let array = read(proto).map_err(wrong)?;
     let is_number = array.dims.is_empty();
-    if is_number || array.is_finite() { Ok(array.bounded()) } else { Err(wrong("a value is not finite".to_owned())) }
+    if is_number || array.is_finite() { Ok(array) } else { Err(wrong("a value is not finite".to_owned())) }
 }
 
 /// Reads a constant of the code, where `[1]` is a number too.
@@ -73,18 +73,10 @@ impl Array {
         }
     }
 
-    /// Infinity as the largest number; NaN stays.
-    fn bounded(mut self) -> Self {
-        if let Numbers::Floats(v) = &mut self.numbers {
-            v.iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = x.clamp(f32::MIN, f32::MAX));
-        }
-        self
-    }
-
     /// As a constant of the code: finite, or a single number.
     pub fn into_code(self) -> Result<Self, String> {
         let single = matches!(&self.numbers, Numbers::Floats(v) if v.len() == 1);
-        if single || self.is_finite() { Ok(self.bounded()) } else { Err("a value is not finite".to_owned()) }
+        if single || self.is_finite() { Ok(self) } else { Err("a value is not finite".to_owned()) }
     }
 }
 

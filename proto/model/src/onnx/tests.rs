@@ -337,6 +337,29 @@ fn einsum_file(equation: &str, shapes: &[Vec<usize>; 2]) -> (Vec<u8>, Vec<Vec<f3
     (m.bytes(), inputs)
 }
 
+/// As torch exports `scaled_dot_product_attention`: masked by infinity, and 0 where everything is masked.
+#[test]
+fn a_mask_by_infinity_is_one() {
+    let mut m = Onnx::new(1);
+    let x = m.input("age", element::FLOAT, 3);
+    let infinity = m.floats(&[], vec![f32::NEG_INFINITY]);
+    let zero = m.floats(&[], vec![0.0]);
+    let open = m.node("Greater", &[&x, &zero], &[]);
+    let masked = m.node("Where", &[&open, &x, &infinity], &[]);
+    let soft = m.node("Softmax", &[&masked], &[("axis", -1)]);
+    let wrong = m.node("IsNaN", &[&soft], &[]);
+    m.node_as("Where", &[&wrong, &zero, &soft], &[], "y");
+    m.output("y");
+    let read = super::read(&m.bytes()).unwrap();
+    let program = crate::exec::Program::compile(&read.graph, &[2]).unwrap();
+    let mut arena = crate::exec::Arena::default();
+    program.prepare(&mut arena);
+    program.input(&mut arena, 0).copy_from_slice(&[1.0, -5.0, 1.0, -1.0, -2.0, -3.0]);
+    program.run(&mut arena, 2);
+    let found = program.output(&arena, 0);
+    assert!(found.iter().zip([0.5, 0.0, 0.5, 0.0, 0.0, 0.0]).all(|(f, e)| (f - e).abs() < 1e-6), "{found:?}");
+}
+
 #[test]
 fn a_small_file_does_not_become_a_large_one() {
     let mut m = Onnx::new(1);
