@@ -4,17 +4,19 @@ import json
 import tempfile
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import zstandard
 
-from gavel_train import bundle, dataset, export, fit, hashing, inputs, metrics, models
+from gavel_train import bundle, calibrate, dataset, export, families, fit, hashing, inputs, metrics, missing, models, sampling
 
 SCHEMA = """
 name = "tiny"
 dimension = 8
 metric = "ip"
+golden = { visits = 2, rows = 6 }
 [tables]
 train = "train.csv"
 valid = "valid.csv"
@@ -76,6 +78,22 @@ kind = "set"
 max_len = 4
 source = "set"
 of = "kind"
+[[feature]]
+name = "last"
+side = "user"
+kind = "sequence"
+max_len = 3
+source = "sequence"
+of = "kind"
+[[feature]]
+name = "ages"
+side = "user"
+kind = "sequence"
+max_len = 3
+buckets = 32
+rank = 4
+source = "sequence"
+of = "age"
 [[cross]]
 name = "match"
 user = "bought"
@@ -134,7 +152,7 @@ class Metrics(unittest.TestCase):
 class Recipe(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
+        cls.folder, cls.written = tempfile.TemporaryDirectory(), {}
         root = Path(cls.folder.name)
         tables(root)
         cls.data = dataset.load(dataset.read_schema(root / "schema.toml"), root)
@@ -184,23 +202,118 @@ class Recipe(unittest.TestCase):
         self.assertEqual(values.dtype, np.int8)
         self.assertTrue((np.abs(values * step - table) <= step * 0.501).all())
 
-    def test_a_bundle_is_whole_and_both_frameworks_agree(self):
-        rng = np.random.default_rng(1)
-        towers, rank = models.init_towers(self.data.schema, rng), models.init_ranker(self.data.schema, rng)
-        bundle.GOLDEN_VISITS, bundle.GOLDEN_ROWS = 2, 6
-        out = Path(self.folder.name) / "bundle"
+    def test_a_sequence_is_newest_first_and_ends_before_its_visit(self):
+        words, ages = self.data.vocabulary["last"], self.data.vocabulary["ages"]
+        spelled = [[words[p] for p in row if p >= 0] for row in self.data.sequence_values["last"]]
+        self.assertEqual(spelled, [[], ["salt", "milk"], [], ["milk", "salt", "milk"], ["salt"]])
+        # Visit 4 is at 301, the event at 250: less than a day.
+        self.assertEqual([ages[p] for p in self.data.sequence_values["ages"][4] if p >= 0], ["0"])
+        self.assertEqual((self.data.sequence_rows["last"] > 0).tolist(), (self.data.sequence_rows["ages"] > 0).tolist())
+
+    def test_negatives_go_and_weights_stay(self):
+        train = self.data.train
+        part = sampling.sampled(self.data, train, 1.0, 0.0, 1)
+        self.assertEqual(len(part.visit), int(train.labels["click"].sum()))
+        self.assertTrue((part.weight == 2.0).all())
+        self.assertEqual(len(sampling.sampled(self.data, train, 1.0, 1.0, 1).visit), len(train.visit))
+
+    def test_a_missing_group_is_what_a_server_takes_for_it(self):
+        groups = missing.groups(self.data.schema)
+        self.assertEqual(groups["history and cross"], ["bought", "match"])
+        gone = missing.without(self.data, groups["history and cross"])
+        self.assertEqual(float(gone.valid.cross.sum()), 0.0)
+        self.assertEqual(int(gone.set_rows["bought"].sum()), 0)
+        self.assertGreater(float(self.data.valid.cross.sum()), 0.0)
+
+    def write(self, name):
+        """A bundle of this family, trained for an epoch, in a folder of its name; made once."""
+        if name not in self.written:
+            self.written[name] = self.train(name)
+        return self.written[name]
+
+    def train(self, name):
+        """Makes it."""
+        settings = SimpleNamespace(ranker_epochs=1, seed=1, ranker_rate=1e-3, decay=0.01)
+        schema = self.data.schema | {"ranker": {"layers": [8, 4], "width": 8, "inner": 8, "key": 4, "trees": 3, "leaves": 4, "min_rows": 1}}
+        family = families.family(name, schema)
+        towers = models.init_towers(self.data.schema, np.random.default_rng(1))
+        rank = family.train(self.data, self.data.train, settings, lambda _: None)
+        out = Path(self.folder.name) / name
         calibration = {"click": {"kind": "platt", "scale": 1.0, "offset": 0.0}, "amount": {"kind": "scale", "factor": 1.0}}
-        written = bundle.write(out, self.data, towers, rank, calibration, {"scale": 1.0, "offset": 0.0}, 0.5, 1)
-        self.assertLess(max(written["parity"].values()), 1e-4)
-        names = {p.name for p in out.iterdir()}
-        self.assertEqual(len((out / "BLAKE3SUMS").read_text().splitlines()), len(names) - 1)
+        raw = family.predict(self.data, self.data.valid, rank)
+        written = bundle.write(out, self.data, towers, family, rank, raw, (calibration, {"scale": 1.0, "offset": 0.0}, 0.5), 1)
         packed = (out / "golden.jsonl.zst").read_bytes()
         lines = zstandard.ZstdDecompressor().decompressobj().decompress(packed).decode().splitlines()
+        return family, rank, written, out, [json.loads(line) for line in lines]
+
+    def test_a_bundle_is_whole(self):
+        family, rank, _, out, lines = self.write(families.DEFAULT)
+        names = {p.name for p in out.iterdir()}
+        self.assertEqual(len((out / "BLAKE3SUMS").read_text().splitlines()), len(names) - 1)
         self.assertEqual(len(lines), 6)
-        self.assertEqual(len(json.loads(lines[2])["query"]), 8)
-        norms = [float(np.linalg.norm(json.loads(line)["vector"])) for line in lines]
+        self.assertEqual(len(lines[2]["query"]), 8)
+        norms = [float(np.linalg.norm(line["vector"])) for line in lines]
         self.assertTrue(all(0.9 < n < 1.1 for n in norms), norms)
-        self.assertNotIn("bias", [i.name for i in export.ranker(rank, models.layout(self.data.schema)).graph.initializer])
+        self.assertNotIn("bias", [i.name for i in family.graph(rank, models.layout(self.data.schema)).graph.initializer])
+
+    def test_every_family_exports_what_it_trained(self):
+        for name in families.NAMES:
+            with self.subTest(name):
+                family, rank, written, out, lines = self.write(name)
+                self.assertLess(max(written["parity"].values()), 1e-4)
+                self.assertTrue(all(np.isfinite(list(line["heads"].values())).all() for line in lines))
+                self.assertGreater(min(family.parameters(rank).values()), 0)
+                if name == "trees":
+                    self.assertIn('trees = { click = "click.txt", amount = "amount.txt" }', (out / "bundle.toml").read_text())
+                else:
+                    names = [i.name for i in family.graph(rank, models.layout(self.data.schema)).graph.input]
+                    self.assertEqual("last" in names, name == "sequence")
+
+    def test_trees_from_raw_features_score_bit_for_bit_as_in_training(self):
+        family, rank, _, out, lines = self.write("trees")
+        split = self.data.valid
+        users = [bundle.raw_user(self.data, v) for v in split.visit]
+        items = [bundle.raw_item(self.data, split, n) for n in range(len(split.visit))]
+        here, there = family.predict(self.data, split, rank), family.reference(out, self.data.schema, users, items)
+        for head in here:
+            self.assertEqual(here[head].tolist(), there[head].tolist())
+
+
+class Calibration(unittest.TestCase):
+    def test_dropped_negatives_are_made_up_for(self):
+        rng = np.random.default_rng(1)
+        y = (rng.random(200_000) < 0.05).astype(float)
+        kept = (y > 0) | (rng.random(len(y)) < 0.1)
+        p = np.full(1, y[kept].mean())
+        restored = metrics.sigmoid(calibrate.restored(np.log(p / (1 - p)), 0.1))
+        self.assertAlmostEqual(float(restored[0]), p[0] / (p[0] + (1 - p[0]) / 0.1), places=9)
+        self.assertAlmostEqual(float(restored[0]), float(y.mean()), delta=0.002)
+
+    def test_the_map_that_fits_is_chosen(self):
+        rng = np.random.default_rng(1)
+        logit = rng.normal(size=40_000)
+        half, w = rng.random(40_000) < 0.5, np.ones(40_000)
+        straight = (rng.random(40_000) < metrics.sigmoid(0.7 * logit - 2)).astype(float)
+        stairs = (rng.random(40_000) < np.where(logit > 0.5, 0.6, 0.05)).astype(float)
+        self.assertEqual(calibrate.choose(logit, straight, w, half, 1.0)[0]["kind"], "platt")
+        rule = calibrate.choose(logit, stairs, w, half, 1.0)[0]
+        self.assertEqual(rule["kind"], "isotonic")
+        self.assertLessEqual(len(rule["x"]), calibrate.POINTS_MAX + 1)
+        self.assertTrue((np.diff(np.float32(rule["x"])) > 0).all() and (np.diff(rule["y"]) >= 0).all())
+
+    def test_deciles_hold_a_tenth_of_the_weight_each(self):
+        rows = calibrate.deciles(np.linspace(0, 1, 1_000), np.ones(1_000), np.ones(1_000))
+        self.assertEqual([r["positives"] for r in rows], [100] * 10)
+
+
+class Schemas(unittest.TestCase):
+    def test_a_schema_grows_out_of_another(self):
+        folder = Path(__file__).parent / "schemas"
+        base, longer = dataset.read_schema(folder / "cj-ads.toml"), dataset.read_schema(folder / "cj-ads-sequence.toml")
+        self.assertEqual(len(longer["feature"]), len(base["feature"]) + 3)
+        small = dataset.read_schema(folder / "cj-ads-small.toml")
+        self.assertLessEqual(max(f.get("buckets", 0) for f in small["feature"]), 64)
+        self.assertEqual([c["name"] for c in small["cross"]], ["match_type"])
 
 
 if __name__ == "__main__":

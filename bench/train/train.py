@@ -1,21 +1,24 @@
-"""Trains a two-tower model and a multi-task ranker on an impressions table and writes a Gavel bundle.
+"""Trains a two-tower model and a ranker of any family on an impressions table and writes a Gavel bundle.
 
     python bench/train/train.py --schema bench/train/schemas/cj-ads.toml --data ../shared/data --out BUNDLE_DIR
+    python bench/train/train.py --family mmoe --schema ... --out BUNDLE_DIR --figures FILE.json
+
+`--report` writes the whole report with the retrieval figures and the logistic regression; `--figures` writes what
+`families.py` makes its page of: heads, calibration, missing groups, light ranking.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import sys
 import time
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
-from gavel_train import bundle, dataset, export, fit, hashing, inputs, metrics, models, report, retrieval
+from gavel_train import bundle, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, report, retrieval, sampling
+from gavel_train.cache import kept
 
 
 def arguments() -> argparse.Namespace:
@@ -25,6 +28,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that the schema's tables are relative to")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; emptied first")
     parser.add_argument("--report", type=Path, help="Markdown page to write, with a .json beside it")
+    parser.add_argument("--family", choices=families.NAMES, help="ranker; without it the schema's `[ranker] family`, or wide-mmoe")
+    parser.add_argument("--figures", type=Path, help="JSON to write for families.py")
+    parser.add_argument("--light", choices=["product", "head"], default="product", help="light ranking of the bundle: the inner product, or a small head distilled from the ranker")
+    parser.add_argument("--light-visits", type=int, default=300, help="training visits whose candidates the light head is distilled on")
+    parser.add_argument("--visit-share", type=float, default=1.0, help="share of the training visits that the ranker is trained on")
+    parser.add_argument("--negative-rate", type=float, default=1.0, help="share of the rows without a click that it is trained on; calibration corrects for it")
     parser.add_argument("--cache", type=Path, help="folder for the loaded tables, the trained parameters and the figures of the heads: what is there is not made again")
     parser.add_argument("--only", choices=["towers", "ranker"], help="train this part into the cache and stop; two runs use two cores")
     parser.add_argument("--tower-epochs", type=int, default=3)
@@ -35,18 +44,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=20_170_101)
     parser.add_argument("--retrieval-label", default="conversion", help="head whose positives the towers learn to bring")
     return parser.parse_args()
-
-
-def kept(cache: Path | None, name: str, make: Callable):
-    """What the cache holds under this name, or else what `make` gives, put there."""
-    file = cache / f"{name}.pickle" if cache else None
-    if file and file.exists():
-        return pickle.loads(file.read_bytes())
-    value = make()
-    if file:
-        cache.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(pickle.dumps(value, protocol=5))
-    return value
 
 
 def command() -> str:
@@ -80,34 +77,58 @@ def main() -> None:
         print(f"[{time.time() - begin:6.0f} s] {what}", flush=True)
 
     schema = dataset.read_schema(args.schema)
-    data = kept(args.cache, "tables", lambda: dataset.load(schema, args.data))
+    chosen = families.family(args.family or schema.get("ranker", {}).get("family", families.DEFAULT), schema)
+    data = kept(args.cache, f"tables-{args.schema.stem}", lambda: dataset.load(schema, args.data))
     data.schema = schema
     inputs.fit_scales(data)
     say(f"{len(data.train.visit):,} training and {len(data.valid.visit):,} validation impressions")
     if args.only != "ranker":
         towers = kept(args.cache, "towers", lambda: fit.fit_towers(data, data.train, args.retrieval_label, args.tower_epochs, args.seed, args.tower_rate, say))
+    used = sampling.sampled(data, data.train, args.visit_share, args.negative_rate, args.seed)
     if args.only != "towers":
-        rank = kept(args.cache, "ranker", lambda: fit.fit_ranker(data, data.train, args.ranker_epochs, args.seed, args.ranker_rate, args.decay, say))
+        spent = time.process_time()
+        rank, spent = kept(args.cache, f"ranker-{chosen.name}", lambda: (chosen.train(data, used, args, say), time.process_time() - spent))
     if args.only:
         return
-    found = retrieval.report(data, args.data, export.stored_towers(towers), args.retrieval_label)
-    say(json.dumps(found["methods"]))
-    figures, calibration = kept(args.cache, "heads", lambda: report.heads(data, fit.predict(data, data.valid, export.stored_ranker(rank))))
-    say(json.dumps({n: [f.get("crossfitted", f), f.get("logistic_regression")] for n, f in figures.items()}))
+    raw = chosen.predict(data, data.valid, rank)
+    figures, calibration, predictions = calibrate.heads(data, raw, args.negative_rate)
+    say(json.dumps({n: f.get("crossfitted", f) for n, f in figures.items()}))
     roles = {h.get("role"): h["name"] for h in schema["head"]}
     train = data.train
     given = train.given[roles["conversion_given_click"]]
     prior = float(np.average(train.labels[roles["conversion_given_click"]][given], weights=train.weight[given]))
-    light = light_of(data, export.stored_towers(towers), roles["click"])
-    written = bundle.write(args.out, data, towers, rank, calibration, light, round(prior, 6), args.seed)
+    click, conversion = roles["click"], roles["conversion_given_click"]
+
+    def teach(pairs: dataset.Split) -> tuple[np.ndarray, np.ndarray]:
+        found = chosen.predict(data, pairs, rank)
+        p = np.clip(calibrate.apply(calibration[click], found[click]), 1e-7, 1 - 1e-7)
+        return np.log(p / (1 - p)), p * calibrate.apply(calibration[conversion], found[conversion])
+
+    survived, head = None, None
+    if args.figures or args.light == "head":
+        survived, rule, head = light.study(data, args.data, towers, teach, args.seed, (args.light_visits, 150), say)
+        say(json.dumps(survived))
+    else:
+        rule = light_of(data, export.stored_towers(towers), click)
+    head = head if args.light == "head" else None
+    written = bundle.write(args.out, data, towers, chosen, rank, raw, (calibration, rule, round(prior, 6)), args.seed, head)
     say(json.dumps(written))
     result = {
-        "name": schema["name"], "command": command(), "train_rows": len(train.visit), "valid_rows": len(data.valid.visit),
-        "seconds": round(time.time() - begin), "heads": figures, "calibration": calibration, "light": light, "retrieval": found, "bundle": written,
+        "name": schema["name"], "family": chosen.name, "options": getattr(chosen, "options", {}), "command": command(), "train_rows": len(used.visit),
+        "visit_share": args.visit_share, "negative_rate": args.negative_rate, "ranker_epochs": args.ranker_epochs, "ranker_cpu_seconds": round(spent),
+        "valid_rows": len(data.valid.visit), "seconds": round(time.time() - begin), "parameters": chosen.parameters(rank),
+        "heads": figures, "calibration": calibration, "light": rule, "survival": survived, "bundle": written,
     }
     if args.report:
-        args.report.write_text(report.page(result))
-        args.report.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        whole = result | {"heads": report.compared(data, figures, predictions), "retrieval": retrieval.report(data, args.data, export.stored_towers(towers), args.retrieval_label)}
+        say(json.dumps(whole["retrieval"]["methods"]))
+        args.report.write_text(report.page(whole))
+        args.report.with_suffix(".json").write_text(json.dumps(whole, indent=1) + "\n")
+    if args.figures:
+        result["missing"] = missing.table(data, chosen, rank, calibration, args.seed)
+        say(json.dumps({g: f[click]["rig"] for g, f in result["missing"].items()}))
+        args.figures.parent.mkdir(parents=True, exist_ok=True)
+        args.figures.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

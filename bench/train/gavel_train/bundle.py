@@ -14,11 +14,11 @@ import onnxruntime
 import zstandard
 from blake3 import blake3
 
-from . import export, hashing, models
+from . import calibrate, export, hashing, light, models
 from .dataset import Dataset, Split, features
-from .inputs import cross_inputs, encode, item_inputs, user_inputs
+from .inputs import encode, item_inputs, user_inputs
 
-GOLDEN_VISITS, GOLDEN_ROWS = 64, 512
+GOLDEN = {"visits": 64, "rows": 512}  # unless the schema says otherwise
 TOLERANCE = 1e-4
 
 
@@ -28,23 +28,26 @@ def toml_value(value) -> str:
         return json.dumps(value)
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
     if isinstance(value, (bool, int)):
         return str(value).lower()
     return repr(float(value))
 
 
-def bundle_toml(schema: dict, calibration: dict, light: dict, prior_conversion: float) -> str:
+def bundle_toml(schema: dict, files: dict, cross_keys: tuple, calibration: dict, light: dict, prior_conversion: float) -> str:
     """The file that the servers read first."""
     lines = ["format = 1"]
     head = {"name": schema["name"], "dimension": schema["dimension"], "metric": schema["metric"], "value_weight": 0.0}
     lines += [f"{k} = {toml_value(v)}" for k, v in (head | {"prior_conversion": prior_conversion}).items()]
     lines += ["", "[light]"] + [f"{k} = {toml_value(v)}" for k, v in light.items()]
-    lines += ["", "[files]"] + [f'{k} = "{k}.onnx"' for k in ("user_tower", "item_tower", "ranker")] + ['golden = "golden.jsonl.zst"']
-    keys = {"category": ["buckets"], "dense": ["transform", "mean", "std", "default"], "set": ["buckets", "max_len"]}
+    files = {"user_tower": "user_tower.onnx", "item_tower": "item_tower.onnx"} | files | {"golden": "golden.jsonl.zst"}
+    lines += ["", "[files]"] + [f"{k} = {toml_value(v)}" for k, v in files.items()]
+    keys = {"category": ["buckets"], "dense": ["transform", "mean", "std", "default"], "set": ["buckets", "max_len"], "sequence": ["buckets", "max_len"]}
     for f in schema["feature"]:
         lines += ["", "[[feature]]"] + [f"{k} = {toml_value(f[k])}" for k in ["name", "side", "kind"] + keys[f["kind"]] if k in f]
     for c in schema["cross"]:
-        lines += ["", "[[cross]]"] + [f"{k} = {toml_value(c[k])}" for k in ("name", "user", "item", "transform", "mean", "std")]
+        lines += ["", "[[cross]]"] + [f"{k} = {toml_value(c[k])}" for k in ("name", "user", "item") + cross_keys]
     for h in schema["head"]:
         lines += ["", "[[head]]"] + [f"{k} = {toml_value(h[k])}" for k in ("name", "kind", "role") if k in h]
         lines.append(f"calibration = {toml_value(calibration[h['name']])}")
@@ -70,6 +73,10 @@ def raw_user(data: Dataset, visit: int) -> dict:
         if len(places):
             weights = [rounded(w) for w in data.set_weights[f["name"]][visit][: len(places)]]
             out[f["name"]] = {"values": [data.vocabulary[f["name"]][n] for n in places], "weights": weights}
+    for f in features(data.schema, ("user", "context"), "sequence"):
+        places = data.sequence_values[f["name"]][visit]
+        if len(places := places[places >= 0]):
+            out[f["name"]] = [data.vocabulary[f["name"]][n] for n in places]
     return out
 
 
@@ -87,7 +94,10 @@ def raw_item(data: Dataset, split: Split, row: int) -> dict:
 
 
 def feeds(schema: dict, users: list[dict], items: list[dict]) -> dict[str, np.ndarray]:
-    """Graph inputs from raw features alone, by the rules of the schema: nothing of the dataset is used."""
+    """Graph inputs from raw features alone, by the rules of the schema: nothing of the dataset is used.
+
+    Rows that share an object are encoded once.
+    """
     out = {}
     for f in schema["feature"]:
         rows = items if f["side"] == "item" else users
@@ -95,19 +105,30 @@ def feeds(schema: dict, users: list[dict], items: list[dict]) -> dict[str, np.nd
             out[f["name"]] = np.array([[hashing.row(r[f["name"]], f["buckets"]) if f["name"] in r else 0] for r in rows], np.int64)
         elif f["kind"] == "dense":
             out[f["name"]] = encode(f, np.array([[r.get(f["name"], np.nan)] for r in rows], np.float32))
-        else:
-            places, weights = np.zeros((len(rows), f["max_len"]), np.int64), np.zeros((len(rows), f["max_len"]), np.float32)
+        elif f["kind"] == "sequence":
+            places = np.zeros((len(rows), f["max_len"]), np.int64)
             for n, r in enumerate(rows):
+                values = r.get(f["name"], [])[: f["max_len"]]
+                places[n, : len(values)] = [hashing.row(v, f["buckets"]) for v in values]
+            out[f["name"]] = places
+        else:
+            places, weights, seen = np.zeros((len(rows), f["max_len"]), np.int64), np.zeros((len(rows), f["max_len"]), np.float32), {}
+            for n, r in enumerate(rows):
+                if (before := seen.setdefault(id(r), n)) < n:
+                    places[n], weights[n] = places[before], weights[before]
+                    continue
                 pairs = r.get(f["name"], {"values": [], "weights": []})
                 ranked = sorted(zip(pairs["values"], pairs["weights"]), key=lambda p: (-p[1], hashing.value_hash(p[0])))[: f["max_len"]]
                 for k, (value, weight) in enumerate(ranked):
                     places[n, k], weights[n, k] = hashing.row(value, f["buckets"]), weight
             out[f["name"]], out[f["name"] + ".weight"] = places, weights
     for c in schema["cross"]:
-        raw = []
+        raw, weights_of = [], {}
         for user, item in zip(users, items):
-            have = user.get(c["user"], {"values": [], "weights": []})
-            raw.append([dict(zip(have["values"], have["weights"])).get(item.get(c["item"]), 0.0)])
+            if id(user) not in weights_of:
+                have = user.get(c["user"], {"values": [], "weights": []})
+                weights_of[id(user)] = dict(zip(have["values"], have["weights"]))
+            raw.append([weights_of[id(user)].get(item.get(c["item"]), 0.0)])
         out[c["name"]] = encode(c, np.array(raw, np.float32))
     return out
 
@@ -121,21 +142,18 @@ def run(folder: Path, file: str, inputs: dict[str, np.ndarray]) -> dict[str, np.
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, wanted)))
 
 
-def calibrated(rule: dict, raw: np.ndarray) -> np.ndarray:
-    """What a server makes of a head's raw output."""
-    raw = raw.astype(np.float64)
-    if rule["kind"] == "scale":
-        return np.maximum(np.expm1(raw), 0) * rule["factor"]
-    return 1 / (1 + np.exp(-(rule["scale"] * raw + rule["offset"])))
+def ranked(folder: Path, schema: dict, users: list[dict], items: list[dict]) -> dict[str, np.ndarray]:
+    """Raw outputs of a bundle's graph on ONNX Runtime, from raw features alone."""
+    return {name: values[:, 0] for name, values in run(folder, "ranker.onnx", feeds(schema, users, items)).items()}
 
 
-def golden(folder: Path, data: Dataset, calibration: dict, seed: int) -> tuple[list[dict], np.ndarray]:
+def golden(folder: Path, data: Dataset, family, calibration: dict, seed: int) -> tuple[list[dict], np.ndarray]:
     """Golden rows, and which validation rows they are."""
     rng = np.random.default_rng(seed)
-    split = data.valid
-    chosen = rng.choice(np.unique(split.visit), GOLDEN_VISITS, replace=False)
+    split, counts = data.valid, GOLDEN | data.schema.get("golden", {})
+    chosen = rng.choice(np.unique(split.visit), counts["visits"], replace=False)
     pool = np.flatnonzero(np.isin(split.visit, chosen))
-    rows = np.sort(rng.choice(pool, GOLDEN_ROWS, replace=False))
+    rows = np.sort(rng.choice(pool, min(counts["rows"], len(pool)), replace=False))
     users = [raw_user(data, split.visit[r]) for r in rows]
     items = [raw_item(data, split, r) for r in rows]
     # A server must also cope with a user and an item it knows nothing of.
@@ -143,11 +161,11 @@ def golden(folder: Path, data: Dataset, calibration: dict, seed: int) -> tuple[l
     inputs = feeds(data.schema, users, items)
     query = run(folder, "user_tower.onnx", inputs)["query"]
     vector = run(folder, "item_tower.onnx", inputs)["vector"]
-    heads = run(folder, "ranker.onnx", inputs)
+    heads = family.reference(folder, data.schema, users, items)
     lines = []
     for n in range(len(rows)):
-        raw = {name: rounded(values[n, 0]) for name, values in heads.items()}
-        made = {name: rounded(calibrated(calibration[name], values[n : n + 1, 0])[0]) for name, values in heads.items()}
+        raw = {name: rounded(values[n]) for name, values in heads.items()}
+        made = {name: rounded(calibrate.apply(calibration[name], values[n : n + 1])[0]) for name, values in heads.items()}
         lines.append({
             "user": users[n], "item": items[n], "query": [rounded(v) for v in query[n]],
             "vector": [rounded(v) for v in vector[n]], "heads": raw, "predictions": made,
@@ -155,13 +173,13 @@ def golden(folder: Path, data: Dataset, calibration: dict, seed: int) -> tuple[l
     return lines, rows
 
 
-def parity(folder: Path, data: Dataset, towers: dict, rank: dict, lines: list[dict], rows: np.ndarray) -> dict[str, float]:
-    """Largest difference between the training framework (tables rounded as stored) and ONNX Runtime."""
+def parity(data: Dataset, towers: dict, raw: dict, lines: list[dict], rows: np.ndarray) -> dict[str, float]:
+    """Largest difference between the training framework (tables rounded as stored) and the written files."""
     names, split = models.layout(data.schema), data.valid
-    towers, rank = export.stored_towers(towers), export.stored_ranker(rank)
+    towers = export.stored_towers(towers)
     u = user_inputs(data, split.visit[rows])
     i = item_inputs(data, split.item[rows], {k: v[rows] for k, v in split.item_dense.items()})
-    raw = models.ranker(rank, names, u, i, cross_inputs(data, split.cross[rows]), np.arange(len(rows)))
+    raw = {name: values[rows] for name, values in raw.items()}
     ours = {"query": models.user_tower(towers, names, u), "vector": models.item_tower(towers, names, i)} | raw
     out = {}
     for name, values in ours.items():
@@ -171,19 +189,31 @@ def parity(folder: Path, data: Dataset, towers: dict, rank: dict, lines: list[di
     return out
 
 
-def write(folder: Path, data: Dataset, towers: dict, rank: dict, calibration: dict, light: dict, prior_conversion: float, seed: int) -> dict:
-    """Writes every file; refuses to end when the two implementations differ."""
+def write(folder: Path, data: Dataset, towers: dict, family, rank, raw: dict, rules: tuple[dict, dict, float], seed: int, head: dict | None = None) -> dict:
+    """Writes every file; refuses to end when the two implementations differ.
+
+    `raw` holds the family's outputs on the validation rows, `rules` the calibration, the light ranking, and the
+    share of conversions among clicks; `head` a light head of `light.py`.
+    """
+    calibration, product, prior_conversion = rules
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    for name, model in export.graphs(towers, rank, data.schema).items():
-        (folder / name).write_bytes(model.SerializeToString())
-    (folder / "bundle.toml").write_text(bundle_toml(data.schema, calibration, light, prior_conversion))
-    lines, rows = golden(folder, data, calibration, seed)
+    files, said = family.files(rank, data.schema)
+    graphs = {name: model.SerializeToString() for name, model in export.towers(towers, data.schema, head).items()}
+    if head:
+        files["light.onnx"] = light.graph(head).SerializeToString()
+        product = product | {"head": "light.onnx"}
+    for name, content in (graphs | files).items():
+        (folder / name).write_bytes(content)
+    cross_keys = () if family.raw_cross else ("transform", "mean", "std")
+    (folder / "bundle.toml").write_text(bundle_toml(data.schema, said, cross_keys, calibration, product, prior_conversion))
+    lines, rows = golden(folder, data, family, calibration, seed)
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     (folder / "golden.jsonl.zst").write_bytes(zstandard.ZstdCompressor(level=19).compress(text.encode()))
-    differences = parity(folder, data, towers, rank, lines, rows)
+    differences = parity(data, towers, raw, lines, rows)
     assert max(differences.values()) < TOLERANCE, differences
     sums = [f"{blake3(p.read_bytes()).hexdigest()}  {p.name}\n" for p in sorted(folder.iterdir())]
     (folder / "BLAKE3SUMS").write_text("".join(sums))
-    return {"parity": differences, "bytes": sum(p.stat().st_size for p in folder.iterdir())}
+    sizes = {p.name: p.stat().st_size for p in folder.iterdir()}
+    return {"parity": differences, "bytes": sum(sizes.values()), "ranker_bytes": sum(sizes[name] for name in files if name != "light.onnx")}

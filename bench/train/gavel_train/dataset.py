@@ -55,6 +55,8 @@ class Dataset:
     popularity: "Popularity" = field(default=None)
     history_items: np.ndarray = field(default=None)  # items of all events, by user and time
     history_spans: np.ndarray = field(default=None)  # per visit: its user's events before it
+    sequence_rows: dict[str, np.ndarray] = field(default_factory=dict)
+    sequence_values: dict[str, np.ndarray] = field(default_factory=dict)  # vocabulary places, -1 = none
     train: Split = field(default=None)
     valid: Split = field(default=None)
 
@@ -65,11 +67,24 @@ def features(schema: dict, side: str | tuple, kind: str) -> list[dict]:
 
 
 def read_schema(path: Path) -> dict:
-    """The schema; sets take the buckets of the item feature that they are made of."""
+    """The schema; sets and sequences take the buckets of the item feature that they are made of.
+
+    `extends` names a schema that this one adds to: lists grow, `keep` says which features and cross features stay,
+    `limits` caps numbers of features (buckets, rank, tower, max_len), everything else replaces. `visits_every = n`
+    reads only the visits whose number n divides.
+    """
     schema = tomllib.loads(path.read_text())
+    if "extends" in schema:
+        base = read_schema(path.parent / schema.pop("extends"))
+        keep = schema.pop("keep", None)
+        for kind in ("feature", "cross"):
+            base[kind] = [f for f in base[kind] if keep is None or f["name"] in keep] + schema.pop(kind, [])
+        schema = base | schema
+    for f in schema["feature"]:
+        f.update({k: min(f[k], most) for k, most in schema.get("limits", {}).items() if k in f})
     by_name = {f["name"]: f for f in schema["feature"]}
     for f in schema["feature"]:
-        if f["kind"] == "set":
+        if f["kind"] in ("set", "sequence") and f["of"] in by_name:
             f["buckets"] = by_name[f["of"]]["buckets"]
     return schema
 
@@ -88,6 +103,8 @@ def hashed(column: pd.Series, buckets: int) -> np.ndarray:
 
 def load(schema: dict, data: Path) -> Dataset:
     """Reads every table and computes every feature."""
+    from . import sequences  # which reads this module
+
     tables, columns = schema["tables"], schema["columns"]
     items = pd.read_csv(data / tables["items"], dtype={columns["item"]: np.int64})
     items = items.drop_duplicates(columns["item"]).set_index(columns["item"], drop=False)
@@ -95,6 +112,8 @@ def load(schema: dict, data: Path) -> Dataset:
     ec = schema["event_columns"]
     events = pd.read_csv(data / tables["events"], usecols=list(ec.values()))
     frames = {name: pd.read_csv(data / tables[name], dtype={b: "string" for b in columns["bias"]}) for name in ("train", "valid")}
+    if every := schema.get("visits_every"):
+        frames = {name: frame[frame[columns["visit"]] % every == 0] for name, frame in frames.items()}
     first_valid = frames["valid"][columns["period"]].min()
     frames["train"] = frames["train"][frames["train"][columns["period"]] < first_valid]
     both = pd.concat(frames.values())
@@ -109,7 +128,8 @@ def load(schema: dict, data: Path) -> Dataset:
     user_side(out, users)
     events["item_place"] = items.index.get_indexer(events[ec["item"]])
     events = events[events.item_place >= 0]
-    codes = histories(out, events)
+    codes, times = histories(out, events)
+    sequences.fill(out, times)
     popularity = out.popularity = Popularity(out, events, first_valid)
     for name, frame in frames.items():
         setattr(out, name, split(out, frame, codes, popularity))
@@ -136,8 +156,8 @@ def user_side(out: Dataset, users: pd.DataFrame) -> None:
         out.user_rows[f["name"]] = hashed(values, f["buckets"])
 
 
-def histories(out: Dataset, events: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Fills sets and counts of every visit; gives the vocabulary place of each item's value per set."""
+def histories(out: Dataset, events: pd.DataFrame) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Fills sets and counts of every visit; gives the vocabulary place of each item's value per set, and event times."""
     schema, visits = out.schema, out.visits
     columns, ec = schema["columns"], schema["event_columns"]
     sets = features(schema, ("user",), "set")
@@ -173,7 +193,7 @@ def histories(out: Dataset, events: pd.DataFrame) -> dict[str, np.ndarray]:
     for f in sets:
         rows = np.array([hashing.row(v, f["buckets"]) for v in out.vocabulary[f["name"]]] + [0], np.int32)
         out.set_rows[f["name"]] = rows[out.set_values[f["name"]]]
-    return codes
+    return codes, time
 
 
 def heaviest(out: Dataset, feature: dict, visits: np.ndarray, before: np.ndarray, values: np.ndarray) -> None:
@@ -220,6 +240,30 @@ class Popularity:
         return self.out.items[feature["source"]].to_numpy(np.float32)[item]
 
 
+def codes(out: Dataset) -> dict[str, np.ndarray]:
+    """For every set, the vocabulary place of each item's value, -1 where it has none."""
+    found = {}
+    for f in features(out.schema, ("user",), "set"):
+        place = {v: n for n, v in enumerate(out.vocabulary[f["name"]])}
+        found[f["name"]] = np.array([place.get(v, -1) for v in out.texts[f["of"]].to_numpy()], np.int32)
+    return found
+
+
+def crossed(out: Dataset, codes: dict[str, np.ndarray], visit: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Raw cross features [rows, rules]: the weight of the item's value in the visit's set."""
+    cross = np.zeros((len(visit), len(out.schema["cross"])), np.float32)
+    for place, rule in enumerate(out.schema["cross"]):
+        wanted = codes[rule["user"]][item]
+        values, weights = out.set_values[rule["user"]], out.set_weights[rule["user"]]
+        for start in range(0, len(visit), 65_536):
+            part = slice(start, start + 65_536)
+            of = visit[part]
+            at = (values[of] == wanted[part, None]).argmax(axis=1)
+            hit = (values[of, at] == wanted[part]) & (wanted[part] >= 0)
+            cross[part, place] = weights[of, at] * hit
+    return cross
+
+
 def split(out: Dataset, frame: pd.DataFrame, codes: dict[str, np.ndarray], popularity: Popularity) -> Split:
     """Rows of one span of time, sorted by visit."""
     schema, columns = out.schema, out.schema["columns"]
@@ -232,16 +276,7 @@ def split(out: Dataset, frame: pd.DataFrame, codes: dict[str, np.ndarray], popul
         raw = frame[head["label"]].to_numpy(np.float32)
         labels[head["name"]] = (raw >= head["at_least"]).astype(np.float32) if "at_least" in head else raw
         given[head["name"]] = frame[head["given"]].to_numpy() > 0 if "given" in head else np.ones(len(frame), bool)
-    cross = np.zeros((len(frame), len(schema["cross"])), np.float32)
-    for place, rule in enumerate(schema["cross"]):
-        wanted = codes[rule["user"]][item]
-        values, weights = out.set_values[rule["user"]], out.set_weights[rule["user"]]
-        for start in range(0, len(frame), 65_536):
-            part = slice(start, start + 65_536)
-            of = visit[part]
-            at = (values[of] == wanted[part, None]).argmax(axis=1)
-            hit = (values[of, at] == wanted[part]) & (wanted[part] >= 0)
-            cross[part, place] = weights[of, at] * hit
+    cross = crossed(out, codes, visit, item)
     bias = frame[columns["bias"]].agg("|".join, axis=1)
     bias_rows = np.array([hashing.row(b, 255) for b in bias.unique()], np.int32)[pd.factorize(bias)[0]]
     return Split(

@@ -103,8 +103,8 @@ class Graph:
         return model
 
 
-def user_tower(p: dict, names: dict) -> onnx.ModelProto:
-    """Output `query`."""
+def user_tower(p: dict, names: dict, light: dict | None = None) -> onnx.ModelProto:
+    """Output `query`, and `user_light` for a light head."""
     g = Graph("user_tower")
     parts = [g.embed(g.table("table." + f["name"], p["tables"]["user:" + f["name"]]), f["name"]) for f in names["user_categories"]]
     parts += [g.input(f["name"]) for f in names["user_dense"]]
@@ -119,14 +119,23 @@ def user_tower(p: dict, names: dict) -> onnx.ModelProto:
     # norm / norm: a 1 for each row.
     whole = g.node("Concat", g.node("Div", out, norm), g.node("Div", norm, norm), axis=1)
     g.node("Mul", whole, g.constant("scale", np.exp(np.float32([p["log_scale"]]))), output="query")
-    return g.model({"query": names["dimension"]})
+    return g.model({"query": names["dimension"]} | second(g, "user_light", light, (whole, hidden)))
 
 
-def item_tower(p: dict, names: dict) -> onnx.ModelProto:
-    """Output `vector`."""
+def second(g: Graph, name: str, layer: dict | None, read: tuple[str, ...]) -> dict[str, int]:
+    """The second output of a tower, where there is a light head to read it."""
+    if layer is None:
+        return {}
+    g.node("Identity", g.linear("light", layer, g.node("Concat", *read, axis=1)), output=name)
+    return {name: len(layer["b"])}
+
+
+def item_tower(p: dict, names: dict, light: dict | None = None) -> onnx.ModelProto:
+    """Output `vector`, and `item_light` for a light head."""
     g = Graph("item_tower")
     dense = g.node("Concat", *[g.input(f["name"]) for f in names["item_dense"]], axis=1)
-    out = g.linear("out", p["item_out"], g.node("Relu", g.linear("hidden", p["item_hidden"], dense)))
+    hidden = g.node("Relu", g.linear("hidden", p["item_hidden"], dense))
+    out = g.linear("out", p["item_out"], hidden)
     for name, projection in p["item"].items():
         row = g.embed(g.small_table(name, p["tables"][name]), name)
         out = g.node("Add", out, g.projected("project." + name, p["tables"][name], projection, row))
@@ -137,7 +146,7 @@ def item_tower(p: dict, names: dict) -> onnx.ModelProto:
     appeal = g.node("Tanh", g.node("Slice", out, *bounds[1:], g.axes(1)))
     bounded = g.node("Mul", appeal, g.constant("appeal_max", np.array([models.APPEAL_MAX], np.float32)))
     g.node("Concat", g.node("Div", direction, norm), bounded, axis=1, output="vector")
-    return g.model({"vector": names["dimension"]})
+    return g.model({"vector": names["dimension"]} | second(g, "item_light", light, ("vector", hidden)))
 
 
 def ranker(p: dict, names: dict) -> onnx.ModelProto:
@@ -196,7 +205,7 @@ def stored_towers(p: dict) -> dict:
     return p | {"tables": tables}
 
 
-def graphs(towers: dict, rank: dict, schema: dict) -> dict[str, onnx.ModelProto]:
-    """The three graphs by file name."""
-    names = models.layout(schema)
-    return {"user_tower.onnx": user_tower(towers, names), "item_tower.onnx": item_tower(towers, names), "ranker.onnx": ranker(rank, names)}
+def towers(p: dict, schema: dict, light: dict | None = None) -> dict[str, onnx.ModelProto]:
+    """The two towers by file name; with the projections of a light head they have a second output."""
+    names, sides = models.layout(schema), light or {}
+    return {"user_tower.onnx": user_tower(p, names, sides.get("user")), "item_tower.onnx": item_tower(p, names, sides.get("item"))}

@@ -83,7 +83,7 @@ def fit_towers(data: Dataset, split: Split, label: str, epochs: int, seed: int, 
         return (wanted * (jnp.logaddexp(others, own) - own)).sum() / jnp.maximum(wanted.sum(), 1.0)
 
     steps = epochs * (len(batches.starts) // VISITS + 1)
-    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(rate / 10, rate, 100, steps, rate / 20))
+    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(rate / 10, rate, min(100, steps // 2), steps, rate / 20))
     state = optimizer.init(params)
 
     @jax.jit
@@ -128,25 +128,32 @@ def parts(params: dict, wanted: tuple) -> dict:
     return {name: jax.tree.map(lambda _: name in wanted, below) for name, below in params.items()}
 
 
-def fit_ranker(data: Dataset, split: Split, epochs: int, seed: int, rate: float, decay: float, log=print, each_epoch=None) -> dict:
+def shape(split: Split, family) -> tuple[int, int]:
+    """Visits and rows of a batch: where rows were left out of visits, more visits fill it."""
+    mean = len(split.visit) / max(1, np.count_nonzero(np.diff(split.visit)) + 1)
+    return max(family.visits, int(0.8 * family.rows / mean)), family.rows
+
+
+def fit_ranker(data: Dataset, split: Split, family, epochs: int, seed: int, rate: float, decay: float, log=print, each_epoch=None) -> dict:
     """Trains all heads together; the placement table takes what display and mailer explain."""
     names = models.layout(data.schema)
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(jnp.asarray, models.init_ranker(data.schema, rng))
-    batches = Batches(data, split, VISITS, ROWS)
-    steps = epochs * (len(batches.starts) // VISITS + 1)
-    schedule = optax.warmup_cosine_decay_schedule(rate / 10, rate, 100, steps, rate / 30)
+    params = jax.tree.map(jnp.asarray, family.init(data.schema, rng))
+    visits, rows = shape(split, family)
+    batches = Batches(data, split, visits, rows)
+    steps = epochs * (len(batches.starts) // visits + 1)
+    layers = tuple(k for k in params if k not in ("tables", "wide", "bias"))
+    schedule = optax.warmup_cosine_decay_schedule(rate / 10, rate, min(100, steps // 2), steps, rate / 30)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.scale_by_adam(),
         optax.add_decayed_weights(TABLE_DECAY, lambda p: parts(p, ("tables",))),
-        optax.add_decayed_weights(decay, lambda p: parts(p, ("cross", "experts", "heads"))),
+        optax.add_decayed_weights(decay, lambda p: parts(p, layers)),
         optax.scale_by_learning_rate(schedule),
     )
     state = optimizer.init(params)
 
     def loss_of(p, b):
-        raw = models.ranker(p, names, b["user"], b["item"], b["cross"], b["owner"])
-        return head_losses(names, p, raw, b)
+        return head_losses(names, p, family.raw(p, names, b), b)
 
     @jax.jit
     def step(p, s, b):
@@ -165,12 +172,10 @@ def fit_ranker(data: Dataset, split: Split, epochs: int, seed: int, rate: float,
     return jax.tree.map(np.asarray, params)
 
 
-def predict(data: Dataset, split: Split, params: dict) -> dict[str, np.ndarray]:
-    """Raw outputs of every head for every row, without the placement tower."""
-    names = models.layout(data.schema)
-    run = jax.jit(lambda p, b: models.ranker(p, names, b["user"], b["item"], b["cross"], b["owner"]))
-    out = {head["name"]: np.zeros(len(split.visit), np.float32) for head in names["heads"]}
-    for batch in Batches(data, split, VISITS, ROWS):
+def predict(data: Dataset, split: Split, params: dict, run, family) -> dict[str, np.ndarray]:
+    """Raw outputs of every head for every row, without the placement tower; `run` is the compiled family."""
+    out = {head["name"]: np.zeros(len(split.visit), np.float32) for head in data.schema["head"]}
+    for batch in Batches(data, split, family.visits, family.rows):
         raw = run(params, {k: batch[k] for k in ("user", "item", "cross", "owner")})
         for name, values in raw.items():
             out[name][batch["rows"]] = np.asarray(values)[: len(batch["rows"])]

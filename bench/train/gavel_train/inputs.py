@@ -53,6 +53,8 @@ def user_inputs(data: Dataset, visits: np.ndarray) -> dict[str, np.ndarray]:
     for f in features(data.schema, ("user", "context"), "set"):
         out[f["name"]] = data.set_rows[f["name"]][visits]
         out[f["name"] + ".weight"] = data.set_weights[f["name"]][visits]
+    for f in features(data.schema, ("user", "context"), "sequence"):
+        out[f["name"]] = data.sequence_rows[f["name"]][visits]
     return out
 
 

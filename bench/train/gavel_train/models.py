@@ -23,6 +23,7 @@ def layout(schema: dict) -> dict:
         "user_categories": features(schema, ("user", "context"), "category"),
         "user_dense": features(schema, ("user", "context"), "dense"),
         "sets": features(schema, ("user", "context"), "set"),
+        "sequences": features(schema, ("user", "context"), "sequence"),
         "item_categories": features(schema, ("item",), "category"),
         "item_dense": features(schema, ("item",), "dense"),
         "cross": schema["cross"],
@@ -75,11 +76,12 @@ def apply(layer, x):
     return x @ layer["w"] + layer["b"]
 
 
-def user_tower(p: dict, names: dict, u: dict):
-    """The query: scale x (a direction shorter than 1, and 1 for the item's appeal)."""
+def user_activations(p: dict, names: dict, u: dict) -> tuple:
+    """The query: scale x (a direction shorter than 1, and 1 for the item's appeal). And what light ranking may read."""
     parts = [p["tables"]["user:" + f["name"]][u[f["name"]]] for f in names["user_categories"]]
     parts += [u[f["name"]][:, None] for f in names["user_dense"]]
-    out = apply(p["user_out"], jax.nn.relu(apply(p["user_hidden"], jnp.concatenate(parts, axis=1))))
+    hidden = jax.nn.relu(apply(p["user_hidden"], jnp.concatenate(parts, axis=1)))
+    out = apply(p["user_out"], hidden)
     for f in names["sets"]:
         if f["name"] in p["user"]:
             w = jnp.log1p(u[f["name"] + ".weight"])
@@ -87,18 +89,34 @@ def user_tower(p: dict, names: dict, u: dict):
             out = out + (total / jnp.sqrt((w * w).sum(axis=1, keepdims=True) + 1.0)) @ p["user"][f["name"]]
     # A user of whom little is known has a short direction: the items' own appeal decides.
     norm = jnp.sqrt((out * out).sum(axis=1, keepdims=True) + 1.0)
-    return jnp.exp(p["log_scale"]) * jnp.concatenate([out / norm, norm / norm], axis=1)
+    whole = jnp.concatenate([out / norm, norm / norm], axis=1)
+    return jnp.exp(p["log_scale"]) * whole, jnp.concatenate([whole, hidden], axis=1)
 
 
-def item_tower(p: dict, names: dict, i: dict):
-    """The item vector: a unit direction and a bounded appeal, so that no norm is above sqrt(1 + APPEAL_MAX^2)."""
+def user_tower(p: dict, names: dict, u: dict):
+    """The query alone."""
+    return user_activations(p, names, u)[0]
+
+
+def item_activations(p: dict, names: dict, i: dict) -> tuple:
+    """The item vector: a unit direction and a bounded appeal, so that no norm is above sqrt(1 + APPEAL_MAX^2).
+
+    And what light ranking may read.
+    """
     dense = jnp.stack([i[f["name"]] for f in names["item_dense"]], axis=1)
-    out = apply(p["item_out"], jax.nn.relu(apply(p["item_hidden"], dense)))
+    hidden = jax.nn.relu(apply(p["item_hidden"], dense))
+    out = apply(p["item_out"], hidden)
     for name, projection in p["item"].items():
         out = out + p["tables"][name][i[name]] @ projection
     direction, appeal = out[:, :-1], out[:, -1:]
     norm = jnp.sqrt((direction * direction).sum(axis=1, keepdims=True) + NORM_FLOOR)
-    return jnp.concatenate([direction / norm, APPEAL_MAX * jnp.tanh(appeal)], axis=1)
+    vector = jnp.concatenate([direction / norm, APPEAL_MAX * jnp.tanh(appeal)], axis=1)
+    return vector, jnp.concatenate([vector, hidden], axis=1)
+
+
+def item_tower(p: dict, names: dict, i: dict):
+    """The item vector alone."""
+    return item_activations(p, names, i)[0]
 
 
 def init_ranker(schema: dict, rng: np.random.Generator) -> dict:

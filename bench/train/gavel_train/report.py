@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import baselines, metrics
+from . import baselines, calibrate, metrics
 from .dataset import Dataset
 
 
-def halves(data: Dataset) -> np.ndarray:
-    """The earlier half of the validation periods."""
-    period = data.visits[data.schema["columns"]["period"]].to_numpy()[data.valid.visit]
-    return period <= (period.min() + period.max()) // 2
-
-
-def heads(data: Dataset, raw: dict[str, np.ndarray]) -> tuple[dict, dict]:
-    """Figures and final calibration of every head on the validation rows."""
-    valid, early = data.valid, halves(data)
-    figures, calibration = {}, {}
-    for head in data.schema["head"]:
-        name = head["name"]
+def compared(data: Dataset, figures: dict, predictions: dict) -> dict:
+    """The figures of the probability heads with calibration by placement, and beside a logistic regression."""
+    valid, early = data.valid, calibrate.halves(data)
+    for name, p in predictions.items():
         rows = valid.given[name]
-        y, w, out = valid.labels[name][rows].astype(np.float64), valid.weight[rows].astype(np.float64), raw[name][rows]
-        if head["kind"] == "value":
-            predicted = np.maximum(np.expm1(out.astype(np.float64)), 0)
-            factor = float((w * y).sum() / (w * predicted).sum())
-            calibration[name] = {"kind": "scale", "factor": round(factor, 6)}
-            residual, spread = (w * (np.log1p(y) - out) ** 2).sum(), (w * (np.log1p(y) - np.average(np.log1p(y), weights=w)) ** 2).sum()
-            figures[name] = {"r2_log1p": round(float(1 - residual / spread), 4), "uncalibrated_ratio": round(1 / factor, 4), "rows": int(rows.sum())}
-            continue
-        calibration[name] = metrics.fit_platt(out, y, w)
-        figures[name] = {
-            "uncalibrated": metrics.judge(metrics.sigmoid(out.astype(np.float64)), y, w),
-            "crossfitted": metrics.judge(metrics.crossfit(out, y, w, early[rows]), y, w),
-            "placements": placements(data, rows, metrics.crossfit(out, y, w, early[rows]), y, w),
-        }
+        y, w = valid.labels[name][rows].astype(np.float64), valid.weight[rows].astype(np.float64)
+        figures[name]["placements"] = placements(data, rows, p, y, w)
         odds = baselines.logistic(data, name)[rows]
         figures[name]["logistic_regression"] = metrics.judge(metrics.crossfit(odds, y, w, early[rows]), y, w)
-    return figures, calibration
+    return figures
 
 
 def placements(data: Dataset, rows: np.ndarray, p: np.ndarray, y: np.ndarray, w: np.ndarray) -> list[dict]:
