@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from gavel_train import families
@@ -111,6 +112,13 @@ def missing(found: dict) -> list[str]:
     return out
 
 
+def general(command: str) -> str:
+    """A command without the places that it was run at."""
+    for word, place in (("data", "../shared/data"), ("out", "OUT"), ("figures", "FIGURES.json")):
+        command = re.sub(rf"--{word} \S+", f"--{word} {place}", command)
+    return command
+
+
 def page(found: dict, parities: Path | None) -> str:
     """The whole page."""
     one = next(iter(found.values()))
@@ -120,7 +128,7 @@ def page(found: dict, parities: Path | None) -> str:
         f"({one['valid_rows']:,} impressions). Every figure is weighted by the inverse sampling rate. *click* is category engagement, a proxy, never to be read as a click-through rate. "
         "These are examples that train in minutes on a share of the rows, not the best that each family can do; compare with care, and see `docs/model-report.md` for the demo bundle. The page is made by `bench/train/families.py`.", "",
         "## Training", "", *training(found),
-        "Commands, one a family; the two towers come from one training that the cache keeps:", "", "```", *[f["command"] for f in found.values()], "```", "",
+        "Commands, one a family; the two towers come from one training that the cache keeps:", "", "```", *[general(f["command"]) for f in found.values()], "```", "",
         f"Of the training visits a share of {one['visit_share']} was used, and of their rows without a click {one['negative_rate']}: the bundle's `negative_rate` puts the click probability back before it is calibrated.", "",
         "## Heads", "", "Figures are cross-fitted: calibrated on weeks 41-42 and judged on 43-44, and the other way round. NE is 1 - RIG. The kind with the lower cross-fitted log loss is in the bundle, fitted on all four weeks. "
         "*Before* is predicted over observed of the raw output, and after the correction for negatives that were left out.", "", *heads(found),
@@ -130,9 +138,9 @@ def page(found: dict, parities: Path | None) -> str:
         "for trees the bits of each raw score, rounded to f32, are compared.", "", *parity(found, parities),
         "## Light ranking", "",
         f"Share of the ranker's {one['survival']['best']} best among {one['survival']['candidates']:,} candidates that pass a cut of each width, mean over {one['survival']['visits']} visits of weeks 41-44; candidates are products with a live placement in the visit's store, drawn evenly. "
-        "Light ranking predicts the click alone; the second order shows what is lost when the ranker's value is the conversion.", "", *survival(found),
+        f"The ranker's best are those by its click probability (bids on clicks), or by the probability that a click brings a conversion (bids on conversions). The towers were trained to bring what is bought, so their inner product keeps the second and not the first; a head keeps the order that it was distilled from ({one['survival']['trained_on'][0]} training visits of {one['survival']['trained_on'][1]} candidates).", "", *survival(found),
         "## When features go missing", "",
-        "Change of AUC / RIG when a group is what a server takes for a missing feature (row 0, the default, an empty set, cross 0; NaN for trees), with the bundle's calibration as it is, on 40 % of the validation visits.", "", *missing(found),
+        "Change of AUC / RIG when a group is what a server takes for a missing feature (row 0, the default, an empty set, cross 0; NaN for trees), with the bundle's calibration as it is, on 15 % of the validation visits.", "", *missing(found),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -83,7 +83,7 @@ def differences(theirs: dict[str, np.ndarray], found: list[dict], heads: list[di
         assert len(found) == len(wanted), f"{len(found)} scores for {len(wanted)} rows"
         got, priced = (np.array([row[kind][name] for row in found], np.float64) for kind in ("raw", "predictions"))
         relative = np.abs(got - wanted) / np.maximum(np.abs(wanted), FLOOR)
-        due = calibrate.apply(head["calibration"], wanted)
+        due = calibrate.apply(head["calibration"] | {k: head[k] for k in ("negative_rate",) if k in head}, wanted)
         of_price = np.abs(priced - due) / np.maximum(np.abs(due), FLOOR_PREDICTION)
         out[name] = {
             "max_rel_error": float(f"{relative.max():.3g}"), "prediction_max_rel_error": float(f"{of_price.max():.3g}"),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import zstandard
 
-from gavel_train import bundle, calibrate, dataset, export, families, fit, hashing, inputs, metrics, missing, models, sampling
+from gavel_train import bundle, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, sampling
 
 SCHEMA = """
 name = "tiny"
@@ -268,6 +268,32 @@ class Recipe(unittest.TestCase):
                 else:
                     names = [i.name for i in family.graph(rank, models.layout(self.data.schema)).graph.input]
                     self.assertEqual("last" in names, name == "sequence")
+
+    def test_a_light_head_is_what_its_files_say(self):
+        rng, data = np.random.default_rng(1), self.data
+        towers = models.init_towers(data.schema, rng)
+        stored, names, split = export.stored_towers(towers), models.layout(data.schema), data.valid
+        query, user = models.user_activations(stored, names, inputs.user_inputs(data, split.visit))
+        vector, item = models.item_activations(stored, names, inputs.item_inputs(data, split.item, split.item_dense))
+        near = np.asarray((query * vector).sum(axis=1, keepdims=True))
+        head = light.init(user.shape[1], item.shape[1], rng)
+        out = Path(self.folder.name) / "light"
+        out.mkdir()
+        for name, model in (export.towers(towers, data.schema, head) | {"light.onnx": light.graph(head)}).items():
+            (out / name).write_bytes(model.SerializeToString())
+        users = [bundle.raw_user(data, v) for v in split.visit]
+        feeds = bundle.feeds(data.schema, users, [bundle.raw_item(data, split, n) for n in range(len(users))])
+        sides = {k: v for f in ("user_tower.onnx", "item_tower.onnx") for k, v in bundle.run(out, f, feeds).items()}
+        found = bundle.run(out, "light.onnx", sides | {"similarity": near})["light"][:, 0]
+        wanted = np.asarray(light.scores(head, user, np.asarray(item)[:, None, :], near))[:, 0]
+        self.assertLess(float(np.abs(found - wanted).max()), 1e-4)
+
+    def test_what_survives_a_cut(self):
+        wanted = np.arange(2_000.0)[None, :]
+        self.assertEqual(set(light.survival(wanted, wanted).values()), {1.0})
+        half = wanted.copy()
+        half[0, -25:] = -1
+        self.assertEqual(light.survival(half, wanted)["800"], 0.5)
 
     def test_trees_from_raw_features_score_bit_for_bit_as_in_training(self):
         family, rank, _, out, lines = self.write("trees")

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gavel_train import bundle, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, report, retrieval, sampling
@@ -31,7 +33,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--family", choices=families.NAMES, help="ranker; without it the schema's `[ranker] family`, or wide-mmoe")
     parser.add_argument("--figures", type=Path, help="JSON to write for families.py")
     parser.add_argument("--light", choices=["product", "head"], default="product", help="light ranking of the bundle: the inner product, or a small head distilled from the ranker")
-    parser.add_argument("--light-visits", type=int, default=300, help="training visits whose candidates the light head is distilled on")
+    parser.add_argument("--light-order", choices=light.ORDERS, default=light.ORDERS[0], help="which of the ranker's orders the head of the bundle is distilled from")
+    parser.add_argument("--light-visits", type=int, default=200, help="training visits whose candidates the light head is distilled on; it is judged on half as many")
     parser.add_argument("--visit-share", type=float, default=1.0, help="share of the training visits that the ranker is trained on")
     parser.add_argument("--negative-rate", type=float, default=1.0, help="share of the rows without a click that it is trained on; calibration corrects for it")
     parser.add_argument("--cache", type=Path, help="folder for the loaded tables, the trained parameters and the figures of the heads: what is there is not made again")
@@ -59,9 +62,10 @@ def light_of(data: dataset.Dataset, towers: dict, head: str) -> dict:
     """The click rate that the towers alone predict: a logistic fit on the inner product."""
     names, valid = models.layout(data.schema), data.valid
     dots = np.zeros(len(valid.visit), np.float32)
+    towers = jax.tree.map(jnp.asarray, towers)
+    run = jax.jit(lambda p, u, i, owner: (models.user_tower(p, names, u)[owner] * models.item_tower(p, names, i)).sum(axis=1))
     for batch in inputs.Batches(data, valid, fit.VISITS, fit.ROWS):
-        query, vector = models.user_tower(towers, names, batch["user"]), models.item_tower(towers, names, batch["item"])
-        dot = np.asarray((query[batch["owner"]] * vector).sum(axis=1))
+        dot = np.asarray(run(towers, batch["user"], batch["item"], batch["owner"]))
         dots[batch["rows"]] = dot[: len(batch["rows"])]
     rule = metrics.fit_platt(dots, valid.labels[head].astype(np.float64), valid.weight.astype(np.float64))
     return {"scale": rule["scale"], "offset": rule["offset"]}
@@ -99,18 +103,19 @@ def main() -> None:
     prior = float(np.average(train.labels[roles["conversion_given_click"]][given], weights=train.weight[given]))
     click, conversion = roles["click"], roles["conversion_given_click"]
 
-    def teach(pairs: dataset.Split) -> tuple[np.ndarray, np.ndarray]:
+    def teach(pairs: dataset.Split) -> list[np.ndarray]:
         found = chosen.predict(data, pairs, rank)
-        p = np.clip(calibrate.apply(calibration[click], found[click]), 1e-7, 1 - 1e-7)
-        return np.log(p / (1 - p)), p * calibrate.apply(calibration[conversion], found[conversion])
+        p = calibrate.apply(calibration[click], found[click])
+        chances = np.clip([p, p * calibrate.apply(calibration[conversion], found[conversion])], 1e-7, 1 - 1e-7)
+        return list(np.log(chances / (1 - chances)))
 
-    survived, head = None, None
+    survived, heads = None, {}
     if args.figures or args.light == "head":
-        survived, rule, head = light.study(data, args.data, towers, teach, args.seed, (args.light_visits, 150), say)
+        survived, rule, heads = light.study(data, args.data, towers, teach, args.seed, (args.light_visits, args.light_visits // 2), say)
         say(json.dumps(survived))
     else:
         rule = light_of(data, export.stored_towers(towers), click)
-    head = head if args.light == "head" else None
+    head = heads[args.light_order] if args.light == "head" else None
     written = bundle.write(args.out, data, towers, chosen, rank, raw, (calibration, rule, round(prior, 6)), args.seed, head)
     say(json.dumps(written))
     result = {

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import zstandard
@@ -49,8 +51,10 @@ def bundle_toml(schema: dict, files: dict, cross_keys: tuple, calibration: dict,
     for c in schema["cross"]:
         lines += ["", "[[cross]]"] + [f"{k} = {toml_value(c[k])}" for k in ("name", "user", "item") + cross_keys]
     for h in schema["head"]:
-        lines += ["", "[[head]]"] + [f"{k} = {toml_value(h[k])}" for k in ("name", "kind", "role") if k in h]
-        lines.append(f"calibration = {toml_value(calibration[h['name']])}")
+        rule = calibration[h["name"]]
+        said = {k: h[k] for k in ("name", "kind", "role") if k in h} | {k: rule[k] for k in ("negative_rate",) if k in rule}
+        lines += ["", "[[head]]"] + [f"{k} = {toml_value(v)}" for k, v in said.items()]
+        lines.append(f"calibration = {toml_value({k: v for k, v in rule.items() if k != 'negative_rate'})}")
     return "\n".join(lines) + "\n"
 
 
@@ -159,8 +163,8 @@ def golden(folder: Path, data: Dataset, family, calibration: dict, seed: int) ->
     # A server must also cope with a user and an item it knows nothing of.
     users[0], items[1] = {}, {}
     inputs = feeds(data.schema, users, items)
-    query = run(folder, "user_tower.onnx", inputs)["query"]
-    vector = run(folder, "item_tower.onnx", inputs)["vector"]
+    of_user, of_item = run(folder, "user_tower.onnx", inputs), run(folder, "item_tower.onnx", inputs)
+    query, vector = of_user["query"], of_item["vector"]
     heads = family.reference(folder, data.schema, users, items)
     lines = []
     for n in range(len(rows)):
@@ -170,17 +174,22 @@ def golden(folder: Path, data: Dataset, family, calibration: dict, seed: int) ->
             "user": users[n], "item": items[n], "query": [rounded(v) for v in query[n]],
             "vector": [rounded(v) for v in vector[n]], "heads": raw, "predictions": made,
         })
+    if (folder / "light.onnx").exists():
+        similarity = {"similarity": (query * vector).sum(axis=1, keepdims=True)}
+        for line, logit in zip(lines, run(folder, "light.onnx", of_user | of_item | similarity)["light"]):
+            line["light"] = rounded(logit[0])
     return lines, rows
 
 
 def parity(data: Dataset, towers: dict, raw: dict, lines: list[dict], rows: np.ndarray) -> dict[str, float]:
     """Largest difference between the training framework (tables rounded as stored) and the written files."""
     names, split = models.layout(data.schema), data.valid
-    towers = export.stored_towers(towers)
+    towers = jax.tree.map(jnp.asarray, export.stored_towers(towers))
     u = user_inputs(data, split.visit[rows])
     i = item_inputs(data, split.item[rows], {k: v[rows] for k, v in split.item_dense.items()})
     raw = {name: values[rows] for name, values in raw.items()}
-    ours = {"query": models.user_tower(towers, names, u), "vector": models.item_tower(towers, names, i)} | raw
+    run = jax.jit(lambda p, u, i: {"query": models.user_tower(p, names, u), "vector": models.item_tower(p, names, i)})
+    ours = run(towers, u, i) | raw
     out = {}
     for name, values in ours.items():
         theirs = np.array([line[name] if name in line else line["heads"][name] for line in lines], np.float32)
@@ -203,7 +212,7 @@ def write(folder: Path, data: Dataset, towers: dict, family, rank, raw: dict, ru
     graphs = {name: model.SerializeToString() for name, model in export.towers(towers, data.schema, head).items()}
     if head:
         files["light.onnx"] = light.graph(head).SerializeToString()
-        product = product | {"head": "light.onnx"}
+        product = {"head": "light.onnx"}
     for name, content in (graphs | files).items():
         (folder / name).write_bytes(content)
     cross_keys = () if family.raw_cross else ("transform", "mean", "std")

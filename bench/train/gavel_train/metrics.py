@@ -7,6 +7,9 @@ from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 
+SCALE_MIN = 1e-3  # a model that ranks worse than chance gets (nearly) the base rate
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Stable enough in float64."""
     return 1 / (1 + np.exp(-np.clip(x, -60, 60)))
@@ -25,7 +28,7 @@ def rig(p: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
 
 
 def fit_platt(logit: np.ndarray, y: np.ndarray, w: np.ndarray) -> dict:
-    """p = sigmoid(scale x logit + offset) of least weighted log loss."""
+    """p = sigmoid(scale x logit + offset) of least weighted log loss; scale stays above 0, as servers want it."""
     logit = logit.astype(np.float64)
 
     def loss(theta):
@@ -33,7 +36,7 @@ def fit_platt(logit: np.ndarray, y: np.ndarray, w: np.ndarray) -> dict:
         g = w * (p - y) / w.sum()
         return cross_entropy(p, y, w), np.array([(g * logit).sum(), g.sum()])
 
-    scale, offset = minimize(loss, [1.0, 0.0], jac=True, method="BFGS").x
+    scale, offset = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(SCALE_MIN, None), (None, None)], options={"ftol": 1e-14, "gtol": 1e-9}).x
     return {"kind": "platt", "scale": round(float(scale), 6), "offset": round(float(offset), 6)}
 
 

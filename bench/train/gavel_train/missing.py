@@ -14,7 +14,7 @@ from . import calibrate, metrics, sampling
 from .dataset import Dataset, features
 
 
-VISIT_SHARE = 0.4  # every group costs a pass over the rows
+VISIT_SHARE = 0.15  # every group costs a pass over the rows
 
 
 def groups(schema: dict) -> dict[str, list[str]]:
