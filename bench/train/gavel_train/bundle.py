@@ -6,6 +6,7 @@ servers' executor; the training framework is compared with it on the same rows.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -198,6 +199,11 @@ def parity(data: Dataset, towers: dict, raw: dict, lines: list[dict], rows: np.n
     return out
 
 
+def served(schema: dict, family) -> dict:
+    """The schema as the bundle has it: sequences only where the ranker reads them."""
+    return schema | {"feature": [f for f in schema["feature"] if f["kind"] != "sequence" or family.name == "sequence"]}
+
+
 def write(folder: Path, data: Dataset, towers: dict, family, rank, raw: dict, rules: tuple[dict, dict, float], seed: int, head: dict | None = None) -> dict:
     """Writes every file; refuses to end when the two implementations differ.
 
@@ -205,6 +211,8 @@ def write(folder: Path, data: Dataset, towers: dict, family, rank, raw: dict, ru
     share of conversions among clicks; `head` a light head of `light.py`.
     """
     calibration, product, prior_conversion = rules
+    data = copy.copy(data)
+    data.schema = served(data.schema, family)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
