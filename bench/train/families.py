@@ -117,6 +117,12 @@ def general(command: str) -> str:
     return command
 
 
+def absent(found: dict) -> list[str]:
+    """Says which families have no row."""
+    names = ", ".join(f"`{name}`" for name in WHAT if name not in found)
+    return [f"Not trained for these tables yet: {names}. A small trained bundle of each is what `proto/model/tests/families.rs` opens.", ""] if names else []
+
+
 def page(found: dict, parities: Path | None) -> str:
     """The whole page."""
     one = next(iter(found.values()))
@@ -125,7 +131,7 @@ def page(found: dict, parities: Path | None) -> str:
         "Rankers that `bench/train` trains and Gavel serves, each on the same rows of cj-ads: weeks 1-40 for training, judged on weeks 41-44 "
         f"({one['valid_rows']:,} impressions). Every figure is weighted by the inverse sampling rate. *click* is category engagement, a proxy, never to be read as a click-through rate. "
         "These are examples that train in minutes on a share of the rows, not the best that each family can do; compare with care, and see `docs/model-report.md` for the demo bundle. The page is made by `bench/train/families.py`.", "",
-        "## Training", "", *training(found),
+        "## Training", "", *training(found), *absent(found),
         "Commands, one a family; the two towers come from one training that the cache keeps:", "", "```", *[general(f["command"]) for f in found.values()], "```", "",
         f"Of the training visits a share of {one['visit_share']} was used, and of their rows without a click {one['negative_rate']}: the bundle's `negative_rate` puts the click probability back before it is calibrated.", "",
         "## Heads", "", "Figures are cross-fitted: calibrated on weeks 41-42 and judged on 43-44, and the other way round. NE is 1 - RIG. The kind with the lower cross-fitted log loss is in the bundle, fitted on all four weeks. "
