@@ -1,6 +1,6 @@
-//! Does every family of rankers that the trainer knows open, split and score as the outside world scores it?
+//! Do the families of rankers that the trainer knows open, split and score as the outside world scores them?
 //!
-//! `testdata/families` holds a small trained bundle of each; its golden rows are the numbers of ONNX Runtime, or of
+//! `testdata/families` holds small trained bundles; their golden rows are the numbers of ONNX Runtime, or of
 //! LightGBM for trees. `bench/train/parity.py` compares large ones on many more rows.
 
 use gavel_model::Bundle;
