@@ -133,10 +133,10 @@ impl Kernel {
             Self::Products(products) => products.run(&|i| inputs.get(i), words, out),
             Self::Chain { block, start, steps } => {
                 tail::start(*block, *start, inputs.get(0), out);
-                tail::run(steps, *block, 0..block.width, out, &|i| inputs.get(i));
+                tail::run(steps, *block, (0..block.rows, 0..block.width), out, &|i| inputs.get(i));
             }
             Self::ChainInPlace { block, steps } => {
-                tail::run(steps, *block, 0..block.width, out, &|i| inputs.get(i));
+                tail::run(steps, *block, (0..block.rows, 0..block.width), out, &|i| inputs.get(i));
             }
             Self::Gather { outer, rows, inner } => gather(*outer, *rows, *inner, inputs.get(0), inputs.get(1), out),
             Self::Unary(u) => {

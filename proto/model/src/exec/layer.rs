@@ -8,6 +8,7 @@ use super::tail::{self, Block, Layout, Step};
 use crate::graph::{Binary, Unary};
 use crate::schema::Precision;
 use half::bf16;
+use std::ops::Range;
 
 /// `relu(x W + b)`, with `W` laid out for this processor.
 #[derive(Clone, Debug)]
@@ -48,9 +49,9 @@ impl DenseLayer {
         let size = Size { m, k: self.k, n, stride: n };
         let rows = Rows { values: rows, stride: self.k };
         let bias = &self.bias;
-        let after = |out: &mut [f32], columns: std::ops::Range<usize>| {
+        let after = |out: &mut [f32], place: (Range<usize>, Range<usize>)| {
             let steps = [Step::With(Binary::Add, 0, Layout::Rows { rows: 1 }), Step::Unary(Unary::Relu)];
-            tail::run(&steps, Block { rows: m, width: n }, columns, out, &|_| bias);
+            tail::run(&steps, Block { rows: m, width: n }, place, out, &|_| bias);
         };
         match &self.matrix {
             Matrix::F32(panels) => dense::product(size, rows, Right::Panels(panels), out, after),

@@ -94,8 +94,8 @@ impl Products {
             Some(Kept::Bf16(panels)) => return self.call(operand(0), Right::Half(panels), operand, out),
             Some(Kept::Int8(matrix)) => {
                 let rows = Rows { values: operand(0), stride: self.left_stride };
-                return matrix.run(m, rows, words, out, |out, columns| {
-                    tail::run(&self.steps, Block { rows: m, width: n }, columns, out, operand);
+                return matrix.run(m, rows, words, out, |out, place| {
+                    tail::run(&self.steps, Block { rows: m, width: n }, place, out, operand);
                 });
             }
             None => {}
@@ -115,8 +115,8 @@ impl Products {
     fn call<'a>(&self, left: &[f32], right: Right<'_>, operand: &impl Fn(usize) -> &'a [f32], out: &mut [f32]) {
         let block = Block { rows: self.size.m, width: self.size.n };
         let rows = Rows { values: left, stride: self.left_stride };
-        dense::product(self.size, rows, right, out, |out, columns| {
-            tail::run(&self.steps, block, columns, out, operand);
+        dense::product(self.size, rows, right, out, |out, place| {
+            tail::run(&self.steps, block, place, out, operand);
         });
     }
 }

@@ -5,6 +5,7 @@
 //! a piece of the result that is still in the cache: after a product 16 columns of the block, else a row. The
 //! order in which rows and columns are visited changes no value.
 
+use super::dense::PANEL;
 use super::math;
 use super::simd::simd;
 use crate::graph::{Binary, Unary};
@@ -57,14 +58,22 @@ pub(crate) struct Block {
     pub width: usize,
 }
 
-/// Runs a chain over some columns of every row.
+/// The rows that a step works on.
+#[derive(Clone, Copy)]
+struct Piece {
+    width: usize,
+    rows: (usize, usize),
+}
+
+/// Runs a chain over some rows and columns of a block.
 pub(crate) fn run<'a>(
     steps: &[Step],
     block: Block,
-    columns: Range<usize>,
+    (rows, columns): (Range<usize>, Range<usize>),
     out: &mut [f32],
     operand: &impl Fn(usize) -> &'a [f32],
 ) {
+    let block = Piece { width: block.width, rows: (rows.start, rows.end) };
     for step in steps {
         let columns = (columns.start, columns.end);
         match *step {
@@ -95,9 +104,9 @@ pub(crate) fn start(block: Block, layout: Layout, operand: &[f32], out: &mut [f3
 }
 
 simd! {
-    fn unary(kind: Unary, block: Block, columns: (usize, usize), out: &mut [f32]) {
+    fn unary(kind: Unary, block: Piece, columns: (usize, usize), out: &mut [f32]) {
         if columns == (0, block.width) {
-            return math::unary_body(kind, &mut out[..block.rows * block.width]);
+            return math::unary_body(kind, &mut out[block.rows.0 * block.width..block.rows.1 * block.width]);
         }
         // The activation that nearly every layer has, without a choice for each row.
         if kind == Unary::Relu {
@@ -108,7 +117,7 @@ simd! {
 }
 
 simd! {
-    fn with_rows(kind: Binary, block: Block, columns: (usize, usize), out: &mut [f32], operand: &[f32], rows: usize) {
+    fn with_rows(kind: Binary, block: Piece, columns: (usize, usize), out: &mut [f32], operand: &[f32], rows: usize) {
         math::with_binary!(kind, f => meet_rows(block, columns, out, (operand, rows), f));
     }
 }
@@ -116,7 +125,7 @@ simd! {
 simd! {
     fn against_rows(
         kind: Binary,
-        block: Block,
+        block: Piece,
         columns: (usize, usize),
         out: &mut [f32],
         operand: &[f32],
@@ -129,7 +138,7 @@ simd! {
 simd! {
     fn with_column(
         kind: Binary,
-        block: Block,
+        block: Piece,
         columns: (usize, usize),
         out: &mut [f32],
         operand: &[f32],
@@ -142,7 +151,7 @@ simd! {
 simd! {
     fn against_column(
         kind: Binary,
-        block: Block,
+        block: Piece,
         columns: (usize, usize),
         out: &mut [f32],
         operand: &[f32],
@@ -154,42 +163,59 @@ simd! {
 
 #[inline(always)]
 fn meet_rows(
-    block: Block,
+    block: Piece,
     columns: (usize, usize),
     out: &mut [f32],
     (operand, rows): (&[f32], usize),
     f: impl Fn(f32, f32) -> f32,
 ) {
     each_row(block, columns, out, |row, values| {
-        let from = if rows == 1 { 0 } else { row % rows * block.width };
-        let operand = &operand[from + columns.0..from + columns.1];
-        // A length that is known is two registers and no loop.
-        if let (Ok(values), Ok(operand)) = (<&mut [f32; 16]>::try_from(&mut *values), <&[f32; 16]>::try_from(operand)) {
-            values.iter_mut().zip(operand).for_each(|(v, x)| *v = f(*v, *x));
-            return;
-        }
+        let from = place(row, rows) * block.width + columns.0;
+        let operand = &operand[from..from + values.len()];
         values.iter_mut().zip(operand).for_each(|(v, x)| *v = f(*v, *x));
     });
 }
 
+/// The row of an operand whose rows repeat; a division is as long as the step itself.
+#[inline(always)]
+fn place(row: usize, rows: usize) -> usize {
+    if row < rows {
+        row
+    } else if rows == 1 {
+        0
+    } else {
+        row % rows
+    }
+}
+
 #[inline(always)]
 fn meet_column(
-    block: Block,
+    block: Piece,
     columns: (usize, usize),
     out: &mut [f32],
     (operand, rows): (&[f32], usize),
     f: impl Fn(f32, f32) -> f32,
 ) {
     each_row(block, columns, out, |row, values| {
-        let x = operand[if rows == 1 { 0 } else { row % rows }];
+        let x = operand[place(row, rows)];
         values.iter_mut().for_each(|v| *v = f(*v, x));
     });
 }
 
 #[inline(always)]
-fn each_row(block: Block, (from, to): (usize, usize), out: &mut [f32], f: impl Fn(usize, &mut [f32])) {
-    for (row, values) in out.chunks_mut(block.width.max(1)).enumerate().take(block.rows) {
-        f(row, &mut values[from..to]);
+fn each_row(block: Piece, (from, to): (usize, usize), out: &mut [f32], f: impl Fn(usize, &mut [f32])) {
+    // A length that is known is two registers and no loop.
+    if to - from == PANEL {
+        for row in block.rows.0..block.rows.1 {
+            let at = row * block.width + from;
+            if let Some(values) = out.get_mut(at..).and_then(|v| v.first_chunk_mut::<PANEL>()) {
+                f(row, values);
+            }
+        }
+        return;
+    }
+    for row in block.rows.0..block.rows.1 {
+        f(row, &mut out[row * block.width + from..row * block.width + to]);
     }
 }
 

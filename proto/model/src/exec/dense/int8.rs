@@ -97,7 +97,7 @@ impl Int8 {
         rows: Rows<'_>,
         words: &mut [i16],
         out: &mut [f32],
-        after: impl FnMut(&mut [f32], Range<usize>),
+        after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
     ) {
         self.run_on(Isa::detected(), m, rows, words, out, after);
     }
@@ -109,7 +109,7 @@ impl Int8 {
         rows: Rows<'_>,
         words: &mut [i16],
         out: &mut [f32],
-        mut after: impl FnMut(&mut [f32], Range<usize>),
+        mut after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
     ) {
         assert!(words.len() == self.words(m) && out.len() == m * self.n, "a rounded product's dimensions");
         for (row, words) in words.chunks_exact_mut(self.stride()).enumerate() {
@@ -129,8 +129,8 @@ impl Int8 {
                         *o = *sum as f32 * scale + poison;
                     }
                 }
+                after(out, (row..row + count, columns.clone()));
             }
-            after(out, columns);
         }
     }
 }

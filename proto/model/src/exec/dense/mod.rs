@@ -10,7 +10,7 @@
 //! gives the same bits, and so does [`f32::mul_add`], the twin of the tests. The portable kernel of x86-64 rounds
 //! twice.
 //!
-//! What follows a product (bias, sums, activations) runs over each panel's columns while they are in the cache
+//! What follows a product (bias, sums, activations) runs over each tile while it is in the cache
 //! ([`super::tail`]).
 //!
 //! The `gemm` crate lays the matrix out anew in each call and writes the result before anything can be added; see
@@ -170,7 +170,7 @@ pub(crate) struct Tile<W> {
 /// strides are valid, and the results overlap nothing else.
 pub(crate) type Kernel<W> = unsafe fn(Tile<W>);
 
-/// Computes a product and calls `after` with columns whose results are complete.
+/// Computes a product and calls `after` with rows and columns whose results are complete and still in the cache.
 ///
 /// Results that lie between `n` and `stride` are left alone.
 pub(crate) fn product(
@@ -178,7 +178,7 @@ pub(crate) fn product(
     rows: Rows<'_>,
     right: Right<'_>,
     out: &mut [f32],
-    after: impl FnMut(&mut [f32], Range<usize>),
+    after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
 ) {
     product_on(Isa::detected(), size, rows, right, out, after);
 }
@@ -189,7 +189,7 @@ fn product_on(
     rows: Rows<'_>,
     right: Right<'_>,
     out: &mut [f32],
-    after: impl FnMut(&mut [f32], Range<usize>),
+    after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
 ) {
     match right {
         Right::Panels(panels) => product_with(isa, size, rows, &Lines::laid_out(panels, size), out, after),
@@ -204,7 +204,7 @@ fn product_with<W: Weight>(
     rows: Rows<'_>,
     lines: &Lines<'_, W>,
     out: &mut [f32],
-    mut after: impl FnMut(&mut [f32], Range<usize>),
+    mut after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
 ) {
     let Size { m, k, n, stride } = size;
     if m == 0 || n == 0 {
@@ -237,15 +237,15 @@ fn product_with<W: Weight>(
                         result_stride: stride,
                     });
                 }
-            }
-            if from + depth == k {
-                after(out, column..column + PANEL);
+                if from + depth == k {
+                    after(out, (row..row + count, column..column + PANEL));
+                }
             }
         }
     }
     if whole < n {
         remainder(tile, size, rows, lines, out);
-        after(out, whole..n);
+        after(out, (0..m, whole..n));
     }
 }
 

@@ -16,11 +16,18 @@ fn twin(m: usize, k: usize, n: usize, a: &[f32], b: &[f32]) -> Vec<f32> {
 
 fn run(isa: Isa, (m, k, n): (usize, usize, usize), a: &[f32], right: Right<'_>) -> Vec<f32> {
     let mut out = vec![f32::NAN; m * n];
-    let mut seen = vec![0; n];
-    product_on(isa, Size { m, k, n, stride: n }, Rows { values: a, stride: k }, right, &mut out, |_, columns| {
-        columns.for_each(|c| seen[c] += 1);
-    });
-    assert!(m == 0 || seen.iter().all(|s| *s == 1), "each column is finished once");
+    let mut seen = vec![0; m * n];
+    product_on(
+        isa,
+        Size { m, k, n, stride: n },
+        Rows { values: a, stride: k },
+        right,
+        &mut out,
+        |_, (rows, columns)| {
+            rows.for_each(|r| columns.clone().for_each(|c| seen[r * n + c] += 1));
+        },
+    );
+    assert!(seen.iter().all(|s| *s == 1), "each result is finished once");
     out
 }
 
