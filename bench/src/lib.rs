@@ -1,9 +1,10 @@
-//! How good and how fast is a cluster, measured from outside?
+//! How good and how fast is a cluster, and its ranker?
 //!
-//! The corpora that it is measured on, the load that is put on it, and the comparison of its answers with the truth.
-//! Everything talks to real processes over the public endpoints.
+//! The corpora that it is measured on, the load that is put on it, and the comparison of its answers with the truth:
+//! all of this talks to real processes over the public endpoints. The ranker is measured alone, in this process.
 
 pub mod corpus;
+pub mod rank;
 pub mod serve;
 pub mod truth;
 pub mod workload;

@@ -25,7 +25,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
     ("node", "gavel-node", &["gavel-proto", "gavel-model", "gavel-member"]),
     ("router", "gavel-router", &["gavel-proto", "gavel-model", "gavel-member"]),
     ("router/client", "gavel-client", &["gavel-proto"]),
-    ("bench", "gavel-bench", &["gavel-proto", "gavel-client"]),
+    ("bench", "gavel-bench", &["gavel-proto", "gavel-model", "gavel-client"]),
     (
         "cluster/bootstrap",
         "gavel",

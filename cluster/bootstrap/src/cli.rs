@@ -399,4 +399,6 @@ pub enum Bench {
     Serve(gavel_bench::serve::ServeArgs),
     /// Compare a running cluster with brute force and a single auction.
     Truth(gavel_bench::truth::TruthArgs),
+    /// Time a bundle's ranker on one thread, or score rows with it.
+    Rank(gavel_bench::rank::RankArgs),
 }

@@ -17,6 +17,7 @@ mod up;
 use clap::Parser;
 use cli::{Bench, Cli, Command};
 use failure::Failure;
+use gavel_bench::rank::RankError;
 use std::process::ExitCode;
 
 /// What is logged when nothing is said about it.
@@ -97,6 +98,15 @@ fn end_with_the_reader() {
     }
 }
 
+fn of_rank(error: RankError) -> Failure {
+    match error {
+        RankError::Usage(_) => Failure::usage(error),
+        RankError::Bundle { .. } | RankError::Row { .. } => Failure::damaged(error),
+        RankError::Io { .. } => Failure::io(error),
+        RankError::Model(_) => Failure::other(error),
+    }
+}
+
 async fn run_bench(bench: Bench) -> Result<(), Failure> {
     match bench {
         Bench::Corpus(args) => {
@@ -107,5 +117,9 @@ async fn run_bench(bench: Bench) -> Result<(), Failure> {
         }
         Bench::Serve(args) => gavel_bench::serve::run(args).await.map_err(Failure::other),
         Bench::Truth(args) => gavel_bench::truth::run(args).await.map_err(Failure::other),
+        Bench::Rank(args) => {
+            let ran = tokio::task::spawn_blocking(move || gavel_bench::rank::run(&args)).await;
+            ran.map_err(Failure::other)?.map_err(of_rank)
+        }
     }
 }

@@ -24,7 +24,9 @@ mod partition;
 pub mod schema;
 pub mod trees;
 
-pub use bundle::{Bundle, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput};
+pub use bundle::{
+    Bundle, EncodedRequest, Example, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput,
+};
 pub use error::{BundleError, GraphError, ModelError};
 pub use exec::{DenseLayer, Isa};
 pub use feature::{FeatureRow, FeatureValue, table_row};

@@ -44,14 +44,14 @@ struct Row {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Raw {
+pub(super) enum Raw {
     Number(f64),
     Text(String),
     Set { values: Vec<String>, weights: Vec<f64> },
 }
 
-/// Compares every row.
-pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, BundleError> {
+/// The lines of the packed file.
+pub(super) fn text(packed: &[u8]) -> Result<String, BundleError> {
     let wrong = |reason: String| BundleError::Golden(reason);
     let decoder = zstd::stream::read::Decoder::new(packed).map_err(|e| wrong(e.to_string()))?;
     let mut text = String::new();
@@ -59,6 +59,13 @@ pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, Bun
     if text.len() > GOLDEN_BYTES_MAX {
         return Err(wrong(format!("more than {GOLDEN_BYTES_MAX} bytes")));
     }
+    Ok(text)
+}
+
+/// Compares every row.
+pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, BundleError> {
+    let wrong = |reason: String| BundleError::Golden(reason);
+    let text = text(packed)?;
     let mut report = GoldenReport::default();
     let mut scratch = Scratch::default();
     for line in text.lines().filter(|l| !l.trim().is_empty()) {
@@ -114,7 +121,8 @@ fn near(what: &str, expected: f64, found: f32, scale: f64) -> Result<f64, String
     Err(format!("{what} is {found}, {expected} is expected: a relative difference of {difference:e}"))
 }
 
-fn features(specs: &[FeatureSpec], raw: &BTreeMap<String, Raw>) -> Result<FeatureRow, String> {
+/// The features of one side, as a row spells them.
+pub(super) fn features(specs: &[FeatureSpec], raw: &BTreeMap<String, Raw>) -> Result<FeatureRow, String> {
     if let Some(name) = raw.keys().find(|n| specs.iter().all(|s| s.name != **n)) {
         return Err(format!("the schema has no feature {name}"));
     }

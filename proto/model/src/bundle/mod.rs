@@ -5,6 +5,7 @@
 //! [`Scratch`].
 
 mod bind;
+mod example;
 mod golden;
 mod manifest;
 pub mod pack;
@@ -14,6 +15,7 @@ mod trees;
 
 pub use crate::partition::{PartCost, PartitionReport};
 pub(crate) use bind::tables;
+pub use example::{EncodedRequest, Example};
 pub use golden::GoldenReport;
 pub(crate) use golden::RawRow;
 #[cfg(test)]
@@ -196,11 +198,7 @@ impl Bundle {
         out: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
         self.rank_raw(scratch, user_part, activations, cross, n, out)?;
-        for row in out.chunks_exact_mut(self.schema.heads.len()) {
-            for (value, head) in row.iter_mut().zip(&self.schema.heads) {
-                *value = head.predict(*value);
-            }
-        }
+        self.calibrate(out);
         Ok(())
     }
 

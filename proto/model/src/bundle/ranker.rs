@@ -84,12 +84,37 @@ impl Ranker {
         part: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
         let (arena, encoding) = buffers;
+        self.fill_user(schema, user, (arena, encoding))?;
+        self.run_user_filled(arena, part);
+        Ok(())
+    }
+
+    /// Writes the inputs of the user part.
+    pub fn fill_user(
+        &self,
+        schema: &Schema,
+        user: &FeatureRow,
+        (arena, encoding): (&mut Arena, &mut Encoding),
+    ) -> Result<(), ModelError> {
+        self.user.program.prepare(arena);
+        bind::write(self.user.as_pair(), (Label::User, &schema.user), user, 0, (arena, encoding))
+    }
+
+    /// As [`Self::run_user`], when the program's inputs are written.
+    pub fn run_user_filled(&self, arena: &mut Arena, part: &mut Vec<f32>) {
         let program = &self.user.program;
-        program.prepare(arena);
-        bind::write(self.user.as_pair(), (Label::User, &schema.user), user, 0, (arena, encoding))?;
         program.run(arena, 1);
         (0..program.outputs.len()).for_each(|i| part.extend_from_slice(program.output(arena, i)));
-        Ok(())
+    }
+
+    /// The program of the user part.
+    pub const fn user_program(&self) -> &Program {
+        &self.user.program
+    }
+
+    /// The program of the unsplit graph.
+    pub const fn whole_program(&self) -> &Program {
+        &self.whole.program
     }
 
     /// Appends the activations of at most a block of items.
@@ -174,10 +199,22 @@ impl Ranker {
         schema: &Schema,
         (user, items): (&FeatureRow, &[FeatureRow]),
         cross: &[f32],
-        buffers: (&mut Arena, &mut Encoding),
-        mut sink: impl FnMut(usize, f32),
+        (arena, encoding): (&mut Arena, &mut Encoding),
+        sink: impl FnMut(usize, f32),
     ) -> Result<(), ModelError> {
-        let (arena, encoding) = buffers;
+        self.fill_whole(schema, (user, items), cross, (arena, encoding))?;
+        self.run_whole_filled(arena, items.len(), sink);
+        Ok(())
+    }
+
+    /// Writes the inputs of the unsplit graph.
+    pub fn fill_whole(
+        &self,
+        schema: &Schema,
+        (user, items): (&FeatureRow, &[FeatureRow]),
+        cross: &[f32],
+        (arena, encoding): (&mut Arena, &mut Encoding),
+    ) -> Result<(), ModelError> {
         let program = &self.whole.program;
         fill(self.whole.as_pair(), schema, items, (arena, encoding))?;
         bind::write(self.whole.as_pair(), (Label::User, &schema.user), user, 0, (arena, encoding))?;
@@ -189,9 +226,14 @@ impl Ranker {
                 }
             }
         }
-        program.run(arena, items.len());
-        raw(program, arena, items.len(), &mut sink);
         Ok(())
+    }
+
+    /// Runs the unsplit graph, when its inputs are written.
+    pub fn run_whole_filled(&self, arena: &mut Arena, rows: usize, mut sink: impl FnMut(usize, f32)) {
+        let program = &self.whole.program;
+        program.run(arena, rows);
+        raw(program, arena, rows, &mut sink);
     }
 }
 
