@@ -24,11 +24,11 @@ mod partition;
 pub mod schema;
 pub mod trees;
 
-pub use bundle::{Bundle, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput};
+pub use bundle::{Bundle, BundleCheck, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput};
 pub use error::{BundleError, GraphError, ModelError};
 pub use exec::{DenseLayer, Isa};
 pub use feature::{FeatureRow, FeatureValue, table_row};
 pub use schema::{
-    Calibration, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, Precision, Scaling,
-    Schema, Side, Transform,
+    ActivationFormat, Calibration, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric,
+    Precision, RankerOptions, Scaling, Schema, Side, Transform,
 };
