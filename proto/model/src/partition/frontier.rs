@@ -11,7 +11,6 @@
 //! and equal graphs have equal ones. Work is bounded: past the bound everything is computed ahead, as the labels say.
 
 use super::{Label, price};
-use crate::exec::BLOCK_ROWS;
 use crate::graph::{Graph, TensorId};
 
 /// Edges that the search for the cut may look at: some hundred times what a ranker of a thousand nodes needs.
@@ -50,7 +49,7 @@ fn cheapest(graph: &Graph, labels: &[Label], side: Label, dearer: u64) -> Vec<Te
             Some(node) => {
                 // A user's tensor is computed once a block, an item's once a row. One unit more than nothing, so that
                 // of two cuts with a view between them there is a cheapest.
-                let steps = if side == Label::User { BLOCK_ROWS as u64 } else { 1 };
+                let steps = if side == Label::User { price::BLOCK } else { 1 };
                 cut.edge(ahead, *id, 1 + steps * price::step(node) + price::compute(graph, node));
                 for input in node.inputs.iter().filter(|i| labels[**i] == side) {
                     cut.edge(store(*input), *id, NEVER);

@@ -5,9 +5,11 @@
 //! not measurements, so that router and node find the same cut.
 
 use super::Label;
-use crate::exec::BLOCK_ROWS;
 use crate::graph::{Graph, Node, Op, Reduction};
 
+/// Candidates of a block, for what is paid once a block. Requests that rank few have small blocks; what the executor
+/// takes at once may change without a change of the partition.
+pub(super) const BLOCK: u64 = 32;
 /// A value that a candidate reads from its item's row: 4 bytes at some 12 GB/s that a core gets from memory.
 pub(super) const ACTIVATION: u64 = 16;
 /// A value of the user part, for each block of candidates that it meets: it is encoded, sent and decoded once a node
@@ -20,7 +22,7 @@ const MOVE: u64 = 2;
 /// Candidates that share what is computed once a request: half of what a request ranks over all shards, so that what
 /// is moved to the request pays for small ones too.
 pub(super) const CANDIDATES: u64 = 128;
-/// An operation of a program, for each candidate: some 60 ns a block of [`BLOCK_ROWS`].
+/// An operation of a program, for each candidate: some 60 ns a block of [`BLOCK`].
 pub(super) const STEP: u64 = 96;
 
 /// Floating-point operations of a node for one row.
@@ -82,8 +84,8 @@ pub(super) fn once_a_request(graph: &Graph, labels: &[Label]) -> u64 {
 pub(super) fn candidate(graph: &Graph, labels: &[Label], (user, item): (u64, u64)) -> u64 {
     let of = |node: &Node| match labels[node.output] {
         // One row a block.
-        Label::User | Label::Constant => step(node) + compute(graph, node) / BLOCK_ROWS as u64,
+        Label::User | Label::Constant => step(node) + compute(graph, node) / BLOCK,
         Label::Ad | Label::Both => step(node) + compute(graph, node),
     };
-    graph.nodes.iter().map(of).sum::<u64>() + ACTIVATION * item + USER_VALUE * user / BLOCK_ROWS as u64
+    graph.nodes.iter().map(of).sum::<u64>() + ACTIVATION * item + USER_VALUE * user / BLOCK
 }

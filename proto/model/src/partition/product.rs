@@ -204,7 +204,7 @@ impl Search<'_, '_> {
                 Some((cost, Way::Inner { left, right, way: Box::new(way) }))
             }
             (Label::Constant | Label::User, Factor::None | Factor::User) if of_user => {
-                let sent = price::USER_VALUE * values as u64 / crate::exec::BLOCK_ROWS as u64;
+                let sent = price::USER_VALUE * values as u64 / price::BLOCK;
                 let made = 2 * self.r.old.dims(right)[1] as u64 * values as u64 / price::CANDIDATES;
                 let fits = values <= USER_MATRIX_VALUES_MAX;
                 fits.then(|| {

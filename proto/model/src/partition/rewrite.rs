@@ -6,8 +6,8 @@
 //! cheapest [`super::frontier`] is drawn.
 //!
 //! Whether a rule pays can depend on what another makes of its result, so a few orders of them are tried and the
-//! graph whose candidate part has the smallest [`super::price`] is kept; the graph as it came is among them. A rule
-//! that breaks a limit drops the order it stands in, never the bundle.
+//! graph whose candidate part has the smallest [`super::price`] is kept. A rule that breaks a limit drops the order it
+//! stands in, never the bundle: the graph as it came is there when nothing else is.
 
 use super::spread::Operand;
 use super::{Label, fold, frontier, labels, narrow, price, product, spread, sum};
@@ -24,17 +24,14 @@ pub(super) struct Plan {
     price: u64,
 }
 
-/// The plan with the smallest price; of equal ones the first.
+/// The plan with the smallest price, of equal ones the first; the graph as it came only when there is no other.
 pub(super) fn cheapest(whole: &Graph, inputs: &[Label]) -> Result<Plan, String> {
-    let mut best: Result<Plan, String> = Err("no plan".to_owned());
-    for plan in plans(whole, inputs) {
-        best = match (best, plan) {
-            (Ok(best), Ok(plan)) if plan.price < best.price => Ok(plan),
-            (Err(_), plan) => plan,
-            (best, _) => best,
-        };
+    let [whole_operands, cut_operands, as_it_came] = plans(whole, inputs);
+    match (whole_operands, cut_operands) {
+        (Ok(a), Ok(b)) => Ok(if b.price < a.price { b } else { a }),
+        (Ok(plan), Err(_)) | (Err(_), Ok(plan)) => Ok(plan),
+        (Err(_), Err(_)) => as_it_came,
     }
-    best
 }
 
 /// The plans that are tried, the graph as it came last: its reason is the one that counts when there is no plan.

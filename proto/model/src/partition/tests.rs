@@ -224,7 +224,7 @@ fn run(graph: &Graph, rows: &[usize], of: &dyn Fn(usize, usize) -> (bool, Vec<f3
                 program.input(&mut arena, i)[at * width..(at + 1) * width].copy_from_slice(&of(i, *row).1);
             }
         }
-        program.run(&mut arena);
+        program.run(&mut arena, block.len());
         for at in 0..block.len() {
             let output = |i: usize| {
                 let port = program.outputs[i];
