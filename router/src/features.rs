@@ -107,7 +107,7 @@ fn wrong_kind(side: &str, spec: &FeatureSpec, value: &FeatureValue) -> String {
 mod tests {
     use super::*;
     use crate::request::{Arrival, Draft, DraftValue, parse};
-    use gavel_model::{CrossSpec, Light, Metric, Scaling, Transform};
+    use gavel_model::{CrossSpec, Light, Metric, RankerOptions, Scaling, Transform};
     use gavel_proto::deadline::Instant;
     use gavel_proto::hash::value_hash;
 
@@ -129,6 +129,7 @@ mod tests {
             item: Vec::new(),
             cross: vec![CrossSpec { name: "match".into(), user: "bought".into(), item: "type".into(), scaling }],
             heads: Vec::new(),
+            options: RankerOptions::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod model;
 
-pub use model::{MadeTowers, ModelCommand, PackArgs};
+pub use model::{CheckArgs, MadeTowers, ModelCommand, PackArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gavel_member::telemetry::LogFormat;

@@ -104,3 +104,48 @@ fn a_foreign_or_damaged_data_folder_is_refused() {
     let damaged = gavel(&start);
     assert_eq!(damaged.status.code(), Some(65), "{}", text(&damaged.stderr));
 }
+
+/// The demo's bundle is sound; the same with an operator that nobody has is refused by name, and everything else
+/// that is wrong with it is said in the same answer.
+#[test]
+fn a_bundle_is_checked_without_a_cluster() {
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/bundle");
+    let output = gavel(&["model", "check", demo, "--format", "json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(found["errors"], serde_json::json!([]), "{found}");
+    assert!(found["max_rel_error"].as_f64().is_some_and(|e| e < 1e-4), "{found}");
+    assert!(found["golden_rows"].as_u64().is_some_and(|n| n > 0), "{found}");
+    let flops = |part: &str| found["parts"][part]["flops"].as_u64().expect("a number");
+    assert_eq!(found["flops_total"], found["parts"]["whole"]["flops"]);
+    assert_eq!(found["flops_per_candidate"], found["parts"]["candidate"]["flops"]);
+    assert!(flops("candidate") < flops("whole") && flops("user") > 0 && flops("item") > 0, "{found}");
+    let output = gavel(&["model", "check", demo]);
+    assert!(output.status.success() && text(&output.stdout).contains("left the request path"));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(demo).expect("the demo").flatten() {
+        let mut bytes = std::fs::read(entry.path()).expect("read");
+        if entry.file_name() == "ranker.onnx" {
+            // The name keeps its length, so that the file stays an ONNX file.
+            replace(&mut bytes, b"MatMul", b"MatMap");
+        }
+        std::fs::write(folder.path().join(entry.file_name()), bytes).expect("written");
+    }
+    let path = folder.path().to_string_lossy().into_owned();
+    let output = gavel(&["model", "check", &path, "--format", "json"]);
+    assert_eq!(output.status.code(), Some(65), "{}", text(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let errors = found["errors"].to_string();
+    assert!(errors.contains("ranker.onnx is damaged") && errors.contains("operator MatMap of node"), "{errors}");
+    let absent = gavel(&["model", "check", "/nowhere/at/all"]);
+    assert_eq!(absent.status.code(), Some(64), "{}", text(&absent.stderr));
+}
+
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    let places: Vec<usize> =
+        bytes.windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(i, _)| i).collect();
+    for place in places {
+        bytes[place..place + to.len()].copy_from_slice(to);
+    }
+}

@@ -140,7 +140,7 @@ fn funnel<W: Witness>(
     let mut ranker =
         ranker::BoundRanker { bundle: &bundle.bundle, scratch: &mut scratch.model, user_part: &search.user_part };
     let (items, cross, buffers) = (&scratch.items, &scratch.cross, &mut scratch.rank);
-    let activations = |item| shard.activations_row(item);
+    let activations = |item, out: &mut Vec<f32>| shard.append_activations(item, out);
     let ranked = rank_in_blocks(&mut ranker, items, activations, cross, late, buffers, &mut scratch.predictions)?;
     for unranked in &scratch.light[ranked..] {
         note_all(&table, unranked.item, Reason::CutLight, unranked.value, &mut witness);

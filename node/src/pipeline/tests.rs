@@ -35,8 +35,9 @@ fn everything(target: &Target, search: &Search) -> Vec<(i128, u64, u64)> {
         });
         let cross = bundle.cross(&user(bundle), &FeatureRow { values: values.collect() });
         let mut predicted = Vec::new();
-        let activations = shard.activations_row(item);
-        bundle.rank(&mut Scratch::default(), &search.user_part, activations, &cross, 1, &mut predicted).unwrap();
+        let mut activations = Vec::new();
+        shard.append_activations(item, &mut activations);
+        bundle.rank(&mut Scratch::default(), &search.user_part, &activations, &cross, 1, &mut predicted).unwrap();
         let roles = loaded.roles;
         let conversion = roles.conversion.map_or(roles.prior_conversion, |head| predicted[head]);
         let Some(weight) = score::weight(row.bid_type, predicted[roles.click].into(), conversion.into()) else {

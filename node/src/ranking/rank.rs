@@ -35,10 +35,10 @@ pub struct RankBuffers {
 ///
 /// # Errors
 /// The first fault of the model.
-pub fn rank_in_blocks<'a, R: Ranker>(
+pub fn rank_in_blocks<R: Ranker>(
     ranker: &mut R,
     items: &[u32],
-    activations_of: impl Fn(u32) -> &'a [f32],
+    append_activations: impl Fn(u32, &mut Vec<f32>),
     cross: &[f32],
     mut stop: impl FnMut() -> bool,
     buffers: &mut RankBuffers,
@@ -53,7 +53,7 @@ pub fn rank_in_blocks<'a, R: Ranker>(
         }
         buffers.activations.clear();
         for item in block {
-            buffers.activations.extend_from_slice(activations_of(*item));
+            append_activations(*item, &mut buffers.activations);
         }
         let cross = &cross[ranked * width..(ranked + block.len()) * width];
         ranker.rank(&buffers.activations, cross, block.len(), &mut buffers.block)?;

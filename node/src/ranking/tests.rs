@@ -184,7 +184,8 @@ proptest! {
         let stop = || { let stop = left == 0; left = left.saturating_sub(1); stop };
         let mut predictions = Vec::new();
         let (mut buffers, mut sum) = (RankBuffers::default(), Sum);
-        let ranked = rank_in_blocks(&mut sum, &items, |i| &rows[i as usize], &cross, stop, &mut buffers, &mut predictions);
+        let append = |i: u32, out: &mut Vec<f32>| out.extend_from_slice(&rows[i as usize]);
+        let ranked = rank_in_blocks(&mut sum, &items, append, &cross, stop, &mut buffers, &mut predictions);
         let ranked = ranked.expect("never fails");
         prop_assert_eq!(ranked, items.len().min(stop_after * super::super::rank::BLOCK_ITEMS));
         let twin: Vec<f32> = (0..ranked).map(|i| 1.5 * items[i] as f32 + cross[i]).collect();

@@ -73,7 +73,9 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
     assert_eq!(ids, expected.iter().take(30).map(|(_, id)| *id).collect::<Vec<_>>());
     for (ordinal, _) in &found.items {
         let n = (shard.item_id(*ordinal).0 - 10) / 3;
-        assert_eq!(shard.activations_row(*ordinal), activations(n));
+        let mut row = Vec::new();
+        shard.append_activations(*ordinal, &mut row);
+        assert_eq!(row, activations(n));
         assert_eq!(shard.find_item(shard.item_id(*ordinal)), Some(*ordinal));
         assert_eq!((shard.advertiser(*ordinal), shard.ads_of(*ordinal).len()), (item(n).advertiser, 2));
         for ad in shard.ads_of(*ordinal) {

@@ -36,6 +36,7 @@ pub mod residency;
 pub mod scan;
 pub mod vectors;
 
+mod activations;
 mod codec;
 mod creatives;
 mod folder;

@@ -5,6 +5,7 @@
 //! the folder is sealed, the search is timed over it: the planner works with measured costs, not guesses.
 
 use super::{
+    activations,
     bitset::Bitset,
     container::{Container, FileKind, SectionSpec, Sections, ShardKey, Storage, layout},
     content::Content,
@@ -33,8 +34,10 @@ pub struct ModelSpec {
     pub metric: Metric,
     /// How vectors are stored.
     pub format: VectorFormat,
-    /// Floats of an activation row.
+    /// Values of an activation row.
     pub activation_width: usize,
+    /// How they are stored.
+    pub activation_format: VectorFormat,
 }
 
 /// What has been sealed.
@@ -78,12 +81,14 @@ impl ModelFolderBuilder {
             metric: spec.metric,
             format: spec.format,
             activation_width,
+            activation_format: spec.activation_format,
             calibration: Calibration { scan_ns: 0.0, walk_ns: 0.0 },
             files: Vec::new(),
         };
         let folder = FolderWriter::create(target)?;
         let count = u64::from(content.items()) * u64::from(activation_width);
-        let layout = layout(FileKind::Activations, key, &[SectionSpec { tag: ROWS, width: 4, count, lead: 0 }]);
+        let width = spec.activation_format.width() as u32;
+        let layout = layout(FileKind::Activations, key, &[SectionSpec { tag: ROWS, width, count, lead: 0 }]);
         let mut activations = folder.file(ACTIVATIONS)?;
         activations.write(&layout.head)?;
         let start = layout.starts.first().copied().unwrap_or(layout.total);
@@ -115,7 +120,7 @@ impl ModelFolderBuilder {
             self.graph.add(&vector)?;
         }
         self.rows += count as u32;
-        self.activations.write(bytemuck::cast_slice(activations))
+        self.activations.write(&activations::stored(activations, self.manifest.activation_format))
     }
 
     /// Times the search, writes the folder and puts it in its place. `clock_us` is monotonic.

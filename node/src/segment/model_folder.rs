@@ -5,8 +5,9 @@
 //! an ordinal means nothing without it.
 
 use super::{
+    activations::Activations,
     bitset::Bitset,
-    container::{Container, FileKind, Section, ShardKey, Storage, tag},
+    container::{Container, FileKind, ShardKey, Storage, tag},
     content::Content,
     error::SegmentError,
     folder::{FileEntry, open_container, read_manifest},
@@ -49,6 +50,7 @@ pub(super) struct ModelManifest {
     pub(super) metric: Metric,
     pub(super) format: VectorFormat,
     pub(super) activation_width: u32,
+    pub(super) activation_format: VectorFormat,
     pub(super) calibration: Calibration,
     pub(super) files: Vec<FileEntry>,
 }
@@ -68,7 +70,7 @@ pub struct ModelFolder {
     shape: Shape,
     calibration: Calibration,
     graph: Graph,
-    activations: Section<f32>,
+    activations: Activations,
     activation_width: usize,
     storages: Vec<Arc<Storage>>,
 }
@@ -111,7 +113,7 @@ impl ModelFolder {
             shape: manifest.shape(),
             calibration: manifest.calibration,
             graph: Graph::open(graph.section(USEARCH)?, manifest.shape(), threads, folder)?,
-            activations: activations.section_of(ROWS, rows)?,
+            activations: Activations::open(activations, manifest.activation_format, rows)?,
             activation_width: width,
             storages: vec![Arc::clone(graph.storage()), Arc::clone(activations.storage())],
         })
@@ -171,18 +173,16 @@ impl ModelFolder {
         self.graph.matrix().row(item).map(|row| vectors::decode(row, self.shape.format))
     }
 
-    /// Floats of an activation row.
+    /// Values of an activation row.
     #[must_use]
     pub const fn activation_width(&self) -> usize {
         self.activation_width
     }
 
-    /// The activations of an item; empty when there is no such item.
+    /// Appends the activations of an item; nothing when there is no such item.
     #[inline]
-    #[must_use]
-    pub fn activations_row(&self, item: u32) -> &[f32] {
-        let start = item as usize * self.activation_width;
-        self.activations.get(start..start + self.activation_width).unwrap_or(&[])
+    pub fn append_activations(&self, item: u32, out: &mut Vec<f32>) {
+        self.activations.append(item as usize, self.activation_width, out);
     }
 
     /// Checks a query and brings it to the form of the metric.

@@ -112,7 +112,14 @@ pub(crate) fn sealed_model(
     vectors: &[Vec<f32>],
     (metric, format): (Metric, VectorFormat),
 ) -> Arc<ModelFolder> {
-    let spec = ModelSpec { bundle: BUNDLE, dimension: DIMENSION, metric, format, activation_width: 3 };
+    let spec = ModelSpec {
+        bundle: BUNDLE,
+        dimension: DIMENSION,
+        metric,
+        format,
+        activation_width: 3,
+        activation_format: format,
+    };
     let mut builder = ModelFolderBuilder::new(folder, content, spec).unwrap();
     for (n, block) in vectors.chunks(100).enumerate() {
         let rows: Vec<f32> = (0..block.len()).flat_map(|row| activations((n * 100 + row) as u64)).collect();

@@ -188,6 +188,12 @@ fn structure_is_checked_apart() {
     assert!(opened > 50, "only {opened} got past the structure: the test would be empty");
 }
 
+fn activations_of(model: &ModelFolder, item: u32) -> Vec<f32> {
+    let mut row = Vec::new();
+    model.append_activations(item, &mut row);
+    row
+}
+
 #[test]
 fn the_model_belongs_to_its_content_and_bundle() {
     let dir = tempfile::tempdir().unwrap();
@@ -196,13 +202,20 @@ fn the_model_belongs_to_its_content_and_bundle() {
     let vectors = clustered(50, DIMENSION, 2);
     let folder = dir.path().join("model");
     let model = sealed_model(&folder, &content, &vectors, (Metric::Ip, VectorFormat::F32));
+    let half = dir.path().join("halves");
+    let halves = sealed_model(&half, &content, &vectors, (Metric::Ip, VectorFormat::Bf16));
     assert!(matches!(ModelFolder::open(&folder, &other, BUNDLE, 1), Err(SegmentError::Foreign { .. })));
     assert!(matches!(ModelFolder::open(&folder, &content, [8; 32], 1), Err(SegmentError::Foreign { .. })));
     for n in 0..50 {
         assert_eq!(model.vector(n).as_ref(), Some(&vectors[n as usize]));
-        assert_eq!(model.activations_row(n), activations(u64::from(n)));
+        assert_eq!(activations_of(&model, n), activations(u64::from(n)));
+        // What a bundle rounds to bf16 is kept in half the bytes, and comes back the same.
+        assert_eq!(activations_of(&halves, n), activations(u64::from(n)));
     }
-    assert_eq!(model.activations_row(50), &[] as &[f32]);
+    assert_eq!(activations_of(&model, 50), &[] as &[f32]);
+    assert_eq!(activations_of(&halves, 50), &[] as &[f32]);
+    let bytes = |folder: &std::path::Path| std::fs::metadata(folder.join("activations")).unwrap().len();
+    assert!(bytes(&half) < bytes(&folder));
     assert!(model.prepare_query(&[f32::NAN; DIMENSION]).is_err());
     assert!(model.prepare_query(&[0.0; 3]).is_err());
     let spec = ModelSpec {
@@ -211,6 +224,7 @@ fn the_model_belongs_to_its_content_and_bundle() {
         metric: Metric::Ip,
         format: VectorFormat::F32,
         activation_width: 1,
+        activation_format: VectorFormat::F32,
     };
     let mut builder = ModelFolderBuilder::new(&dir.path().join("nan"), &content, spec).unwrap();
     assert!(builder.push(&[f32::INFINITY; DIMENSION], &[0.0]).is_err());

@@ -174,13 +174,12 @@ impl Shard {
         self.content.ads_of_campaign_id(campaign).iter().copied().chain(newer)
     }
 
-    /// The activations of an item.
+    /// Appends the activations of an item.
     #[inline]
-    #[must_use]
-    pub fn activations_row(&self, item: u32) -> &[f32] {
+    pub fn append_activations(&self, item: u32, out: &mut Vec<f32>) {
         match item.checked_sub(self.content.items()) {
-            None => self.model.activations_row(item),
-            Some(local) => self.delta.activations_row(local),
+            None => self.model.append_activations(item, out),
+            Some(local) => out.extend_from_slice(self.delta.activations_row(local)),
         }
     }
 

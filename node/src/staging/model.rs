@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gavel_member::clock;
-use gavel_model::{FeatureKind, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
+use gavel_model::{ActivationFormat, FeatureKind, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
 
 use super::StagingError;
 use super::holdings::LoadedBundle;
@@ -108,5 +108,9 @@ fn spec(loaded: &LoadedBundle) -> ModelSpec {
         // Half the bytes of a scan and of the file; what the rounding loses is part of the recall that is measured.
         format: VectorFormat::Bf16,
         activation_width: bundle.activation_width(),
+        activation_format: match schema.options.activations {
+            ActivationFormat::F32 => VectorFormat::F32,
+            ActivationFormat::Bf16 => VectorFormat::Bf16,
+        },
     }
 }

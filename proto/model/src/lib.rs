@@ -25,12 +25,13 @@ pub mod schema;
 pub mod trees;
 
 pub use bundle::{
-    Bundle, EncodedRequest, Example, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch, UserOutput,
+    Bundle, BundleCheck, EncodedRequest, Example, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch,
+    UserOutput,
 };
 pub use error::{BundleError, GraphError, ModelError};
 pub use exec::{DenseLayer, Isa};
 pub use feature::{FeatureRow, FeatureValue, table_row};
 pub use schema::{
-    Calibration, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, Precision, Scaling,
-    Schema, Side, Transform,
+    ActivationFormat, Calibration, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric,
+    Precision, RankerOptions, Scaling, Schema, Side, Transform,
 };

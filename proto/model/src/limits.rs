@@ -22,6 +22,11 @@ pub const RANK_MAX: usize = 6;
 pub const CONSTANT_VALUES_MAX: usize = 1 << 28;
 /// Values of one row of a tensor that depends on inputs: 4 MB for each candidate is never meant.
 pub const ROW_VALUES_MAX: usize = 1 << 20;
+/// Values of a user part, which travels with each request to each node: 1 MB. Keys and values of ten layers over a
+/// hundred actions of 64 numbers are half of it.
+pub const USER_PART_VALUES_MAX: usize = 1 << 18;
+/// Values of one item's activations: 64 KB an item, far above what a catalogue of a million can have in memory.
+pub const ACTIVATION_VALUES_MAX: usize = 1 << 14;
 /// Values of all the buffers of one program: 1 GB.
 pub const ARENA_VALUES_MAX: usize = 1 << 28;
 /// Values that constant folding may produce for one tensor: folding must not be a way to blow a small file up.

@@ -38,6 +38,8 @@ pub struct Schema {
     pub cross: Vec<CrossSpec>,
     /// Outputs, in the order of the columns of `rank`.
     pub heads: Vec<HeadSpec>,
+    /// How exactly the ranker is computed and kept.
+    pub options: RankerOptions,
 }
 
 impl Schema {
@@ -46,6 +48,37 @@ impl Schema {
     pub fn head(&self, role: HeadRole) -> Option<usize> {
         self.heads.iter().position(|h| h.role == Some(role))
     }
+}
+
+/// How exactly the ranker is computed and kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RankerOptions {
+    /// How an item's activations are kept.
+    pub activations: ActivationFormat,
+    /// The largest relative difference of a head or a prediction on the golden rows with which the bundle serves.
+    pub tolerance: f64,
+}
+
+impl Default for RankerOptions {
+    fn default() -> Self {
+        Self { activations: ActivationFormat::F32, tolerance: Self::TOLERANCE_EXACT }
+    }
+}
+
+impl RankerOptions {
+    /// What f32 keeps, whatever the order of additions.
+    pub const TOLERANCE_EXACT: f64 = 1e-4;
+    /// Beyond five in a hundred, rounding decides who wins as much as the model does.
+    pub const TOLERANCE_MAX: f64 = 0.05;
+}
+
+/// How an item's activations are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationFormat {
+    /// As they are computed.
+    F32,
+    /// Rounded to the upper half of an f32: half the memory of an item, and half of what a candidate reads.
+    Bf16,
 }
 
 /// Light pCTR = `sigmoid(scale * dot(query, vector) + offset)`.

@@ -9,6 +9,18 @@ use std::path::PathBuf;
 pub enum ModelCommand {
     /// Make a bundle of a ranker that was trained elsewhere, or say everything that is in the way.
     Pack(Box<PackArgs>),
+    /// Say whether a bundle would be accepted, everything that is wrong with it, and what its split saves.
+    Check(CheckArgs),
+}
+
+/// `gavel model check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The folder with bundle.toml.
+    pub bundle: PathBuf,
+    /// The form of the answer.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// `gavel model pack`.

@@ -1,5 +1,6 @@
 //! What can be done with a model bundle before a cluster sees it?
 
+mod check;
 mod pack;
 
 use crate::cli::ModelCommand;
@@ -9,5 +10,6 @@ use crate::failure::Failure;
 pub fn run(command: &ModelCommand) -> Result<(), Failure> {
     match command {
         ModelCommand::Pack(args) => pack::run(args),
+        ModelCommand::Check(args) => check::run(args),
     }
 }

@@ -11,14 +11,14 @@ use super::{Bundle, Scratch};
 use crate::error::BundleError;
 use crate::feature::{FeatureRow, FeatureValue};
 use crate::limits::{GOLDEN_BYTES_MAX, GOLDEN_ROWS_MAX};
-use crate::schema::{FeatureKind, FeatureSpec};
+use crate::schema::{FeatureKind, FeatureSpec, RankerOptions};
 use gavel_proto::hash::value_hash;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-/// Largest relative difference.
-const TOLERANCE: f64 = 1e-4;
+/// Largest relative difference of a vector's component: towers run in f32, whatever the ranker's options say.
+const TOLERANCE: f64 = RankerOptions::TOLERANCE_EXACT;
 const RAW_SCALE: f64 = 0.1;
 const PREDICTION_SCALE: f64 = 1e-3;
 
@@ -50,6 +50,39 @@ pub(super) enum Raw {
     Set { values: Vec<String>, weights: Vec<f64> },
 }
 
+/// Compares every row.
+pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, BundleError> {
+    let mut scratch = Scratch::default();
+    let mut report = GoldenReport::default();
+    report.rows = each(packed, |row| {
+        report.worst = report.worst.max(compare(bundle, &mut scratch, row)?);
+        Ok(())
+    })?;
+    Ok(report)
+}
+
+/// The largest relative difference between the split and the whole ranker, over the raw outputs of every row.
+pub(super) fn deviation(bundle: &Bundle, packed: &[u8]) -> Result<f64, BundleError> {
+    let (mut scratch, mut split, mut whole, mut worst) = (Scratch::default(), Vec::new(), Vec::new(), 0f64);
+    each(packed, |row| {
+        let schema = bundle.schema();
+        let (user, item) = (features(&schema.user, &row.user)?, features(&schema.item, &row.item)?);
+        let (cross, items) = (bundle.cross(&user, &item), [item]);
+        let fault = |e: crate::error::ModelError| e.to_string();
+        let part = bundle.run_user(&mut scratch, &user).map_err(fault)?.part;
+        let activations = bundle.run_items(&mut scratch, &items).map_err(fault)?.activations;
+        bundle.rank_raw(&mut scratch, &part, &activations, &cross, 1, &mut split).map_err(fault)?;
+        bundle.whole_raw(&mut scratch, &user, &items, &cross, &mut whole).map_err(fault)?;
+        for (s, w) in split.iter().zip(&whole) {
+            let difference = f64::from((s - w).abs()) / f64::from(w.abs()).max(RAW_SCALE);
+            // Written so that NaN counts, and stays.
+            worst = if difference <= worst || worst.is_nan() { worst } else { difference };
+        }
+        Ok(())
+    })?;
+    Ok(worst)
+}
+
 /// The lines of the packed file.
 pub(super) fn text(packed: &[u8]) -> Result<String, BundleError> {
     let wrong = |reason: String| BundleError::Golden(reason);
@@ -62,25 +95,23 @@ pub(super) fn text(packed: &[u8]) -> Result<String, BundleError> {
     Ok(text)
 }
 
-/// Compares every row.
-pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, BundleError> {
+/// Visits every row and counts them; there is at least one.
+fn each(packed: &[u8], mut visit: impl FnMut(&Row) -> Result<(), String>) -> Result<usize, BundleError> {
     let wrong = |reason: String| BundleError::Golden(reason);
     let text = text(packed)?;
-    let mut report = GoldenReport::default();
-    let mut scratch = Scratch::default();
+    let mut rows = 0;
     for line in text.lines().filter(|l| !l.trim().is_empty()) {
-        report.rows += 1;
-        if report.rows > GOLDEN_ROWS_MAX {
+        rows += 1;
+        if rows > GOLDEN_ROWS_MAX {
             return Err(wrong(format!("more than {GOLDEN_ROWS_MAX} rows")));
         }
-        let row: Row = serde_json::from_str(line).map_err(|e| wrong(format!("row {}: {e}", report.rows)))?;
-        let worst = compare(bundle, &mut scratch, &row).map_err(|e| wrong(format!("row {}: {e}", report.rows)))?;
-        report.worst = report.worst.max(worst);
+        let row: Row = serde_json::from_str(line).map_err(|e| wrong(format!("row {rows}: {e}")))?;
+        visit(&row).map_err(|e| wrong(format!("row {rows}: {e}")))?;
     }
-    if report.rows == 0 {
+    if rows == 0 {
         return Err(wrong("there are none".to_owned()));
     }
-    Ok(report)
+    Ok(rows)
 }
 
 fn compare(bundle: &Bundle, scratch: &mut Scratch, row: &Row) -> Result<f64, String> {
@@ -92,14 +123,15 @@ fn compare(bundle: &Bundle, scratch: &mut Scratch, row: &Row) -> Result<f64, Str
     let of_item = bundle.run_items(scratch, std::slice::from_ref(&item)).map_err(|e| e.to_string())?;
     let mut raw = Vec::new();
     bundle.rank_raw(scratch, &of_user.part, &of_item.activations, &cross, 1, &mut raw).map_err(|e| e.to_string())?;
+    let tolerance = schema.options.tolerance;
     let mut worst = vector("query", &row.query, &of_user.query)?;
     worst = worst.max(vector("vector", &row.vector, &of_item.vectors)?);
     for (head, raw) in schema.heads.iter().zip(&raw) {
         let expected =
             |of: &BTreeMap<String, f64>| of.get(&head.name).copied().ok_or(format!("{} is missing", head.name));
         let prediction = head.predict(*raw);
-        worst = worst.max(near(&head.name, expected(&row.heads)?, *raw, RAW_SCALE)?);
-        worst = worst.max(near(&head.name, expected(&row.predictions)?, prediction, PREDICTION_SCALE)?);
+        worst = worst.max(near(&head.name, expected(&row.heads)?, *raw, (RAW_SCALE, tolerance))?);
+        worst = worst.max(near(&head.name, expected(&row.predictions)?, prediction, (PREDICTION_SCALE, tolerance))?);
     }
     Ok(worst)
 }
@@ -109,13 +141,13 @@ fn vector(what: &str, expected: &[f64], found: &[f32]) -> Result<f64, String> {
         return Err(format!("{what} has {} dimensions, {} are expected", found.len(), expected.len()));
     }
     let scale = expected.iter().fold(PREDICTION_SCALE, |m, x| m.max(x.abs()));
-    expected.iter().zip(found).try_fold(0f64, |worst, (e, f)| Ok(worst.max(near(what, *e, *f, scale)?)))
+    expected.iter().zip(found).try_fold(0f64, |worst, (e, f)| Ok(worst.max(near(what, *e, *f, (scale, TOLERANCE))?)))
 }
 
-fn near(what: &str, expected: f64, found: f32, scale: f64) -> Result<f64, String> {
+fn near(what: &str, expected: f64, found: f32, (scale, tolerance): (f64, f64)) -> Result<f64, String> {
     let difference = (expected - f64::from(found)).abs() / expected.abs().max(scale);
     // Written so that NaN fails.
-    if difference <= TOLERANCE {
+    if difference <= tolerance {
         return Ok(difference);
     }
     Err(format!("{what} is {found}, {expected} is expected: a relative difference of {difference:e}"))

@@ -7,7 +7,8 @@ use crate::calibration::Calibration;
 use crate::error::BundleError;
 use crate::limits;
 use crate::schema::{
-    CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, Scaling, Schema, Side, Transform,
+    ActivationFormat, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, RankerOptions,
+    Scaling, Schema, Side, Transform,
 };
 use gavel_proto::limits::{FEATURES_MAX, HEADS_MAX, STRING_BYTES_MAX, VECTOR_DIMENSIONS_MAX};
 use serde::Deserialize;
@@ -42,6 +43,8 @@ struct Text {
     light: LightText,
     files: Files,
     #[serde(default)]
+    ranker_options: OptionsText,
+    #[serde(default)]
     feature: Vec<FeatureText>,
     #[serde(default)]
     cross: Vec<CrossText>,
@@ -61,6 +64,20 @@ enum MetricText {
 struct LightText {
     scale: f32,
     offset: f32,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OptionsText {
+    activations: Option<ActivationsText>,
+    tolerance: Option<f64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ActivationsText {
+    F32,
+    Bf16,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -194,6 +211,7 @@ pub(crate) fn parse(text: &str) -> Result<(Schema, Files), BundleError> {
         item,
         cross,
         heads,
+        options: options(text.ranker_options)?,
     };
     distinct(&schema)?;
     let files = rankers(text.files, &schema)?;
@@ -211,6 +229,9 @@ fn rankers(mut files: Files, schema: &Schema) -> Result<Files, BundleError> {
         };
         files.trees.insert(head.name.clone(), std::mem::take(&mut files.ranker));
     }
+    check(files.trees.is_empty() || schema.options.activations == ActivationFormat::F32, || {
+        "ranker_options: trees compare numbers exactly, their activations are f32".to_owned()
+    })?;
     Ok(files)
 }
 
@@ -238,6 +259,23 @@ fn distinct(schema: &Schema) -> Result<(), BundleError> {
         check(!again, || format!("two heads play the role of {}", head.name))?;
     }
     Ok(())
+}
+
+fn options(text: OptionsText) -> Result<RankerOptions, BundleError> {
+    let activations = match text.activations {
+        None | Some(ActivationsText::F32) => ActivationFormat::F32,
+        Some(ActivationsText::Bf16) => ActivationFormat::Bf16,
+    };
+    let most = match activations {
+        ActivationFormat::F32 => RankerOptions::TOLERANCE_EXACT,
+        ActivationFormat::Bf16 => RankerOptions::TOLERANCE_MAX,
+    };
+    let tolerance = text.tolerance.unwrap_or(RankerOptions::TOLERANCE_EXACT);
+    // Written so that NaN fails.
+    check(tolerance > 0.0 && tolerance <= most, || {
+        format!("ranker_options: a tolerance of {tolerance}, above 0 and up to {most} are possible")
+    })?;
+    Ok(RankerOptions { activations, tolerance })
 }
 
 fn feature(text: &FeatureText) -> Result<FeatureSpec, BundleError> {

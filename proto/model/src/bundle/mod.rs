@@ -5,6 +5,7 @@
 //! [`Scratch`].
 
 mod bind;
+mod check;
 mod example;
 mod golden;
 mod manifest;
@@ -15,6 +16,7 @@ mod trees;
 
 pub use crate::partition::{PartCost, PartitionReport};
 pub(crate) use bind::tables;
+pub use check::{BundleCheck, check};
 pub use example::{EncodedRequest, Example};
 pub use golden::GoldenReport;
 pub(crate) use golden::RawRow;
@@ -27,7 +29,7 @@ use crate::exec::{Arena, BLOCK_ROWS};
 use crate::feature::{FeatureRow, FeatureValue};
 use crate::onnx;
 use crate::partition::Label;
-use crate::schema::Schema;
+use crate::schema::{ActivationFormat, Schema};
 use crate::trees::Planes;
 use bind::Encoding;
 use pack::FileMap;
@@ -179,6 +181,10 @@ impl Bundle {
             vectors.extend_from_slice(&program.output(arena, 0)[..block.len() * self.schema.dimension]);
             self.ranker.run_items(&self.schema, block, scratch, &mut activations)?;
         }
+        // Here and not where they are stored, so that golden rows, deltas and sealed rows are the same numbers.
+        if self.schema.options.activations == ActivationFormat::Bf16 {
+            activations.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+        }
         Ok(ItemOutput { vectors, activations })
     }
 
@@ -238,11 +244,7 @@ impl Bundle {
         out: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
         self.whole_raw(scratch, user, items, cross, out)?;
-        for row in out.chunks_exact_mut(self.schema.heads.len()) {
-            for (value, head) in row.iter_mut().zip(&self.schema.heads) {
-                *value = head.predict(*value);
-            }
-        }
+        self.calibrate(out);
         Ok(())
     }
 

@@ -4,10 +4,10 @@ use super::bind::{self, Encoding, Feed};
 use crate::error::{GraphError, ModelError};
 use crate::exec::{Arena, BLOCK_ROWS, Program};
 use crate::feature::FeatureRow;
-use crate::graph::{Graph, TensorId};
-use crate::onnx::Read;
+use crate::graph::{Graph, Op, TensorId};
+use crate::onnx::{Element, Read};
 use crate::partition::{self, Label, PartitionReport};
-use crate::schema::Schema;
+use crate::schema::{ActivationFormat, Schema};
 
 /// A program with the feeds of its inputs.
 #[derive(Debug)]
@@ -53,6 +53,9 @@ impl Ranker {
         let feeds = bind::feeds(&whole, &read.inputs, schema)?;
         let labels: Vec<Label> = feeds.iter().map(|f| f.label()).collect();
         let split = partition::split(&whole, &labels).map_err(GraphError::Decode)?;
+        if schema.options.activations == ActivationFormat::Bf16 {
+            keeps_no_rows(&split.item, read)?;
+        }
         let (users, ads) = (split.user.outputs.len(), split.item.outputs.len());
         let rows: Vec<usize> =
             (0..split.candidate.inputs.len()).map(|i| if i < users { 1 } else { BLOCK_ROWS }).collect();
@@ -235,6 +238,25 @@ impl Ranker {
         program.run(arena, rows);
         raw(program, arena, rows, &mut sink);
     }
+}
+
+/// Rounded, the row of a table would be that of another value: an item that keeps one is kept in f32.
+fn keeps_no_rows(item: &Graph, read: &Read) -> Result<(), GraphError> {
+    for (_, output) in &item.outputs {
+        let mut id = *output;
+        while let Some(view) = item.maker(id).filter(|n| matches!(n.op, Op::Reshape { .. } | Op::Slice { .. })) {
+            id = view.inputs[0];
+        }
+        let name = &item.tensors[id].name;
+        if item.inputs.contains(&id) && read.inputs.iter().any(|(n, e)| n == name && *e == Element::Integer) {
+            return Err(GraphError::Port {
+                port: "input",
+                name: name.clone(),
+                reason: "is compared with the user's, and cannot be kept in bf16: use activations = \"f32\"".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Zeroes the inputs of a program and writes items into its rows.

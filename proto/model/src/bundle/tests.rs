@@ -308,3 +308,78 @@ fn a_tower_keeps_to_its_side_and_tables_to_their_buckets() {
     all[0].1 = SCHEMA.replace("buckets = 50", "buckets = 60").into_bytes();
     assert!(open(&all).err().unwrap().to_string().contains("51 rows"));
 }
+
+/// Rounded activations are refused unless the bundle says how much that may change, and then the change is seen.
+#[test]
+fn rounded_activations_need_a_tolerance() {
+    let bundle = shared();
+    let (mut scratch, mut raw, mut predictions) = (Scratch::default(), vec![], vec![]);
+    let hash = gavel_proto::hash::value_hash;
+    let user = FeatureRow {
+        values: vec![FeatureValue::Category(hash("gold")), FeatureValue::Missing, FeatureValue::Dense(31.0)],
+    };
+    let item = FeatureRow { values: vec![FeatureValue::Category(hash("tea")), FeatureValue::Dense(3.5)] };
+    let of_user = bundle.run_user(&mut scratch, &user).unwrap();
+    let of_item = bundle.run_items(&mut scratch, std::slice::from_ref(&item)).unwrap();
+    bundle.rank_raw(&mut scratch, &of_user.part, &of_item.activations, &[0.0], 1, &mut raw).unwrap();
+    bundle.rank(&mut scratch, &of_user.part, &of_item.activations, &[0.0], 1, &mut predictions).unwrap();
+    let heads = |v: &[f32]| serde_json::json!({"click": v[0], "conv": v[1], "value": v[2]});
+    let row = serde_json::json!({
+        "user": {"segment": "gold", "age": 31.0}, "item": {"kind": "tea", "price": 3.5},
+        "query": of_user.query, "vector": of_item.vectors, "heads": heads(&raw), "predictions": heads(&predictions),
+    });
+    let with = |options: &str| {
+        let mut all = files(SMALL);
+        let schema = SCHEMA.replacen("[[feature]]", &format!("[ranker_options]\n{options}\n[[feature]]"), 1);
+        all[0].1 = schema.into_bytes();
+        all[4].1 = zstd::encode_all(format!("{row}\n").as_bytes(), 1).unwrap();
+        open(&all)
+    };
+    let exact = with("activations = \"f32\"").unwrap().verify_golden().unwrap();
+    assert!(exact.worst < 1e-6, "{exact:?}");
+    let rounded = with("activations = \"bf16\"\ntolerance = 1e-6").unwrap();
+    assert!(rounded.verify_golden().unwrap_err().to_string().contains("relative difference"));
+    let rounded = with("activations = \"bf16\"\ntolerance = 0.05").unwrap();
+    let report = rounded.verify_golden().unwrap();
+    assert!(report.worst > 1e-6 && report.worst < 0.05, "{report:?}");
+    let again = rounded.run_items(&mut scratch, std::slice::from_ref(&item)).unwrap();
+    assert!(again.activations.iter().all(|x| x.to_bits() & 0xffff == 0), "the lower halves are empty");
+    assert_eq!(again.vectors, of_item.vectors, "the tower is not rounded");
+    for (wrong, reason) in [
+        ("tolerance = 0.01", "up to 0.0001"),
+        ("activations = \"bf16\"\ntolerance = 0.5", "up to 0.05"),
+        ("activations = \"bf16\"\ntolerance = nan", "up to 0.05"),
+        ("activations = \"int4\"", "int4"),
+    ] {
+        let text = with(wrong).err().unwrap().to_string();
+        assert!(text.contains(reason), "{text}");
+    }
+}
+
+/// Whoever mends a bundle hears of everything at once.
+#[test]
+fn a_check_collects_every_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut m = Onnx::new(1);
+    let x = m.input("price", element::FLOAT, 1);
+    let (a, b) = (m.node("LSTM", &[&x], &[]), m.node("Sin", &[&x], &[]));
+    let c = m.node("Relu", &[&a], &[]);
+    for (head, from) in [("click", &a), ("conv", &b), ("value", &c)] {
+        m.node_as("Relu", &[from], &[], head);
+        m.output(head);
+    }
+    let mut all = files(SMALL);
+    all[3].1 = m.bytes();
+    all[1].1 = b"no graph".to_vec();
+    write(dir.path(), &all);
+    let found = check(dir.path());
+    let text = found.errors.join("\n");
+    assert_eq!(found.errors.len(), 3, "{text}");
+    assert!(text.contains("LSTM of node \"LSTM_0\"") && text.contains("Sin of node \"Sin_1\""), "{text}");
+    assert!(text.contains("user.onnx") && found.name == "test" && found.partition.is_none());
+
+    write(dir.path(), &files(SMALL));
+    let found = check(dir.path());
+    assert!(found.errors.len() == 1 && found.errors[0].contains("golden"), "there are no rows: {:?}", found.errors);
+    assert!(found.partition.is_some_and(|p| p.share_off_request_path() > 0.0));
+}

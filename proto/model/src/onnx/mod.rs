@@ -28,10 +28,10 @@ use crate::graph::{Graph, Op, Shape, TensorId};
 use crate::limits::{CONSTANT_VALUES_MAX, INITIALISERS_MAX, NODES_MAX, PORTS_MAX, RANK_MAX};
 use node::{Call, Named, carried};
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tensor::{Array, Numbers};
 use value::{Place, Value};
-use wire::{GraphProto, Model, ValueInfo, element};
+use wire::{GraphProto, Model, NodeProto, ValueInfo, element};
 
 /// Operator sets that we read: before 13 `Softmax` and `Squeeze` mean something else.
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=24;
@@ -45,6 +45,21 @@ pub(crate) struct Read {
 
 /// Reads a file.
 pub(crate) fn read(bytes: &[u8]) -> Result<Read, GraphError> {
+    Reader::default().read(&graph_of(bytes)?)
+}
+
+/// Every reason why a file is refused, node by node: what a refused node makes is unknown, and what needs it is
+/// passed over, so that each reason stands on its own. Empty when [`read`] succeeds.
+pub(crate) fn refusals(bytes: &[u8]) -> Vec<GraphError> {
+    let proto = match graph_of(bytes) {
+        Ok(proto) => proto,
+        Err(error) => return vec![error],
+    };
+    Reader::default().refusals(&proto)
+}
+
+/// The graph of a file, within its limits.
+fn graph_of(bytes: &[u8]) -> Result<GraphProto, GraphError> {
     let model = Model::decode(bytes).map_err(|e| GraphError::Decode(e.to_string()))?;
     let Some(proto) = model.graph else { return Err(GraphError::Decode("there is no graph".to_owned())) };
     let decode = |reason: &str| Err(GraphError::Decode(reason.to_owned()));
@@ -60,7 +75,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Read, GraphError> {
     limit("initialisers", proto.initializer.len(), INITIALISERS_MAX)?;
     limit("inputs", proto.input.len(), PORTS_MAX)?;
     limit("outputs", proto.output.len(), PORTS_MAX)?;
-    Reader::default().read(proto)
+    Ok(proto)
 }
 
 fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), GraphError> {
@@ -77,7 +92,35 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    fn read(mut self, proto: GraphProto) -> Result<Read, GraphError> {
+    fn read(mut self, proto: &GraphProto) -> Result<Read, GraphError> {
+        self.sources(proto)?;
+        for node in &proto.node {
+            self.take(node)?;
+        }
+        self.results(proto)?;
+        Ok(Read { graph: self.graph, inputs: self.inputs })
+    }
+
+    fn refusals(mut self, proto: &GraphProto) -> Vec<GraphError> {
+        if let Err(error) = self.sources(proto) {
+            return vec![error];
+        }
+        let (mut refused, mut unknown) = (Vec::new(), BTreeSet::new());
+        for node in &proto.node {
+            let taken = if node.input.iter().any(|i| unknown.contains(i)) { None } else { Some(self.take(node)) };
+            if !matches!(taken, Some(Ok(()))) {
+                unknown.extend(node.output.iter().filter(|o| !o.is_empty()).cloned());
+            }
+            refused.extend(taken.and_then(Result::err));
+        }
+        if refused.is_empty() {
+            refused.extend(self.results(proto).err());
+        }
+        refused
+    }
+
+    /// Initialisers and inputs.
+    fn sources(&mut self, proto: &GraphProto) -> Result<(), GraphError> {
         for initialiser in &proto.initializer {
             let array = tensor::array(initialiser)?;
             self.array(&initialiser.name, array)?;
@@ -85,16 +128,22 @@ impl Reader {
         for input in proto.input.iter().filter(|i| !proto.initializer.iter().any(|t| t.name == i.name)) {
             self.input(input)?;
         }
-        for node in &proto.node {
-            let call = Call::new(node, |name| self.names.get(name).cloned())?;
-            if !matches!(node.domain.as_str(), "" | "ai.onnx") {
-                return call.refuse(format!("the domain {} is not known", node.domain));
-            }
-            let results = self.node(&call)?;
-            for (name, result) in node.output.iter().zip(results).filter(|(n, _)| !n.is_empty()) {
-                self.name(name, result)?;
-            }
+        Ok(())
+    }
+
+    fn take(&mut self, node: &NodeProto) -> Result<(), GraphError> {
+        let call = Call::new(node, |name| self.names.get(name).cloned())?;
+        if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+            return call.refuse(format!("the domain {} is not known", node.domain));
         }
+        let results = self.node(&call)?;
+        for (name, result) in node.output.iter().zip(results).filter(|(n, _)| !n.is_empty()) {
+            self.name(name, result)?;
+        }
+        Ok(())
+    }
+
+    fn results(&mut self, proto: &GraphProto) -> Result<(), GraphError> {
         for output in &proto.output {
             let wrong = |reason: &str| GraphError::Port {
                 port: "output",
@@ -108,7 +157,7 @@ impl Reader {
             }
             self.graph.outputs.push((output.name.clone(), value.id));
         }
-        Ok(Read { graph: self.graph, inputs: self.inputs })
+        Ok(())
     }
 
     fn name(&mut self, name: &str, named: Named) -> Result<(), GraphError> {

@@ -8,9 +8,19 @@
 //! The partition is a pure function of the bundle: no calibration, no measurement and no order of a hash map enters
 //! it, so that a router and a node that hold one bundle hold one partition. [`Partition::hash`] says so on the wire.
 
+mod draft;
+mod fold;
+mod frontier;
+mod groups;
+mod narrow;
+mod price;
+mod product;
 mod rewrite;
+mod spread;
+mod sum;
 
-use crate::graph::{Graph, Op, Reduction, TensorId};
+use crate::graph::{Graph, TensorId};
+use rewrite::Plan;
 use std::fmt::Write as _;
 
 /// What a tensor depends on.
@@ -72,6 +82,14 @@ pub struct PartitionReport {
     pub candidate: PartCost,
 }
 
+impl PartitionReport {
+    /// The share of the floating-point operations of a candidate that the split took off the request path, 0 to 1.
+    #[must_use]
+    pub fn share_off_request_path(&self) -> f64 {
+        if self.whole.flops == 0 { 0.0 } else { 1.0 - self.candidate.flops as f64 / self.whole.flops as f64 }
+    }
+}
+
 /// The label of each tensor, given those of the inputs in their order.
 pub(crate) fn labels(graph: &Graph, inputs: &[Label]) -> Vec<Label> {
     let mut labels = vec![Label::Constant; graph.tensors.len()];
@@ -86,9 +104,12 @@ pub(crate) fn labels(graph: &Graph, inputs: &[Label]) -> Vec<Label> {
 
 /// Splits a ranker whose inputs have these labels.
 pub(crate) fn split(whole: &Graph, inputs: &[Label]) -> Result<Partition, String> {
-    let graph = rewrite::separate(whole, inputs)?;
-    let labels = labels(&graph, inputs);
-    let (user, ad) = frontier(&graph, &labels);
+    parts(whole, rewrite::cheapest(whole, inputs)?, inputs)
+}
+
+/// The graphs of a plan.
+fn parts(whole: &Graph, plan: Plan, inputs: &[Label]) -> Result<Partition, String> {
+    let Plan { graph, user, item, .. } = plan;
     let of = |label: Label| -> Vec<TensorId> {
         graph.inputs.iter().zip(inputs).filter(|(_, l)| **l == label).map(|(i, _)| *i).collect()
     };
@@ -96,8 +117,8 @@ pub(crate) fn split(whole: &Graph, inputs: &[Label]) -> Result<Partition, String
         ids.iter().enumerate().map(|(i, id)| (format!("{prefix}{i}"), *id)).collect()
     };
     let user_graph = graph.extract(&of(Label::User), &named(&user, "user"))?;
-    let item_graph = graph.extract(&of(Label::Ad), &named(&ad, "ad"))?;
-    let met: Vec<TensorId> = user.iter().chain(&ad).copied().chain(of(Label::Both)).collect();
+    let item_graph = graph.extract(&of(Label::Ad), &named(&item, "ad"))?;
+    let met: Vec<TensorId> = user.iter().chain(&item).copied().chain(of(Label::Both)).collect();
     let candidate = graph.extract(&met, &graph.outputs)?;
     let report = PartitionReport {
         whole: cost(whole),
@@ -105,40 +126,25 @@ pub(crate) fn split(whole: &Graph, inputs: &[Label]) -> Result<Partition, String
         item: cost(&item_graph),
         candidate: cost(&candidate),
     };
-    let hash = hash(&[&user_graph, &item_graph, &candidate]);
+    let hash = hash(whole, &[&user_graph, &item_graph, &candidate]);
     Ok(Partition { user: user_graph, item: item_graph, candidate, hash, report })
 }
 
-/// The user-only and the ad-only tensors that an operation on both reads, or that leave the graph. A view stands
-/// for its source, so that no value is kept twice.
-fn frontier(graph: &Graph, labels: &[Label]) -> (Vec<TensorId>, Vec<TensorId>) {
-    let mut met = vec![false; graph.tensors.len()];
-    let read = graph.nodes.iter().filter(|n| labels[n.output] == Label::Both).flat_map(|n| n.inputs.iter().copied());
-    for id in read.chain(graph.outputs.iter().map(|(_, id)| *id)) {
-        let mut id = id;
-        while let Some(node) = graph.maker(id).filter(|n| matches!(n.op, Op::Reshape { .. })) {
-            id = node.inputs[0];
-        }
-        met[id] = true;
+/// BLAKE3 over every operation of the parts with its shapes, in order, and over the constants of the whole graph. Those
+/// of the parts are products of them, and may differ in their last bit between two kinds of processors.
+fn hash(whole: &Graph, parts: &[&Graph]) -> [u8; 32] {
+    let mut text = String::from("gavel-split-2\n");
+    for values in (0..whole.tensors.len()).filter_map(|id| whole.values(id)) {
+        let mut hasher = blake3::Hasher::new();
+        values.iter().for_each(|v| {
+            hasher.update(&v.to_le_bytes());
+        });
+        let _ = writeln!(text, "{}", hasher.finalize());
     }
-    let of = |label: Label| (0..graph.tensors.len()).filter(|i| met[*i] && labels[*i] == label).collect();
-    (of(Label::User), of(Label::Ad))
-}
-
-/// BLAKE3 over every operation with its shapes, in order.
-fn hash(parts: &[&Graph]) -> [u8; 32] {
-    let mut text = String::from("gavel-split-1\n");
     for graph in parts {
         let _ = writeln!(text, "part {:?} {:?}", graph.inputs, graph.outputs);
         for (id, tensor) in graph.tensors.iter().enumerate() {
             let _ = writeln!(text, "{id} {} {:?}", tensor.shape.batch, tensor.shape.dims);
-            if let Some(values) = graph.values(id) {
-                let mut hasher = blake3::Hasher::new();
-                values.iter().for_each(|v| {
-                    hasher.update(&v.to_le_bytes());
-                });
-                let _ = writeln!(text, "{}", hasher.finalize());
-            }
         }
         for node in &graph.nodes {
             let _ = writeln!(text, "{:?} {:?} {}", node.op, node.inputs, node.output);
@@ -149,26 +155,13 @@ fn hash(parts: &[&Graph]) -> [u8; 32] {
 
 /// What a graph costs for one row.
 pub(crate) fn cost(graph: &Graph) -> PartCost {
-    let mut cost = PartCost { operations: graph.nodes.len(), ..PartCost::default() };
-    for node in &graph.nodes {
-        let out = graph.tensors[node.output].shape.values() as u64;
-        let first = node.inputs.first().map_or(0, |i| graph.tensors[*i].shape.values() as u64);
-        cost.flops += match &node.op {
-            Op::MatMul => 2 * out * graph.dims(node.inputs[0]).last().copied().unwrap_or(1) as u64,
-            Op::Sum => out * node.inputs.len() as u64,
-            Op::Reduce { kind: Reduction::L2 | Reduction::SumSquare, .. } => 2 * first,
-            Op::Reduce { .. } => first,
-            Op::Unary(_) | Op::Binary(_) | Op::Select => out,
-            Op::Softmax { .. } | Op::Normalise { .. } => 4 * out,
-            Op::Gather { .. }
-            | Op::Concat { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Slice { .. }
-            | Op::Broadcast { .. } => 0,
-        };
-    }
+    let flops = graph.nodes.iter().map(|node| price::flops(graph, node)).sum();
     let constants = (0..graph.tensors.len()).filter_map(|id| graph.values(id));
-    cost.constant_bytes = constants.map(|v| v.len() as u64 * 4).sum();
-    cost
+    let constant_bytes = constants.map(|v| v.len() as u64 * 4).sum();
+    PartCost { operations: graph.nodes.len(), flops, constant_bytes }
 }
+
+#[cfg(test)]
+mod families;
+#[cfg(test)]
+mod tests;
