@@ -31,6 +31,10 @@ use std::ops::Range;
 pub(crate) const PANEL: usize = 16;
 /// Rows of a panel that a tile passes before the next tile: 16 KB of panel in the first-level cache.
 const DEPTH: usize = 256;
+/// Up to so many inputs a layer writes as much as it computes: its rows are finished a few at a time, one after the
+/// other in memory, and the matrix is read again from the second-level cache.
+const SHALLOW: usize = 64;
+const SHALLOW_ROWS: usize = 2 * TILE;
 /// Bytes that a processor fetches at once.
 const CACHE_LINE: usize = 64;
 /// Rows of the largest tile: 12 registers of sums, 2 of the panel and 1 of a row are 15 of 16.
@@ -214,14 +218,16 @@ fn product_with<W: Weight>(
     assert!(stride >= n && out.len() >= (m - 1) * stride + n, "results of a product");
     let tile = W::kernel(isa);
     let whole = n / PANEL * PANEL;
-    for from in (0..k.max(1)).step_by(DEPTH) {
+    let group = if k <= SHALLOW { SHALLOW_ROWS } else { m };
+    let pieces = (0..k.max(1)).step_by(DEPTH).flat_map(|from| (0..m).step_by(group).map(move |first| (from, first)));
+    for (from, first) in pieces {
         let depth = DEPTH.min(k - from);
         let start = if from == 0 { Start::Zero } else { Start::Result };
         for column in (0..whole).step_by(PANEL) {
             // The next piece comes from memory while this one is used; its place cannot be guessed by the processor.
             let next = if column + PANEL < whole { (column + PANEL, from) } else { (0, from + DEPTH) };
             let mut ahead = lines.piece(next.0, next.1).chunks(lines.share(m));
-            for (row, count) in tiles(m) {
+            for (row, count) in tiles(group.min(m - first)).map(|(row, count)| (first + row, count)) {
                 ahead.next().unwrap_or(&[]).chunks(CACHE_LINE / size_of::<W>()).for_each(|line| prefetch(line));
                 // SAFETY: rows and results were measured above; `Lines` has `k` lines at each whole panel.
                 unsafe {
