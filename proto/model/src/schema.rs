@@ -53,6 +53,8 @@ impl Schema {
 /// How exactly the ranker is computed and kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RankerOptions {
+    /// How exactly the wide layers of the part for each candidate are computed.
+    pub precision: Precision,
     /// How an item's activations are kept.
     pub activations: ActivationFormat,
     /// The largest relative difference of a head or a prediction on the golden rows with which the bundle serves.
@@ -61,7 +63,7 @@ pub struct RankerOptions {
 
 impl Default for RankerOptions {
     fn default() -> Self {
-        Self { activations: ActivationFormat::F32, tolerance: Self::TOLERANCE_EXACT }
+        Self { precision: Precision::F32, activations: ActivationFormat::F32, tolerance: Self::TOLERANCE_EXACT }
     }
 }
 

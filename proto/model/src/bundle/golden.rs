@@ -7,8 +7,10 @@
 //! is the difference of large numbers; a raw output with at least 0.1, a prediction with at least 0.001, for the
 //! same reason.
 
+use super::scorer::Scorer;
 use super::{Bundle, Scratch};
 use crate::error::BundleError;
+use crate::exec::Ranges;
 use crate::feature::{FeatureRow, FeatureValue};
 use crate::limits::{GOLDEN_BYTES_MAX, GOLDEN_ROWS_MAX};
 use crate::schema::{FeatureKind, FeatureSpec, RankerOptions};
@@ -95,6 +97,23 @@ pub(super) fn text(packed: &[u8]) -> Result<String, BundleError> {
     Ok(text)
 }
 
+/// The ranges that the ranker's layers read on the golden rows: what lies outside is cut where inputs are rounded.
+pub(super) fn ranges(bundle: &Bundle, packed: &[u8]) -> Result<Ranges, BundleError> {
+    let (mut scratch, mut ranges) = (Scratch::default(), Ranges::new());
+    let Scorer::Graph(ranker) = &bundle.ranker else { return Ok(ranges) };
+    let program = ranker.observer().map_err(BundleError::Golden)?;
+    each(packed, |row| {
+        let schema = bundle.schema();
+        let (user, item) = (features(&schema.user, &row.user)?, features(&schema.item, &row.item)?);
+        let cross = bundle.cross(&user, &item);
+        let part = bundle.run_user(&mut scratch, &user).map_err(|e| e.to_string())?.part;
+        let activations = bundle.run_items(&mut scratch, &[item]).map_err(|e| e.to_string())?.activations;
+        ranker.observe(&program, &mut scratch.arena, (&part, &activations, &cross), &mut ranges);
+        Ok(())
+    })?;
+    Ok(ranges)
+}
+
 /// Visits every row and counts them; there is at least one.
 fn each(packed: &[u8], mut visit: impl FnMut(&Row) -> Result<(), String>) -> Result<usize, BundleError> {
     let wrong = |reason: String| BundleError::Golden(reason);
@@ -124,14 +143,19 @@ fn compare(bundle: &Bundle, scratch: &mut Scratch, row: &Row) -> Result<f64, Str
     let mut raw = Vec::new();
     bundle.rank_raw(scratch, &of_user.part, &of_item.activations, &cross, 1, &mut raw).map_err(|e| e.to_string())?;
     let tolerance = schema.options.tolerance;
+    let precision = schema.options.precision.name();
+    let near = |what: &str, expected, found, scale| {
+        near(what, expected, found, (scale, tolerance))
+            .map_err(|e| format!("{e}, with precision {precision} and a tolerance of {tolerance:e}"))
+    };
     let mut worst = vector("query", &row.query, &of_user.query)?;
     worst = worst.max(vector("vector", &row.vector, &of_item.vectors)?);
     for (head, raw) in schema.heads.iter().zip(&raw) {
         let expected =
             |of: &BTreeMap<String, f64>| of.get(&head.name).copied().ok_or(format!("{} is missing", head.name));
         let prediction = head.predict(*raw);
-        worst = worst.max(near(&head.name, expected(&row.heads)?, *raw, (RAW_SCALE, tolerance))?);
-        worst = worst.max(near(&head.name, expected(&row.predictions)?, prediction, (PREDICTION_SCALE, tolerance))?);
+        worst = worst.max(near(&head.name, expected(&row.heads)?, *raw, RAW_SCALE)?);
+        worst = worst.max(near(&head.name, expected(&row.predictions)?, prediction, PREDICTION_SCALE)?);
     }
     Ok(worst)
 }

@@ -1,6 +1,6 @@
-//! Does ranking take no memory once its buffers are there?
+//! Does ranking take no memory once its buffers are there, and is a bundle as exact as it says?
 
-use super::tests::{request, shared};
+use super::tests::{SMALL, files, open, request, shared};
 use super::*;
 use crate::allocations;
 
@@ -17,5 +17,71 @@ fn a_warm_request_takes_no_memory() {
     assert!(allocations::during(|| rank(&mut scratch, 300)) > 0, "the counter counts");
     for n in [300, 1, 77] {
         assert_eq!(allocations::during(|| rank(&mut scratch, n)), 0, "{n} candidates");
+    }
+}
+
+/// The test's bundle with options and with golden rows of the exact one.
+fn kept(options: &str) -> Result<Bundle, BundleError> {
+    let exact = shared();
+    let mut rows = String::new();
+    for i in 0..40u64 {
+        let (user, item) = (format!("u{}", i % 7), format!("k{i}"));
+        let hash = gavel_proto::hash::value_hash;
+        let bought = FeatureValue::Set(vec![(hash(&item), 2.0), (hash("tea"), 1.0 + i as f32)]);
+        let of_user = FeatureRow { values: vec![FeatureValue::Category(hash(&user)), bought, FeatureValue::Missing] };
+        let price = FeatureValue::Dense(0.25 * i as f32);
+        let of_item = FeatureRow { values: vec![FeatureValue::Category(hash(&item)), price] };
+        let (mut scratch, mut raw, mut out) = (Scratch::default(), Vec::new(), Vec::new());
+        let UserOutput { query, part } = exact.run_user(&mut scratch, &of_user).unwrap();
+        let ItemOutput { vectors, activations } =
+            exact.run_items(&mut scratch, std::slice::from_ref(&of_item)).unwrap();
+        let cross = exact.cross(&of_user, &of_item);
+        exact.rank_raw(&mut scratch, &part, &activations, &cross, 1, &mut raw).unwrap();
+        exact.rank(&mut scratch, &part, &activations, &cross, 1, &mut out).unwrap();
+        let heads = |v: &[f32]| serde_json::json!({"click": v[0], "conv": v[1], "value": v[2]});
+        let row = serde_json::json!({
+            "user": {"segment": user, "bought": {"values": [item, "tea"], "weights": [2.0, 1.0 + i as f32]}},
+            "item": {"kind": item, "price": 0.25 * i as f32},
+            "query": query, "vector": vectors, "heads": heads(&raw), "predictions": heads(&out),
+        });
+        rows.push_str(&format!("{row}\n"));
+    }
+    let mut all = files(SMALL);
+    all[0].1.extend_from_slice(options.as_bytes());
+    all[4].1 = zstd::encode_all(rows.as_bytes(), 1).unwrap();
+    open(&all)
+}
+
+#[test]
+fn a_bundle_is_as_exact_as_it_says() {
+    let exact = kept("").unwrap();
+    assert!(exact.verify_golden().unwrap().worst < 1e-5);
+    for (precision, tolerance) in [("bf16", 0.02), ("int8", 0.05)] {
+        let bundle =
+            kept(&format!("[ranker_options]\nprecision = \"{precision}\"\ntolerance = {tolerance}\n")).unwrap();
+        assert_ne!(bundle.partition_hash(), exact.partition_hash(), "{precision} is another part");
+        let worst = bundle.verify_golden().unwrap().worst;
+        assert!(worst > 1e-5, "{precision} is less exact: {worst}");
+        let bundle = kept(&format!("[ranker_options]\nprecision = \"{precision}\"\ntolerance = 1e-5\n")).unwrap();
+        let refused = bundle.verify_golden().unwrap_err().to_string();
+        assert!(refused.contains(precision) && refused.contains("a tolerance of 1e-5"), "{refused}");
+    }
+    let most = kept("[ranker_options]\nprecision = \"int8\"\ntolerance = 0.5\n").err().unwrap().to_string();
+    assert!(most.contains("tolerance of 0.5"), "{most}");
+}
+
+#[test]
+fn a_rounded_score_does_not_depend_on_its_place() {
+    for precision in ["bf16", "int8"] {
+        let bundle = kept(&format!("[ranker_options]\nprecision = \"{precision}\"\ntolerance = 0.05\n")).unwrap();
+        let r = request(&bundle, 140, 3);
+        let width = bundle.activation_width();
+        let (mut scratch, mut all, mut some) = (Scratch::default(), Vec::new(), Vec::new());
+        bundle.rank(&mut scratch, &r.part, &r.activations, &r.cross, 140, &mut all).unwrap();
+        for (from, n) in [(0, 1), (100, 40), (7, 9)] {
+            let (activations, cross) = (&r.activations[from * width..(from + n) * width], &r.cross[from..from + n]);
+            bundle.rank(&mut scratch, &r.part, activations, cross, n, &mut some).unwrap();
+            assert_eq!(some, all[from * 3..(from + n) * 3], "{precision}");
+        }
     }
 }

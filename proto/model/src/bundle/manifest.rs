@@ -7,8 +7,8 @@ use crate::calibration::Calibration;
 use crate::error::BundleError;
 use crate::limits;
 use crate::schema::{
-    ActivationFormat, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, RankerOptions,
-    Scaling, Schema, Side, Transform,
+    ActivationFormat, CrossSpec, FeatureKind, FeatureSpec, HeadKind, HeadRole, HeadSpec, Light, Metric, Precision,
+    RankerOptions, Scaling, Schema, Side, Transform,
 };
 use gavel_proto::limits::{FEATURES_MAX, HEADS_MAX, STRING_BYTES_MAX, VECTOR_DIMENSIONS_MAX};
 use serde::Deserialize;
@@ -69,8 +69,17 @@ struct LightText {
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OptionsText {
+    precision: Option<PrecisionText>,
     activations: Option<ActivationsText>,
     tolerance: Option<f64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PrecisionText {
+    F32,
+    Bf16,
+    Int8,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -229,8 +238,10 @@ fn rankers(mut files: Files, schema: &Schema) -> Result<Files, BundleError> {
         };
         files.trees.insert(head.name.clone(), std::mem::take(&mut files.ranker));
     }
-    check(files.trees.is_empty() || schema.options.activations == ActivationFormat::F32, || {
-        "ranker_options: trees compare numbers exactly, their activations are f32".to_owned()
+    let RankerOptions { precision, activations, .. } = schema.options;
+    let exact = precision == Precision::F32 && activations == ActivationFormat::F32;
+    check(files.trees.is_empty() || exact, || {
+        "ranker_options: trees compare numbers exactly, their precision and activations are f32".to_owned()
     })?;
     Ok(files)
 }
@@ -266,16 +277,19 @@ fn options(text: OptionsText) -> Result<RankerOptions, BundleError> {
         None | Some(ActivationsText::F32) => ActivationFormat::F32,
         Some(ActivationsText::Bf16) => ActivationFormat::Bf16,
     };
-    let most = match activations {
-        ActivationFormat::F32 => RankerOptions::TOLERANCE_EXACT,
-        ActivationFormat::Bf16 => RankerOptions::TOLERANCE_MAX,
+    let precision = match text.precision {
+        None | Some(PrecisionText::F32) => Precision::F32,
+        Some(PrecisionText::Bf16) => Precision::Bf16,
+        Some(PrecisionText::Int8) => Precision::Int8,
     };
+    let exact = activations == ActivationFormat::F32 && precision == Precision::F32;
+    let most = if exact { RankerOptions::TOLERANCE_EXACT } else { RankerOptions::TOLERANCE_MAX };
     let tolerance = text.tolerance.unwrap_or(RankerOptions::TOLERANCE_EXACT);
     // Written so that NaN fails.
     check(tolerance > 0.0 && tolerance <= most, || {
         format!("ranker_options: a tolerance of {tolerance}, above 0 and up to {most} are possible")
     })?;
-    Ok(RankerOptions { activations, tolerance })
+    Ok(RankerOptions { precision, activations, tolerance })
 }
 
 fn feature(text: &FeatureText) -> Result<FeatureSpec, BundleError> {

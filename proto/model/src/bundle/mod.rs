@@ -25,11 +25,11 @@ pub(crate) use manifest::parse as parse_schema;
 pub use pack::{pack as pack_folder, unpack};
 
 use crate::error::{BundleError, GraphError, ModelError};
-use crate::exec::{Arena, BLOCK_ROWS};
+use crate::exec::{self, Arena, BLOCK_ROWS};
 use crate::feature::{FeatureRow, FeatureValue};
 use crate::onnx;
 use crate::partition::Label;
-use crate::schema::{ActivationFormat, Schema};
+use crate::schema::{ActivationFormat, Precision, Schema};
 use crate::trees::Planes;
 use bind::Encoding;
 use pack::FileMap;
@@ -89,7 +89,19 @@ impl Bundle {
         let item_tower = tower(&names.item_tower, file(&names.item_tower)?, &schema, Label::Ad)?;
         let ranker = Scorer::new(&files, &names, &schema)?;
         let golden = file(&names.golden)?.clone();
-        Ok(Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, ranker })
+        let mut bundle = Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, ranker };
+        bundle.keep()?;
+        Ok(bundle)
+    }
+
+    /// Keeps the part for each candidate as the bundle asks for.
+    fn keep(&mut self) -> Result<(), BundleError> {
+        let precision = match self.schema.options.precision {
+            Precision::F32 => return Ok(()),
+            Precision::Bf16 => exec::Precision::Bf16,
+            Precision::Int8 => exec::Precision::Int8(golden::ranges(self, &self.golden)?),
+        };
+        self.ranker.keep(&precision).map_err(BundleError::Schema)
     }
 
     /// Opens the bundle with this hash and runs its golden rows: what a server does before it uses one.

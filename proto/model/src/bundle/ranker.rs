@@ -2,12 +2,12 @@
 
 use super::bind::{self, Encoding, Feed};
 use crate::error::{GraphError, ModelError};
-use crate::exec::{Arena, BLOCK_ROWS, Program};
+use crate::exec::{self, Arena, BLOCK_ROWS, Program, Ranges};
 use crate::feature::FeatureRow;
 use crate::graph::{Graph, Op, TensorId};
 use crate::onnx::{Element, Read};
 use crate::partition::{self, Label, PartitionReport};
-use crate::schema::{ActivationFormat, Schema};
+use crate::schema::{ActivationFormat, Precision, Schema};
 
 /// A program with the feeds of its inputs.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Ranker {
     user: Bound,
     item: Bound,
     candidate: Program,
+    /// Its graph, until the program is made as exactly as the bundle asks for.
+    meeting: Option<Graph>,
     /// For each cross input of the candidate program, in order, the cross feature.
     crossings: Vec<usize>,
     whole: Bound,
@@ -70,12 +72,40 @@ impl Ranker {
             item: Bound::new(&split.item, read, schema, BLOCK_ROWS)?,
             crossings: crossings.collect(),
             whole: Bound::new(&whole, read, schema, BLOCK_ROWS)?,
-            hash: split.hash,
+            hash: hash(split.hash, schema.options.precision),
             report: split.report,
             user_width: width(&candidate.inputs[..users]),
             item_width: width(&candidate.inputs[users..users + ads]),
             candidate,
+            meeting: (schema.options.precision != Precision::F32).then_some(split.candidate),
         })
+    }
+
+    /// The part for each candidate over single rows, to observe its ranges.
+    pub fn observer(&self) -> Result<Program, String> {
+        let graph = self.meeting.as_ref().ok_or("the ranker is f32")?;
+        Program::compile(graph, &vec![1; graph.inputs.len()])
+    }
+
+    /// Widens the ranges by those of one candidate.
+    pub fn observe(
+        &self,
+        program: &Program,
+        arena: &mut Arena,
+        (user_part, activations, cross): (&[f32], &[f32], &[f32]),
+        ranges: &mut Ranges,
+    ) {
+        program.prepare(arena);
+        self.fill_block((program, arena), user_part, activations, (cross, cross.len()), 0..1);
+        program.observe(arena, ranges);
+    }
+
+    /// Keeps the part for each candidate less exactly.
+    pub fn keep(&mut self, precision: &exec::Precision) -> Result<(), String> {
+        let Some(graph) = self.meeting.take() else { return Ok(()) };
+        let rows: Vec<usize> = self.candidate.inputs.iter().map(|p| p.rows).collect();
+        self.candidate = Program::compile_as(&graph, &rows, precision)?;
+        Ok(())
     }
 
     /// Appends the user part.
@@ -155,7 +185,7 @@ impl Ranker {
         program.prepare(arena);
         for first in (0..n).step_by(BLOCK_ROWS) {
             let rows = BLOCK_ROWS.min(n - first);
-            self.fill_block(arena, user_part, activations, cross, first..first + rows);
+            self.fill_block((program, arena), user_part, activations, cross, first..first + rows);
             program.run(arena, rows);
             raw(program, arena, rows, &mut sink);
         }
@@ -163,13 +193,12 @@ impl Ranker {
 
     fn fill_block(
         &self,
-        arena: &mut Arena,
+        (program, arena): (&Program, &mut Arena),
         user_part: &[f32],
         activations: &[f32],
         (cross, columns): (&[f32], usize),
         block: std::ops::Range<usize>,
     ) {
-        let program = &self.candidate;
         let users = self.user.program.outputs.len();
         let ads = users + self.item.program.outputs.len();
         let mut offset = 0;
@@ -278,6 +307,16 @@ fn raw(program: &Program, arena: &Arena, rows: usize, sink: &mut impl FnMut(usiz
     for row in 0..rows {
         for (head, port) in program.outputs.iter().enumerate() {
             sink(head, program.output(arena, head)[if port.rows == 1 { 0 } else { row }]);
+        }
+    }
+}
+
+/// Parts that are computed otherwise are other parts.
+fn hash(split: [u8; 32], precision: Precision) -> [u8; 32] {
+    match precision {
+        Precision::F32 => split,
+        Precision::Bf16 | Precision::Int8 => {
+            *blake3::Hasher::new().update(&split).update(precision.name().as_bytes()).finalize().as_bytes()
         }
     }
 }

@@ -9,6 +9,7 @@ use super::ranker::Ranker;
 use super::trees::TreeRanker;
 use super::{Scratch, file_of};
 use crate::error::{BundleError, ModelError};
+use crate::exec;
 use crate::feature::FeatureRow;
 use crate::onnx;
 use crate::partition::PartitionReport;
@@ -30,6 +31,14 @@ impl Scorer {
         let of_ranker = |reason| BundleError::Graph { file: names.ranker.clone(), reason };
         let read = onnx::read(file_of(files, &names.ranker)?).map_err(of_ranker)?;
         Ok(Self::Graph(Box::new(Ranker::new(&read, schema).map_err(of_ranker)?)))
+    }
+
+    /// Keeps the part for each candidate less exactly; trees are exact.
+    pub fn keep(&mut self, precision: &exec::Precision) -> Result<(), String> {
+        match self {
+            Self::Graph(graph) => graph.keep(precision),
+            Self::Trees(_) => Ok(()),
+        }
     }
 
     pub fn hash(&self) -> [u8; 32] {

@@ -58,7 +58,6 @@ pub(crate) type Ranges = BTreeMap<TensorId, (f32, f32)>;
 /// How exactly the wide layers of a program are kept. Layers of a few columns (gates, the last of a head) stay f32:
 /// they cost nothing, and decide.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(dead_code, reason = "the kernels come before the option of the bundle that asks for them")]
 pub(crate) enum Precision {
     F32,
     /// Weights of bf16, rows and sums of f32.
@@ -107,7 +106,6 @@ impl Program {
     }
 
     /// The same with its wide layers kept less exactly.
-    #[expect(dead_code, reason = "as above")]
     pub fn compile_as(graph: &Graph, rows: &[usize], precision: &Precision) -> Result<Self, String> {
         compile::compile(graph, rows, precision)
     }
@@ -147,7 +145,6 @@ impl Program {
         fewer.unwrap_or(&self.steps).iter().for_each(|step| self.run_step(step, arena));
     }
 
-    #[expect(dead_code, reason = "as above")]
     /// Runs every step over all rows and widens the range of what each layer reads.
     pub fn observe(&self, arena: &mut Arena, ranges: &mut Ranges) {
         for step in &self.steps {
