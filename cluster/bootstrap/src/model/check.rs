@@ -32,7 +32,7 @@ fn as_json(found: &BundleCheck) -> Value {
     json!({
         "name": found.name,
         "hash": hash(found),
-        "precision": "f32",
+        "precision": found.precision.name(),
         "max_rel_error": found.split_error,
         "max_golden_error": found.golden.map(|g| g.worst),
         "golden_rows": found.golden.map_or(0, |g| g.rows),

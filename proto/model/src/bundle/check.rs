@@ -16,6 +16,8 @@ pub struct BundleCheck {
     pub name: String,
     /// BLAKE3 of its packed form, if its files could be read.
     pub hash: Option<[u8; 32]>,
+    /// How exactly the part for each candidate is computed.
+    pub precision: crate::schema::Precision,
     /// How it did on its golden rows; `None` when it did not come so far.
     pub golden: Option<GoldenReport>,
     /// The largest relative difference of a raw output between the split and the whole ranker on the golden rows.
@@ -72,6 +74,7 @@ fn graphs(files: &FileMap, found: &mut BundleCheck) {
 }
 
 fn measure(bundle: &Bundle, found: &mut BundleCheck) {
+    found.precision = bundle.schema().options.precision;
     found.partition = Some(bundle.partition_report());
     (found.user_part, found.activations) = (bundle.user_part_width(), bundle.activation_width());
     match bundle.verify_golden() {
