@@ -253,7 +253,8 @@ fn read(make: impl FnOnce(&mut Onnx)) -> (Graph, Vec<Label>) {
 
 #[test]
 fn what_the_split_saves() {
-    let families: [(&str, fn(&mut Onnx)); 6] = [
+    type Family = (&'static str, fn(&mut Onnx));
+    let families: [Family; 6] = [
         ("MLP 512-256-64", |m| {
             let x0 = stacked_features(m);
             let deep = normalised_mlp(m, &x0, WIDTH, &[512, 256, 64]);

@@ -32,7 +32,7 @@ fn scale(r: &mut Rebuild<'_>, node: &Node) -> Result<Option<TensorId>, String> {
         return Ok(None);
     }
     let factor = r.new.push(Op::Reshape { dims: vec![*last] }, &[r.map[factor]], "")?;
-    scaled(r, layer, factor, 0).map(Some)
+    scaled(r, layer, factor).map(Some)
 }
 
 /// Whether everything that `id` is made of takes a factor without an operation of its own.
@@ -48,7 +48,7 @@ fn takes(r: &Rebuild<'_>, id: TensorId, depth: usize) -> bool {
     }
 }
 
-fn scaled(r: &mut Rebuild<'_>, id: TensorId, factor: TensorId, depth: usize) -> Result<TensorId, String> {
+fn scaled(r: &mut Rebuild<'_>, id: TensorId, factor: TensorId) -> Result<TensorId, String> {
     let name = r.old.tensors[id].name.clone();
     let old = r.old;
     match old.maker(id) {
@@ -57,7 +57,7 @@ fn scaled(r: &mut Rebuild<'_>, id: TensorId, factor: TensorId, depth: usize) -> 
             r.new.push(Op::MatMul, &[r.map[inputs[0]], matrix], &name)
         }
         Some(node) => {
-            let inputs: Result<Vec<_>, _> = node.inputs.iter().map(|i| scaled(r, *i, factor, depth + 1)).collect();
+            let inputs: Result<Vec<_>, _> = node.inputs.iter().map(|i| scaled(r, *i, factor)).collect();
             r.new.push(node.op.clone(), &inputs?, &name)
         }
         // A constant.

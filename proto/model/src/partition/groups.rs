@@ -47,7 +47,7 @@ impl Groups {
         let home = home.unwrap_or(Label::Both);
         let label = |draft: &Draft, p: &Piece| match draft.label(p.tensor) {
             Label::Constant => home,
-            label => label,
+            label @ (Label::User | Label::Ad | Label::Both) => label,
         };
         let mut members = Vec::new();
         for wanted in [Label::User, Label::Ad, Label::Both] {

@@ -69,7 +69,16 @@ impl Spreader<'_> {
         match &node.op {
             Op::Unary(_) | Op::Binary(_) | Op::Sum | Op::Select => self.elementwise(node),
             Op::Gather { axis: 0 } if self.r.labels[first] == Label::Constant => self.lookup(node),
-            op => match self.groups[first].clone() {
+            op @ (Op::MatMul
+            | Op::Gather { .. }
+            | Op::Concat { .. }
+            | Op::Reduce { .. }
+            | Op::Softmax { .. }
+            | Op::Normalise { .. }
+            | Op::Reshape { .. }
+            | Op::Permute { .. }
+            | Op::Slice { .. }
+            | Op::Broadcast { .. }) => match self.groups[first].clone() {
                 Some(groups) => self.of_first(op, &groups, node),
                 None => Ok(None),
             },
@@ -97,7 +106,16 @@ impl Spreader<'_> {
             Op::Broadcast { dims } if dims.get(axis) == self.r.old.dims(node.inputs[0]).get(axis) => {
                 self.broadcast(groups, dims, node)
             }
-            _ => Ok(None),
+            Op::Gather { .. }
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Sum
+            | Op::Concat { .. }
+            | Op::Softmax { .. }
+            | Op::Normalise { .. }
+            | Op::Slice { .. }
+            | Op::Broadcast { .. }
+            | Op::Select => Ok(None),
         }
     }
 
@@ -138,7 +156,7 @@ impl Spreader<'_> {
                     apart: Apart::Yes,
                 })),
                 None => {
-                    let places = vec![from..from + width];
+                    let places = std::iter::once(from..from + width).collect();
                     pieces.push(Piece { tensor: self.r.map[*input], places, apart: Apart::No });
                 }
             }
