@@ -95,7 +95,7 @@ pub fn ad_request(request: &TimedRequest, number: u64, deadline_ms: u32, min_cov
         terms: request
             .terms
             .iter()
-            .map(|t| wire::RequestTerm { dimension: t.dimension.clone(), values: t.values.clone() })
+            .map(|t| wire::RequestTerm { dimension: t.dimension.clone(), values: t.values.clone(), number: None })
             .collect(),
         context: request
             .context
@@ -113,6 +113,7 @@ pub fn ad_request(request: &TimedRequest, number: u64, deadline_ms: u32, min_cov
             })
             .collect(),
         slots: request.slots,
+        ts: u64::try_from(request.ts).unwrap_or(0),
         deadline_ms,
         min_coverage,
         seed: number + 1,

@@ -43,8 +43,14 @@ fn seal_content(folder: &Path, items: u64) -> Result<(), SegmentError> {
         let item = ItemId(n + 1);
         builder.push_item(DocItem { item, advertiser: AdvertiserId(n % 999), ..DocItem::default() })?;
         let any_of = PASS.into_iter().filter(|pass| mix64(n ^ pass << 40) % 10_000 < *pass).collect();
-        let targeting = vec![DocRule { dimension: 1, any_of, none_of: vec![] }];
-        builder.push_ad(&DocAd { ad: AdId(n + 1), item, campaign: CampaignId(n % 5_000), targeting })?;
+        let targeting = vec![DocRule { dimension: 1, any_of, none_of: vec![], ..DocRule::default() }];
+        builder.push_ad(&DocAd {
+            ad: AdId(n + 1),
+            item,
+            campaign: CampaignId(n % 5_000),
+            targeting,
+            schedule: None,
+        })?;
     }
     let start = now();
     let summary = builder.seal()?;
@@ -60,7 +66,7 @@ fn search(shard: &Shard, dimension: u64) -> Result<(), SegmentError> {
     let mut scratch = RetrievalScratch::default();
     println!("pass rate | eligible us | scan us | GB/s | walk us | recall | planner");
     for pass in PASS {
-        let terms = [Term { dimension: 1, values: vec![pass] }];
+        let terms = [Term { dimension: 1, values: vec![pass], ..Term::default() }];
         let targeting = TargetingQuery { terms: &terms, ..TargetingQuery::default() };
         let (mut eligible_us, mut scan_us, mut walk_us, mut hits, mut wanted) = (0, 0, 0, 0, 0);
         let (mut planned, mut eligible) = (Method::Nothing, 0);
@@ -117,6 +123,7 @@ fn main() -> Result<(), SegmentError> {
             metric: Metric::Ip,
             format,
             activation_width: 0,
+            activation_format: VectorFormat::F32,
         };
         let mut builder = ModelFolderBuilder::new(&folder, &content, spec)?;
         let start = now();

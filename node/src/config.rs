@@ -6,6 +6,10 @@ use std::path::PathBuf;
 /// queue only holds searches that will miss their deadline.
 const SEARCH_QUEUE_DEFAULT: usize = 64;
 
+/// A fifth is left for what searches and staging need of their own, for blobs on their way through the page cache,
+/// and for the system.
+pub const MEMORY_SHARE_DEFAULT: f64 = 0.8;
+
 /// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -27,6 +31,8 @@ pub struct NodeConfig {
     pub search_queue: usize,
     /// Whether searches may ask for everything that was scored.
     pub oracle: OraclePolicy,
+    /// Share of the memory that the process may use, which shards may take.
+    pub memory_share: f64,
 }
 
 /// May a search ask for more than a serving search needs?
@@ -51,6 +57,7 @@ impl Default for NodeConfig {
             search_threads: 0,
             search_queue: SEARCH_QUEUE_DEFAULT,
             oracle: OraclePolicy::default(),
+            memory_share: MEMORY_SHARE_DEFAULT,
         }
     }
 }

@@ -16,4 +16,5 @@ pub mod ids;
 pub mod limits;
 pub mod money;
 pub mod score;
+pub mod targeting;
 pub mod wire;

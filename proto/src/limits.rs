@@ -20,6 +20,14 @@ pub const STRING_BYTES_MAX: usize = 256;
 pub const SET_VALUES_MAX: usize = 1_024;
 /// Dimensions with a condition, in a request or on one ad.
 pub const TERMS_MAX: usize = 64;
+/// Dimensions of one catalogue.
+pub const DIMENSIONS_MAX: usize = 256;
+/// Ranges of one dimension on one ad.
+pub const RANGES_MAX: usize = 32;
+/// Time zones of one catalogue: more than there are.
+pub const ZONES_MAX: usize = 1_024;
+/// Offsets of one time zone. Ours: two a year for half a century, twice.
+pub const ZONE_OFFSETS_MAX: usize = 256;
 /// Features in a request or on one document.
 pub const FEATURES_MAX: usize = 256;
 /// Blocked advertisers, categories and campaigns in one request, each.

@@ -89,24 +89,55 @@ mod tests {
         }
     }
 
-    /// A million placements by the hash that places items: 5,000 draws of the best 200.
-    #[test]
-    fn the_tail_is_what_placement_does() {
-        let (total, shards, draws) = (200u32, 4u32, 5_000u64);
-        let loose = 1e-2;
-        let bound = quantile(total, shards, loose);
-        let mut over = 0u64;
-        for draw in 0..draws {
-            let mut counts = [0u32; 4];
-            for item in 0..u64::from(total) {
-                counts[shard_of(ItemId(draw * 1_000 + item), shards).0 as usize] += 1;
+    /// P(Binomial(n, 1/shards) > q), summed upwards from q + 1 with the ratio of neighbouring terms; the code under
+    /// test sums downwards and in logarithms.
+    fn tail(n: u32, shards: u32, q: u32) -> f64 {
+        let (n, s) = (f64::from(n), f64::from(shards));
+        let mut at = (1.0 - 1.0 / s).powf(n);
+        let mut sum = 0.0;
+        for k in 0..n as u32 {
+            at *= (n - f64::from(k)) / (f64::from(k) + 1.0) / (s - 1.0);
+            if k + 1 > q {
+                sum += at;
             }
-            over += counts.iter().filter(|count| **count > bound).count() as u64;
-            assert!(counts.iter().all(|count| *count <= quota(total, shards) + 4), "{counts:?}");
         }
-        // 20,000 shards at a miss below 1e-2: 200 at most, five standard deviations are 70.
-        assert!(over <= 270, "{over}");
-        // And the bound is tight: one less would be missed more often than agreed.
-        assert!(quantile(total, shards, loose) > quantile(total, shards, 2.0 * loose));
+        sum
+    }
+
+    #[test]
+    fn quantiles_are_the_smallest_that_keep_their_miss() {
+        for (n, shards) in [(200, 4), (200, 2), (1_000, 4), (200, 8), (100, 16), (50, 2), (1_000, 100)] {
+            for miss in [1e-2, 1e-3, MISS, 1e-6] {
+                let q = quantile(n, shards, miss);
+                assert!(tail(n, shards, q) <= miss && tail(n, shards, q - 1) > miss, "{n} {shards} {miss}: {q}");
+            }
+        }
+    }
+
+    /// The oracle: a million requests each, whose best items lie where the hash that places items puts them. How many
+    /// shards hold more of the best than they return must be what the binomial says, within five standard deviations;
+    /// counts of the shards of one request hang together negatively, so the sum varies at most as if they did not.
+    #[test]
+    fn a_million_placements_miss_as_often_as_the_binomial_says() {
+        const REQUESTS: u64 = 1_000_000;
+        for (n, shards) in [(200u32, 4u32), (100, 16), (50, 2)] {
+            let bounds = [quantile(n, shards, 1e-2), quantile(n, shards, MISS), quota(n, shards)];
+            let mut over = [0u64; 3];
+            let mut counts = vec![0u32; shards as usize];
+            for request in 0..REQUESTS {
+                counts.fill(0);
+                for item in 0..u64::from(n) {
+                    counts[shard_of(ItemId(request * u64::from(n) + item), shards).0 as usize] += 1;
+                }
+                for (over, bound) in over.iter_mut().zip(bounds) {
+                    *over += counts.iter().filter(|count| **count > bound).count() as u64;
+                }
+            }
+            for (over, bound) in over.into_iter().zip(bounds) {
+                let expected = REQUESTS as f64 * f64::from(shards) * tail(n, shards, bound);
+                let reach = 5.0 * expected.sqrt() + 1.0;
+                assert!((over as f64 - expected).abs() <= reach, "{n} of {shards}, {bound}: {over}, not {expected:.1}");
+            }
+        }
     }
 }

@@ -198,6 +198,9 @@ fn bad_input_is_refused_with_a_reason() {
         ("too many organic items", with("organic", json!(organic))),
         ("long user id", with("user_id", json!(long))),
         ("long term", with("terms", json!([{"dimension": "store", "values": [long]}]))),
+        ("undeclared dimension", with("terms", json!([{"dimension": "stroe", "values": ["330"]}]))),
+        ("a number for words", with("terms", json!([{"dimension": "store", "number": 330}]))),
+        ("milliseconds for seconds", with("ts", json!(1_774_746_000_000_u64))),
         ("wrong feature kind", with("user_features", json!({"age": {"nested": {"too": "deep"}}}))),
         ("unknown field type", with("terms", json!("store=330"))),
     ];

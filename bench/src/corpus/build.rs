@@ -3,6 +3,7 @@
 //! Products and rates first, then one pass over the ads for what a campaign has, then one that writes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::history::Histories;
 use super::records::{AdLine, CampaignLine, FeatureText, Features, ItemLine, RequestLine, RequestTerm, decimal};
 use super::selection::Selection;
 use super::source::{Product, Tables};
-use super::targeting::Stores;
+use super::targeting::{DECLARED, Stores};
 use super::taxonomy::Taxonomy;
 use super::write::LineFile;
 use super::{CorpusArgs, CorpusError, CorpusSize, LAST_TRAINING_WEEK};
@@ -59,6 +60,8 @@ pub fn run(args: &CorpusArgs) -> Result<Summary, CorpusError> {
     };
     summary.users = corpus.write_users(&tables, &by_id)?;
     summary.requests = corpus.write_requests(&tables)?;
+    let declared = args.out.join("targeting.toml");
+    fs::write(&declared, DECLARED).map_err(|source| CorpusError::File { path: declared, source })?;
     Ok(summary)
 }
 

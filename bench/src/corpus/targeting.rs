@@ -9,6 +9,9 @@ use gavel_proto::hash::combine;
 use super::campaign::Breadth;
 use super::records::TermLine;
 
+/// The `targeting.toml` of a corpus: requests that name anything else are mistaken.
+pub const DECLARED: &str = "# What ads of this catalogue are targeted by; see docs/targeting.md.\n[dimensions.store]\n";
+
 const REGION_MIN: u64 = 10;
 const REGION_MAX: u64 = 30;
 

@@ -166,8 +166,17 @@ pub struct NodeArgs {
     /// Whether the searches of `gavel bench truth` are answered.
     #[arg(long, value_enum, default_value_t = Probes::Off)]
     pub probes: Probes,
+    /// Share of the memory that the process may use, which its shards may take; what would need more is refused.
+    #[arg(long, default_value_t = gavel_node::MEMORY_SHARE_DEFAULT, value_parser = share)]
+    pub memory_share: f64,
     #[command(flatten)]
     pub process: ProcessArgs,
+}
+
+/// Above 0 and at most 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| format!("{text:?} is no share: give a number above 0 and at most 1, as 0.8"))
 }
 
 /// `gavel router`.

@@ -180,11 +180,20 @@ fn member(m: &wire::MemberView, health: Option<&wire::MemberHealth>) -> Value {
         "draining": m.draining,
         "heartbeat_age_ms": health.map(|h| h.heartbeat_age_ms),
         "resident_bytes": health.map(|h| h.resident_bytes),
+        "memory": health.and_then(|h| h.memory.as_ref()).map(memory),
         "ready_shards": health.map(|h| h.ready_shards.len()),
         "ready_models": health.map(|h| h.ready_models.iter().map(|m| hex(m)).collect::<Vec<_>>()),
         "ready_generations": health.map(|h| h.ready_generations.clone()),
         "refusals": health.map(|h| h.refusals.iter().map(refusal).collect::<Vec<_>>()),
     })
+}
+
+fn memory(m: &wire::NodeMemory) -> Value {
+    let shard = |s: &wire::ShardMemory| {
+        json!({"shard": s.shard, "generation": s.generation, "mapped_bytes": s.mapped_bytes,
+               "resident_bytes": s.resident_bytes, "owned_bytes": s.owned_bytes})
+    };
+    json!({"limit_bytes": m.limit_bytes, "shards": m.shards.iter().map(shard).collect::<Vec<_>>()})
 }
 
 fn shard(s: &wire::ShardView) -> Value {

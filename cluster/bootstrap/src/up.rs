@@ -142,6 +142,8 @@ async fn start(
             control: voters.clone(),
             name: format!("node-{number}"),
             oracle: OraclePolicy::Answered,
+            // They share the memory of one process.
+            memory_share: gavel_node::MEMORY_SHARE_DEFAULT / args.nodes.max(1) as f64,
             ..NodeConfig::default()
         };
         let node = gavel_node::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;

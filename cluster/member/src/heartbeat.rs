@@ -5,9 +5,10 @@
 //! the View tells everybody that this member leaves, so that nobody asks it any more when it stops to listen.
 
 use crate::member::{MemberConfig, Voters};
-use crate::ready::Ready;
+use crate::ready::{NodeMemory, Ready};
 use crate::view::ViewFeed;
 use crate::{ReadyState, Shutdown, transport};
+use gavel_proto::wire;
 use gavel_proto::wire::control_service_client::ControlServiceClient;
 use gavel_proto::wire::{HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, ReadyShard, Refusal, Role};
 use std::collections::BTreeSet;
@@ -177,8 +178,9 @@ impl Heartbeat {
     }
 
     async fn beat(&self, target: &mut Target) -> Next {
-        let request =
+        let mut request =
             request_of(self.ready.snapshot(), *self.member_id.borrow(), self.incarnation, self.feed.map_epoch());
+        request.memory = self.ready.memory().map(memory_of);
         match timed(target.client.heartbeat(request)).await {
             Ok(HeartbeatResponse { known: true, .. }) => Next::Beat,
             Ok(HeartbeatResponse { leader_address, .. })
@@ -225,5 +227,17 @@ fn request_of(ready: Ready, member_id: u64, incarnation: u64, view_epoch: u64) -
         refusals: ready.refusals.into_iter().map(|r| Refusal { subject: r.subject, reason: r.reason }).collect(),
         delivery_versions: ready.delivery_versions,
         resident_bytes: crate::telemetry::resident_bytes(),
+        memory: None,
     }
+}
+
+fn memory_of(memory: NodeMemory) -> wire::NodeMemory {
+    let shards = memory.shards.into_iter().map(|s| wire::ShardMemory {
+        shard: s.shard.0,
+        generation: s.generation,
+        mapped_bytes: s.mapped,
+        resident_bytes: s.resident,
+        owned_bytes: s.owned,
+    });
+    wire::NodeMemory { limit_bytes: memory.limit, shards: shards.collect() }
 }

@@ -48,10 +48,35 @@ pub struct Ready {
     pub draining: bool,
 }
 
+/// Where the bytes of a shard are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardMemory {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its catalogue generation.
+    pub generation: u64,
+    /// Of sealed files.
+    pub mapped: u64,
+    /// Of those, in memory.
+    pub resident: u64,
+    /// Of the process's own memory.
+    pub owned: u64,
+}
+
+/// Where the bytes of a node's shards are. Apart from [`Ready`], because it changes by itself all the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeMemory {
+    /// What its shards may take.
+    pub limit: u64,
+    /// By generation and shard.
+    pub shards: Vec<ShardMemory>,
+}
+
 /// The shared, changing readiness of a process.
 #[derive(Debug, Default)]
 pub struct ReadyState {
     ready: Mutex<Ready>,
+    memory: Mutex<Option<NodeMemory>>,
     changed: Notify,
 }
 
@@ -70,6 +95,17 @@ impl ReadyState {
         if *ready != before {
             self.changed.notify_one();
         }
+    }
+
+    /// Says where the bytes are; the next beat carries it.
+    pub fn report_memory(&self, memory: NodeMemory) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
+    }
+
+    /// Where the bytes were when it was last said; `None` where nobody says it.
+    #[must_use]
+    pub fn memory(&self) -> Option<NodeMemory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What stands now.

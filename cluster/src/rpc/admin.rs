@@ -92,6 +92,7 @@ async fn status_of(voter: &Voter) -> wire::StatusResponse {
         matched_index: replication.get(id).copied().flatten().map_or(0, |matched| matched.index),
     });
     let now = clock::now_us();
+    let memory = voter.memory().clone();
     let hearing = voter.hearing();
     let health = view.members.iter().filter_map(|member| {
         let heard = hearing.last(member.member_id)?;
@@ -105,6 +106,7 @@ async fn status_of(voter: &Voter) -> wire::StatusResponse {
             refusals: ready.refusals,
             resident_bytes: heard.resident_bytes,
             ready_generations: ready.ready_generations,
+            memory: memory.get(&member.member_id).cloned(),
         })
     });
     let health = health.collect();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gavel_member::clock;
+use gavel_proto::limits::READY_SHARDS_MAX;
 use gavel_proto::wire;
 use gavel_proto::wire::control_service_server::ControlService;
 use tokio::sync::mpsc;
@@ -79,6 +80,14 @@ impl ControlService for MemberEndpoint {
             ready: Some(ready),
             resident_bytes: beat.resident_bytes,
         };
+        match beat.memory {
+            // Members that beat are known, so there is one entry a member; what is too long is cut.
+            Some(mut memory) => {
+                memory.shards.truncate(READY_SHARDS_MAX);
+                self.0.memory().insert(beat.member_id, memory);
+            }
+            None => drop(self.0.memory().remove(&beat.member_id)),
+        }
         if self.0.hearing().hear(beat.member_id, heard) == News::Yes {
             self.0.news.notify_one();
         }

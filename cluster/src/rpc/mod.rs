@@ -12,6 +12,7 @@ pub use admin::AdminEndpoint;
 pub use blob::BlobEndpoint;
 pub use member::MemberEndpoint;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub struct Voter {
     /// The wish to stop, which ends streams.
     pub shutdown: Shutdown,
     hearing: Mutex<Hearing>,
+    /// Where nodes said their bytes are; for status only, so no part of what is decided by.
+    memory: Mutex<BTreeMap<u64, wire::NodeMemory>>,
     proposals: Semaphore,
 }
 
@@ -121,8 +124,14 @@ impl Voter {
             news: Notify::new(),
             shutdown,
             hearing: Mutex::default(),
+            memory: Mutex::default(),
             proposals: Semaphore::new(PROPOSALS_MAX),
         }
+    }
+
+    /// Where the bytes of nodes are, as far as this voter has heard as the leader.
+    pub fn memory(&self) -> MutexGuard<'_, BTreeMap<u64, wire::NodeMemory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this voter has heard as the leader.

@@ -7,10 +7,10 @@ use super::candidates::Found;
 use super::search::{ExplainedAd, Funnel, Outcome, Search, ShardAnswer, Timing};
 use crate::features::MatchColumn;
 use crate::ranking::auction::ScoreFunnel;
-use crate::ranking::explain::Account;
+use crate::ranking::explain::{Account, Reason};
 use crate::ranking::light::LightFunnel;
 use crate::retrieval::Method;
-use crate::segment::Content;
+use crate::segment::{Content, TargetingQuery};
 use crate::shard::Shard;
 use crate::staging::holdings::{LoadedBundle, Target};
 
@@ -87,11 +87,13 @@ fn items_seen(seen: u64, ranked: u64, kept: u64) -> u64 {
 }
 
 /// Adds the reasons.
-pub fn explain(answer: &mut ShardAnswer, shard: &Shard, account: &Account) {
+pub fn explain(answer: &mut ShardAnswer, shard: &Shard, account: &Account, query: &TargetingQuery<'_>) {
     answer.reasons = account.counts();
     let nearest = account.nearest(EXPLAINED_ADS).into_iter().map(|explained| {
         let item = shard.item_of(explained.ad);
+        let by_targeting = explained.reason == Reason::NotEligibleTargeting;
         ExplainedAd {
+            unmet: if by_targeting { shard.unmet(explained.ad, query).unwrap_or_default() } else { String::new() },
             explained,
             ad_id: shard.ad_id(explained.ad).0,
             item_id: shard.item_id(item).0,

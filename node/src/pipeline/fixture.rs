@@ -12,16 +12,19 @@ use gavel_proto::epoch::Epoch;
 use gavel_proto::hash::value_hash;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
 use gavel_proto::money::{BidType, Micros};
+use gavel_proto::targeting::{Bound, Hours, Interval};
 
 use super::search::{Blocked, Reasons, Search};
 use crate::features::UserSets;
 use crate::ranking::auction::AuctionTerms;
 use crate::ranking::delivery::{CampaignStatus, Delivery, DeliveryRow};
 use crate::retrieval::Mode;
-use crate::segment::{ContentBuilder, Creative, DocAd, DocFeature, DocItem, DocRule, ShardKey, Term};
+use crate::segment::{
+    ContentBuilder, Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule, DocZone, ShardKey, Term,
+};
 use crate::staging::holdings::{SharedHoldings, Target};
 use crate::staging::plan::{Blob, Step};
-use crate::staging::{DataFolder, Steps};
+use crate::staging::{DataFolder, MemoryBudget, Steps};
 
 pub const GENERATION: u64 = 4;
 pub const SHARD: u32 = 1;
@@ -63,13 +66,7 @@ impl Staged {
 
     /// Loads what lies in the folder, as after a restart.
     pub fn open(folder: &Path, hash: [u8; 32]) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let steps = Steps {
-            data: DataFolder::open(folder).unwrap(),
-            voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
-            runtime: runtime.handle().clone(),
-            search_threads: 2,
-        };
+        let steps = Self::steps(folder, MemoryBudget::of_share(1.0));
         let holdings = Arc::new(SharedHoldings::default());
         let blob = Blob { hash, bytes: 1 };
         holdings.change(|h| h.add_delivery(GENERATION, Arc::new(Delivery::new(EPOCH.delivery, campaigns()))));
@@ -78,6 +75,18 @@ impl Staged {
         let model = Step::LoadModel { generation: GENERATION, shard: SHARD, bundle: hash };
         steps.carry_out(model, &holdings).unwrap();
         Self { holdings, hash }
+    }
+
+    /// Steps over the folder; nothing is fetched, so the runtime that it would wait on may be gone.
+    pub fn steps(folder: &Path, budget: MemoryBudget) -> Steps {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Steps {
+            data: DataFolder::open(folder).unwrap(),
+            voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
+            runtime: runtime.handle().clone(),
+            search_threads: 2,
+            budget,
+        }
     }
 
     pub fn target(&self) -> Target {
@@ -103,7 +112,12 @@ impl Staged {
             query: output.query,
             user_part: output.part,
             user_sets,
-            terms: vec![Term { dimension: value_hash("store"), values: vec![value_hash("store-1")] }],
+            terms: vec![Term {
+                dimension: value_hash("store"),
+                values: vec![value_hash("store-1")],
+                ..Term::default()
+            }],
+            unix_s: 12 * 3_600,
             blocked: Blocked { advertisers: vec![3], ..Blocked::default() },
             quota: 120,
             light_keep: 70,
@@ -140,9 +154,33 @@ pub fn user(bundle: &Bundle) -> FeatureRow {
     FeatureRow { values: values.collect() }
 }
 
+/// 0: as its store says; 1: of age too; 2: by day too.
+fn kind_of(ad: u64) -> usize {
+    [0, 0, 0, 1, 2][ad as usize / 10 % 5]
+}
+
+/// From 08:00 to 20:00, every day.
+fn by_day() -> DocSchedule {
+    let mut hours = Hours::default();
+    (0..168).filter(|hour| (8..20).contains(&(hour % 24))).for_each(|hour| hours.insert(hour));
+    DocSchedule { zone: "UTC".to_owned(), hours }
+}
+
+/// The kind of an ad, and whether that part of its targeting admits the request.
+pub fn admits(ad: u64, age: Option<f64>, unix_s: i64) -> (usize, bool) {
+    let kind = kind_of(ad);
+    let admits = match kind {
+        1 => age.is_some_and(|age| age >= 18.0),
+        2 => (8..20).contains(&(unix_s / 3_600 % 24)),
+        _ => true,
+    };
+    (kind, admits)
+}
+
 fn write_content(data: &DataFolder, bundle: &Bundle) {
     let key = ShardKey { generation: GENERATION, shard: SHARD };
     let mut builder = ContentBuilder::new(&data.content(GENERATION, SHARD).unwrap(), key).unwrap();
+    builder.push_zone(DocZone { name: "UTC".to_owned(), offsets: vec![(0, 0)] }).unwrap();
     for item in 0..ITEMS {
         let features = bundle.schema().item.iter().map(|spec| {
             let feature = match value(&spec.name, &spec.kind, item * 7 + spec.name.len() as u64) {
@@ -165,12 +203,21 @@ fn write_content(data: &DataFolder, bundle: &Bundle) {
         builder.push_item(doc).unwrap();
         for n in 0..item % 3 + 1 {
             let store = format!("store-{}", (item + n) % 4);
-            let rule = DocRule { dimension: value_hash("store"), any_of: vec![value_hash(&store)], none_of: vec![] };
-            let targeting = if n == 0 { vec![] } else { vec![rule] };
+            let rule = DocRule {
+                dimension: value_hash("store"),
+                any_of: vec![value_hash(&store)],
+                none_of: vec![],
+                ..DocRule::default()
+            };
+            let mut targeting = if n == 0 { vec![] } else { vec![rule] };
+            let (kind, ad) = (kind_of(item * 10 + n), AdId(item * 10 + n));
             let campaign = CampaignId((item * 7 + n) % 60);
-            builder
-                .push_ad(&DocAd { ad: AdId(item * 10 + n), item: ItemId(1_000 + item), campaign, targeting })
-                .unwrap();
+            if kind == 1 {
+                let ranges = vec![Interval::between(Bound::At(18.0), Bound::Open).unwrap()];
+                targeting.push(DocRule { dimension: value_hash("age"), ranges, ..DocRule::default() });
+            }
+            let schedule = (kind == 2).then(by_day);
+            builder.push_ad(&DocAd { ad, item: ItemId(1_000 + item), campaign, targeting, schedule }).unwrap();
         }
     }
     builder.seal().unwrap();

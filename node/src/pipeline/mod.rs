@@ -81,12 +81,13 @@ pub fn search_shard(
         Reasons::Asked => {
             let query = targeting(target, search);
             let account = |found: &Found| {
-                let admitted = |ad| found.eligible.ads.contains(ad);
-                let barrier = |ad| if admitted(ad) { None } else { table::barrier(shard, ad, &query) };
+                let (admitted, eligible) = (shard.admitted(&query), &found.eligible.ads);
+                let barrier =
+                    |ad| if eligible.contains(ad) { None } else { table::barrier(shard, ad, &query, &admitted) };
                 Account::new(shard.ads(), barrier, || search.deadline.passed(clock()))
             };
             let (mut answer, account) = funnel(scratch, target, search, clock, account)?;
-            answer::explain(&mut answer, shard, &account);
+            answer::explain(&mut answer, shard, &account, &query);
             Ok(answer)
         }
     }
@@ -95,6 +96,7 @@ pub fn search_shard(
 fn targeting<'a>(target: &'a Target, search: &'a Search) -> TargetingQuery<'a> {
     TargetingQuery {
         terms: &search.terms,
+        unix_s: search.unix_s,
         blocked_advertisers: &search.blocked.advertisers,
         blocked_categories: &search.blocked.categories,
         blocked_campaigns: &search.blocked.campaigns,

@@ -32,6 +32,8 @@ pub struct Search {
     pub user_sets: UserSets,
     /// What targeting sees.
     pub terms: Vec<Term>,
+    /// The request's time, for schedules.
+    pub unix_s: i64,
     /// What the request excludes.
     pub blocked: Blocked,
     /// Items to retrieve.
@@ -160,10 +162,12 @@ pub struct ShardAnswer {
 }
 
 /// An explained ad with its ids.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExplainedAd {
     /// Where its way ended.
     pub explained: Explained,
+    /// The targeting condition that the request does not meet; empty when it meets all.
+    pub unmet: String,
     /// Its id.
     pub ad_id: u64,
     /// Its item.

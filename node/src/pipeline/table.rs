@@ -49,9 +49,9 @@ impl AdTable for ShardTable<'_> {
     }
 }
 
-/// Why an ad may not take part; `None` when it may.
-pub fn barrier(shard: &Shard, ad: u32, query: &TargetingQuery<'_>) -> Option<Reason> {
-    shard.refusal(ad, query).map(|refusal| match refusal {
+/// Why an ad may not take part; `None` when it may. `admitted` are the ads whose targeting admits the request.
+pub fn barrier(shard: &Shard, ad: u32, query: &TargetingQuery<'_>, admitted: &Bitset) -> Option<Reason> {
+    shard.refusal(ad, query, admitted).map(|refusal| match refusal {
         Refusal::Targeting => Reason::NotEligibleTargeting,
         Refusal::Advertiser | Refusal::Category | Refusal::Campaign => Reason::NotEligibleBlocked,
         Refusal::Excluded => Reason::NotEligibleStatus,

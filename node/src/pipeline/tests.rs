@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, HashMap};
 use gavel_member::clock;
 use gavel_model::{FeatureRow, FeatureValue, Scratch};
 use gavel_proto::deadline::{Deadline, Instant};
-use gavel_proto::hash::tie_key;
+use gavel_proto::hash::{tie_key, value_hash};
 use gavel_proto::score;
 
-use super::fixture::{ITEMS, STAGED, Staged, user};
+use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, user};
 use super::search::{Outcome, Reasons, Search};
 use super::{SearchFault, SearchScratch, search_shard};
 use crate::ranking::explain::Reason;
 use crate::retrieval::Mode;
-use crate::staging::holdings::Target;
+use crate::segment::Term;
+use crate::staging::MemoryBudget;
+use crate::staging::holdings::{SharedHoldings, Target};
+use crate::staging::plan::{Blob, Step};
 
 /// Scores every ad that may take part, one by one, and keeps each item's best: (-score, tie, ad).
 fn everything(target: &Target, search: &Search) -> Vec<(i128, u64, u64)> {
@@ -80,6 +83,52 @@ fn a_search_that_cuts_nothing_finds_what_a_full_pass_finds() {
     // A restart opens the same folders, and the same search has the same answer.
     let again = Staged::open(folder.path(), staged.hash);
     assert_eq!(run(&again.target(), &search).candidates, all.candidates);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let staged = Staged::new(folder.path());
+    let steps = Staged::steps(folder.path(), MemoryBudget::of_bytes(50_000));
+    let holdings = SharedHoldings::default();
+    let content =
+        Step::LoadContent { generation: GENERATION, shard: SHARD, blob: Blob { hash: staged.hash, bytes: 1 } };
+    let refused = steps.carry_out(content, &holdings).unwrap_err().to_string();
+    assert!(refused.starts_with("memory: the content of shard 1 needs 1 MiB"), "{refused}");
+    assert!(holdings.current().contents.is_empty());
+    // What is loaded already counts.
+    let taken = staged.holdings.current().contents.values().map(|c| c.content.residency().bytes()).sum::<u64>();
+    let model = Step::LoadModel { generation: GENERATION, shard: SHARD, bundle: staged.hash };
+    staged.holdings.change(|h| h.shards.clear());
+    let steps = Staged::steps(folder.path(), MemoryBudget::of_bytes(taken + 50_000));
+    let refused = steps.carry_out(model, &staged.holdings).unwrap_err().to_string();
+    assert!(refused.starts_with("memory: the model folder of shard 1"), "{refused}");
+    Staged::steps(folder.path(), MemoryBudget::of_bytes(1 << 30)).carry_out(model, &staged.holdings).unwrap();
+    assert!(staged.target().loaded.shard.residency().is_warm(), "ready means warm");
+}
+
+#[test]
+fn an_ad_outside_its_targeting_is_never_among_the_candidates() {
+    let staged = &*STAGED;
+    let (target, mut search) = (staged.target(), staged.search());
+    (search.quota, search.light_keep, search.mode) = (ITEMS as u32, ITEMS as usize, Mode::Exact);
+    search.auction.cut = None;
+    for (age, unix_s) in [(Some(17.0), 0), (Some(30.0), 6 * 86_400), (None, 6 * 86_400 + 12 * 3_600)] {
+        let number = age.and_then(gavel_proto::targeting::order);
+        search.terms.truncate(1);
+        search.terms.push(Term { dimension: value_hash("age"), values: vec![], number });
+        search.unix_s = unix_s;
+        let found = run(&target, &search);
+        assert!(found.candidates.len() > 50);
+        let mut seen = [0u32; 3];
+        for candidate in &found.candidates {
+            let (kind, admits) = super::fixture::admits(candidate.ad_id, age, unix_s);
+            assert!(admits, "ad {} for age {age:?} at {unix_s}", candidate.ad_id);
+            seen[kind] += 1;
+        }
+        let (is_adult, is_open) = (age.is_some_and(|age| age >= 18.0), unix_s % 86_400 != 0);
+        assert_eq!((seen[1] > 0, seen[2] > 0), (is_adult, is_open), "{seen:?}");
+    }
 }
 
 #[test]

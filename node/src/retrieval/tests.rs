@@ -29,7 +29,7 @@ fn find(shard: &Shard, vector: &[f32], terms: &[Term], mode: Mode) -> Retrieved 
 
 /// Mean recall over queries, and how many were answered by a walk.
 fn recall(shard: &Shard, values: &[u64], mode: Mode) -> (f64, usize) {
-    let terms = [Term { dimension: STORE, values: values.to_vec() }];
+    let terms = [Term { dimension: STORE, values: values.to_vec(), ..Term::default() }];
     let queries = clustered(30, DIMENSION, 77);
     let (mut sum, mut walks) = (0.0, 0);
     for query in &queries {
@@ -84,7 +84,7 @@ fn unequal_lengths_lose_nothing() {
 fn a_hundred_ads_an_item_change_nothing() {
     let kind = (Metric::Ip, VectorFormat::Bf16);
     let (one, hundred) = (shard(1_000, 1, kind), shard(1_000, 100, kind));
-    let everything = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000] }];
+    let everything = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000], ..Term::default() }];
     for query in clustered(20, DIMENSION, 78) {
         let (a, b) = (find(&one, &query, &everything, Mode::Graph), find(&hundred, &query, &everything, Mode::Graph));
         assert_eq!(a.items, b.items);
@@ -100,7 +100,7 @@ fn a_hundred_ads_an_item_change_nothing() {
 fn a_deadline_keeps_what_was_found() {
     let shard = shard(5_000, 1, (Metric::Ip, VectorFormat::F32));
     let query = &clustered(1, DIMENSION, 79)[0];
-    let terms = [Term { dimension: STORE, values: vec![50, 1] }];
+    let terms = [Term { dimension: STORE, values: vec![50, 1], ..Term::default() }];
     for (mode, looks) in [(Mode::Exact, 4), (Mode::Graph, 2), (Mode::Graph, 0)] {
         let left = Cell::new(looks);
         let expired = || {
@@ -127,7 +127,7 @@ fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
     bonus[1_234] = 100.0;
     for mode in [Mode::Exact, Mode::Auto] {
         let targeting = TargetingQuery { blocked_advertisers: &[3], ..TargetingQuery::default() };
-        let terms = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000] }];
+        let terms = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000], ..Term::default() }];
         let targeting = TargetingQuery { terms: &terms, ..targeting };
         let asked =
             RetrievalQuery { vector: query, targeting, quota: 5, mode, bonus: Some(&bonus), expired: &|| false };
@@ -154,7 +154,7 @@ fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
 fn more_threads_than_contexts_wait_their_turn() {
     let shard = Arc::new(shard(2_000, 1, (Metric::Ip, VectorFormat::Bf16)));
     let queries = clustered(40, DIMENSION, 80);
-    let terms = [Term { dimension: STORE, values: vec![50] }];
+    let terms = [Term { dimension: STORE, values: vec![50], ..Term::default() }];
     let alone: Vec<_> = queries.iter().map(|q| find(&shard, q, &terms, Mode::Graph).items).collect();
     std::thread::scope(|scope| {
         for _ in 0..8 {

@@ -50,7 +50,7 @@ fn changes_are_exact() {
 
 /// Compares with brute force over the documents that should be there.
 fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
-    let terms = [Term { dimension: STORE, values: vec![50] }];
+    let terms = [Term { dimension: STORE, values: vec![50], ..Term::default() }];
     let paused = shard.ads_of_campaigns([505]);
     let targeting =
         TargetingQuery { terms: &terms, blocked_campaigns: &[501], excluded: Some(&paused), ..Default::default() };
@@ -71,6 +71,7 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
     assert!(found.finished && found.items_seen == shard.items());
     let ids: Vec<ItemId> = found.items.iter().map(|(ordinal, _)| shard.item_id(*ordinal)).collect();
     assert_eq!(ids, expected.iter().take(30).map(|(_, id)| *id).collect::<Vec<_>>());
+    let admitted = shard.admitted(&targeting);
     for (ordinal, _) in &found.items {
         let n = (shard.item_id(*ordinal).0 - 10) / 3;
         let mut row = Vec::new();
@@ -80,7 +81,7 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
         assert_eq!((shard.advertiser(*ordinal), shard.ads_of(*ordinal).len()), (item(n).advertiser, 2));
         for ad in shard.ads_of(*ordinal) {
             assert_eq!((shard.item_of(ad), shard.campaign(ad).0), (*ordinal, 500 + n % 13));
-            assert_eq!(shard.refusal(ad, &targeting).is_none(), found.eligible.ads.contains(ad));
+            assert_eq!(shard.refusal(ad, &targeting, &admitted).is_none(), found.eligible.ads.contains(ad));
         }
     }
     let bids = [(505, 99), (502, 9), (504, 9), (503, 5)];

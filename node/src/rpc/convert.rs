@@ -10,6 +10,7 @@ use gavel_proto::limits::{
     BLOCKED_MAX, CANDIDATES_MAX, DEADLINE_MS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX, SET_VALUES_MAX,
     SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
 };
+use gavel_proto::targeting::order;
 use gavel_proto::wire;
 
 use crate::config::OraclePolicy;
@@ -89,6 +90,7 @@ pub fn search(
         user_part,
         user_sets: user_sets(request.user_sets)?,
         terms: terms(request.terms)?,
+        unix_s: request.unix_s,
         blocked: Blocked {
             advertisers: request.blocked_advertisers,
             categories: request.blocked_categories,
@@ -181,7 +183,11 @@ fn terms(terms: Vec<wire::HashedTerm>) -> Result<Vec<Term>, Invalid> {
     at_most("terms", terms.len(), TERMS_MAX)?;
     let checked = terms.into_iter().map(|term| {
         at_most("values of a term", term.values.len(), SET_VALUES_MAX)?;
-        Ok(Term { dimension: term.dimension, values: term.values })
+        let number = match term.number.map(order) {
+            Some(None) => return invalid("the number of a term is not finite"),
+            number => number.flatten(),
+        };
+        Ok(Term { dimension: term.dimension, values: term.values, number })
     });
     checked.collect()
 }
@@ -270,7 +276,9 @@ fn reason_count(reason: &str, ads: u64) -> wire::ReasonCount {
 
 fn explained(shard: u32, ad: &crate::pipeline::search::ExplainedAd) -> wire::ExplainedAd {
     let worth = ad.explained.worth;
-    let detail = if worth.light_micros > 0.0 {
+    let detail = if !ad.unmet.is_empty() {
+        ad.unmet.clone()
+    } else if worth.light_micros > 0.0 {
         format!("light value {:.3} micros an impression", worth.light_micros)
     } else {
         String::new()

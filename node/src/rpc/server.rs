@@ -19,7 +19,7 @@ use crate::config::{NodeConfig, OraclePolicy};
 use crate::pipeline::executor::SearchExecutor;
 use crate::pipeline::thread::lower_priority;
 use crate::staging::holdings::SharedHoldings;
-use crate::staging::{DataFolder, Stage, Staging, StagingError, Steps};
+use crate::staging::{DataFolder, MemoryBudget, Stage, Staging, StagingError, Steps};
 
 /// A node that listens.
 #[derive(Debug)]
@@ -70,6 +70,7 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         voters: Arc::clone(&member.voters),
         runtime: Handle::current(),
         search_threads: threads,
+        budget: MemoryBudget::of_share(config.memory_share),
     };
     let stage = Stage {
         steps,

@@ -28,7 +28,11 @@ fn bytes(numbers: &[f32]) -> Vec<u8> {
 
 fn request(staged: &Staged) -> wire::SearchRequest {
     let (target, search) = (staged.target(), staged.search());
-    let terms = search.terms.iter().map(|t| wire::HashedTerm { dimension: t.dimension, values: t.values.clone() });
+    let terms = search.terms.iter().map(|t| wire::HashedTerm {
+        dimension: t.dimension,
+        values: t.values.clone(),
+        number: None,
+    });
     wire::SearchRequest {
         auction_id: 5,
         epoch: Some(EPOCH.into()),

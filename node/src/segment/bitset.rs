@@ -44,7 +44,7 @@ impl Bitset {
     /// Members.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.words.iter().map(|w| w.count_ones()).sum()
+        ones(&self.words)
     }
 
     /// True when `ordinal` is a member; false beyond the length.
@@ -111,6 +111,23 @@ impl Bitset {
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0u32..).zip(&self.words).flat_map(|(index, word)| Bits { word: *word, base: index * 64 })
     }
+}
+
+/// Set bits. The instruction is on every x86 of the last fifteen years, and not in what the compiler may assume;
+/// without it a million bits cost some tens of microseconds, with it four.
+fn ones(words: &[u64]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("popcnt") {
+        // SAFETY: the processor has the instruction.
+        return unsafe { ones_by_instruction(words) };
+    }
+    words.iter().map(|word| word.count_ones()).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "popcnt")]
+fn ones_by_instruction(words: &[u64]) -> u32 {
+    words.iter().map(|word| word.count_ones()).sum()
 }
 
 /// The set bits of one word.

@@ -10,7 +10,9 @@ use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"GVLMANI1";
 /// The format of manifests that this version writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+///
+/// 2: content names its dimensions and time zones; its postings hold ranges, schedules, advertisers and categories.
+pub(crate) const FORMAT: u32 = 2;
 /// Magic, format, payload length, BLAKE3.
 const HEAD: usize = 8 + 4 + 4 + 32;
 /// Bytes of a payload: 256 features of 256 bytes and a few files are a tenth of it.
@@ -48,6 +50,9 @@ pub(crate) fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(
     // The checksum's layout belongs to the format, so a newer format is told before it is checked.
     if format > FORMAT {
         return Err(SegmentError::Newer { path: path.to_path_buf(), found: format, known: FORMAT });
+    }
+    if format < FORMAT {
+        return Err(SegmentError::Older { path: path.to_path_buf(), found: format, known: FORMAT });
     }
     if payload.len() != length as usize || payload.len() > PAYLOAD_MAX {
         return Err(SegmentError::damaged(path, "the manifest's length"));

@@ -14,9 +14,11 @@ use super::{
     error::SegmentError,
     folder::{FileEntry, open_container, read_manifest},
     lookup::{Lookup, LookupTags},
-    postings::{Postings, Term},
+    postings::{Postings, Stated, Term, Unmet},
     residency::Residency,
+    schedules::DocZone,
 };
+use gavel_proto::hash::value_hash;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
 use serde::{Deserialize, Serialize};
 use std::{ops::Range, path::Path, sync::Arc};
@@ -30,8 +32,6 @@ pub(super) const AD_ID: u64 = tag(b"ad_id   ");
 pub(super) const AD_ITEM: u64 = tag(b"ad_item ");
 pub(super) const AD_CAMPAIGN: u64 = tag(b"ad_camp ");
 pub(super) const BY_CAMPAIGN: LookupTags = LookupTags::of(b'c');
-pub(super) const BY_ADVERTISER: LookupTags = LookupTags::of(b'a');
-pub(super) const BY_CATEGORY: LookupTags = LookupTags::of(b'g');
 
 /// The four files of a content folder.
 pub(super) const FILES: [(&str, FileKind); 4] = [
@@ -49,6 +49,9 @@ pub(super) struct ContentManifest {
     pub(super) items: u32,
     pub(super) ads: u32,
     pub(super) features: Vec<ColumnName>,
+    /// Names of the dimensions that ads target, and of their time zones, for explanations.
+    pub(super) dimensions: Vec<String>,
+    pub(super) zones: Vec<String>,
     pub(super) files: Vec<FileEntry>,
 }
 
@@ -57,6 +60,8 @@ pub(super) struct ContentManifest {
 pub struct TargetingQuery<'a> {
     /// What the request states, hashed.
     pub terms: &'a [Term],
+    /// The request's time, for schedules.
+    pub unix_s: i64,
     /// Advertisers that may not appear.
     pub blocked_advertisers: &'a [u64],
     /// Hashed categories that may not appear.
@@ -65,6 +70,12 @@ pub struct TargetingQuery<'a> {
     pub blocked_campaigns: &'a [u64],
     /// Ads that the delivery state takes out (paused, bid 0); see [`Content::ads_of_campaigns`].
     pub excluded: Option<&'a Bitset>,
+}
+
+impl<'a> TargetingQuery<'a> {
+    const fn stated(&self) -> Stated<'a> {
+        Stated { terms: self.terms, unix_s: self.unix_s }
+    }
 }
 
 /// Eligible ads with their exact count.
@@ -106,8 +117,8 @@ pub struct Content {
     columns: Columns,
     postings: Postings,
     campaigns: Lookup,
-    advertisers: Lookup,
-    categories: Lookup,
+    dimensions: Vec<(u64, String)>,
+    zones: Vec<String>,
     creatives: Creatives,
     storages: Vec<Arc<Storage>>,
     /// Every item has exactly one ad, so the two ordinals are one.
@@ -149,8 +160,8 @@ impl Content {
             columns: Columns::open(columns, manifest.features.clone(), items)?,
             postings: Postings::open(postings, manifest.ads)?,
             campaigns: Lookup::open(postings, BY_CAMPAIGN, manifest.ads)?,
-            advertisers: Lookup::open(postings, BY_ADVERTISER, manifest.items)?,
-            categories: Lookup::open(postings, BY_CATEGORY, manifest.items)?,
+            dimensions: manifest.dimensions.iter().map(|name| (value_hash(name), name.clone())).collect(),
+            zones: manifest.zones.clone(),
             creatives: Creatives::open(creatives, items)?,
             storages: files.iter().map(|f| Arc::clone(f.storage())).collect(),
             one_ad_each: false,
@@ -313,17 +324,20 @@ impl Content {
         creative.ok_or_else(|| SegmentError::Refused(format!("no creative of item ordinal {item}")))
     }
 
+    /// The time zones of its schedules.
+    #[must_use]
+    pub fn zones(&self) -> Vec<DocZone> {
+        let offsets = (0..).map(|zone| self.postings.zone_offsets(zone));
+        self.zones.iter().zip(offsets).map(|(name, offsets)| DocZone { name: name.clone(), offsets }).collect()
+    }
+
     /// The ads that a request may see, exactly.
     #[must_use]
     pub fn eligible(&self, query: &TargetingQuery<'_>) -> EligibleAds {
-        let mut ads = self.postings.admitted(query.terms);
+        let (advertisers, categories) = (query.blocked_advertisers, query.blocked_categories);
+        let mut ads = self.postings.admitted(&query.stated(), advertisers, categories);
         for campaign in query.blocked_campaigns {
             self.campaigns.of(*campaign).iter().for_each(|ad| ads.remove(*ad));
-        }
-        let by_advertiser = query.blocked_advertisers.iter().flat_map(|id| self.advertisers.of(*id));
-        let by_category = query.blocked_categories.iter().flat_map(|hash| self.categories.of(*hash));
-        for item in by_advertiser.chain(by_category) {
-            self.ads_of(*item).for_each(|ad| ads.remove(ad));
         }
         if let Some(excluded) = query.excluded {
             ads.subtract(excluded);
@@ -332,21 +346,42 @@ impl Content {
         EligibleAds { ads, count }
     }
 
-    /// Why an ad is not eligible; `None` when it is. For explanations: one ad at a time.
+    /// The ads whose targeting alone admits the request.
     #[must_use]
-    pub fn refusal(&self, ad: u32, query: &TargetingQuery<'_>) -> Option<Refusal> {
+    pub fn admitted(&self, query: &TargetingQuery<'_>) -> Bitset {
+        self.postings.admitted(&query.stated(), &[], &[])
+    }
+
+    /// What the targeting of an ad does not admit in the request, in words; `None` when it admits it.
+    #[must_use]
+    pub fn unmet(&self, ad: u32, query: &TargetingQuery<'_>) -> Option<String> {
+        let name = |dimension: u64| {
+            let known = self.dimensions.iter().find(|(hash, _)| *hash == dimension);
+            known.map_or_else(|| format!("dimension {dimension:#x}"), |(_, name)| name.clone())
+        };
+        self.postings.unmet(ad, &query.stated()).map(|unmet| match unmet {
+            Unmet::Unstated(dimension) => format!("{}: asked for, and the request states nothing", name(dimension)),
+            Unmet::Other(dimension) => format!("{}: asks for other values than the request states", name(dimension)),
+            Unmet::Excluded(dimension) => format!("{}: excludes a value that the request states", name(dimension)),
+            Unmet::Closed { zone, hour } => {
+                const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+                let zone = self.zones.get(zone as usize).map_or("", String::as_str);
+                format!("schedule: closed on {} at {:02}h in {zone}", DAYS[usize::from(hour / 24) % 7], hour % 24)
+            }
+        })
+    }
+
+    /// By which list of the request an ad is blocked, if it is. For explanations: one ad at a time.
+    #[must_use]
+    pub fn blocked(&self, ad: u32, query: &TargetingQuery<'_>) -> Option<Refusal> {
         let item = self.item_of(ad);
         let mut categories = self.categories(item).iter();
-        if !self.postings.admits(ad, query.terms) {
-            Some(Refusal::Targeting)
-        } else if query.blocked_advertisers.contains(&self.advertiser(item).0) {
+        if query.blocked_advertisers.contains(&self.advertiser(item).0) {
             Some(Refusal::Advertiser)
         } else if categories.any(|hash| query.blocked_categories.contains(hash)) {
             Some(Refusal::Category)
-        } else if query.blocked_campaigns.contains(&self.campaign(ad).0) {
-            Some(Refusal::Campaign)
         } else {
-            query.excluded.is_some_and(|out| out.contains(ad)).then_some(Refusal::Excluded)
+            query.blocked_campaigns.contains(&self.campaign(ad).0).then_some(Refusal::Campaign)
         }
     }
 
@@ -366,7 +401,8 @@ impl Content {
     /// How much of it is in memory.
     #[must_use]
     pub fn residency(&self) -> Residency {
-        Residency::of(self.storages.iter().map(Arc::as_ref))
+        let owned = self.postings.owned_bytes();
+        Residency::of(self.storages.iter().map(Arc::as_ref)).plus(Residency { owned, ..Residency::default() })
     }
 
     /// Reads every page, so that the first request does not wait for the disk.

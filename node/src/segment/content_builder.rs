@@ -13,9 +13,12 @@ use super::{
     error::SegmentError,
     folder::{FileEntry, FolderWriter},
     lookup::Lookup,
+    posting_table::Key,
     postings::PostingsWriter,
+    schedules::DocZone,
 };
-use gavel_proto::limits::SHARD_ITEMS_MAX;
+use gavel_proto::limits::{DIMENSIONS_MAX, SHARD_ITEMS_MAX};
+use roaring::RoaringBitmap;
 use std::{collections::BTreeMap, path::Path};
 
 /// What has been sealed.
@@ -48,6 +51,21 @@ impl ContentBuilder {
         self.documents.push_item(item)
     }
 
+    /// Makes a time zone known, before the ads whose schedules name it.
+    pub fn push_zone(&mut self, zone: DocZone) -> Result<(), SegmentError> {
+        self.documents.postings.zone(zone)
+    }
+
+    /// Keeps the name of a dimension, for explanations; one that is kept already is kept once.
+    pub fn name_dimension(&mut self, name: &str) {
+        let names = &mut self.documents.dimensions;
+        if let Err(at) = names.binary_search_by(|known| known.as_str().cmp(name))
+            && names.len() < DIMENSIONS_MAX
+        {
+            names.insert(at, name.to_owned());
+        }
+    }
+
     /// Adds an ad; (item id, ad id) ascends. Its item may come later.
     pub fn push_ad(&mut self, ad: &DocAd) -> Result<(), SegmentError> {
         self.documents.push_ad(ad)
@@ -72,10 +90,12 @@ impl ContentBuilder {
 /// Content that lives in memory: the documents of a delta.
 pub(crate) fn content_in_memory(
     key: ShardKey,
+    zones: impl IntoIterator<Item = DocZone>,
     items: impl IntoIterator<Item = DocItem>,
     ads: impl IntoIterator<Item = DocAd>,
 ) -> Result<Content, SegmentError> {
     let mut documents = Documents::new(key);
+    zones.into_iter().try_for_each(|zone| documents.postings.zone(zone))?;
     items.into_iter().try_for_each(|item| documents.push_item(item))?;
     ads.into_iter().try_for_each(|ad| documents.push_ad(&ad))?;
     let (manifest, files) = documents.finish()?;
@@ -105,6 +125,8 @@ struct Documents {
     ad_campaign: Vec<u64>,
     columns: ColumnsWriter,
     postings: PostingsWriter,
+    /// Names, sorted.
+    dimensions: Vec<String>,
     creatives: CreativesWriter,
 }
 
@@ -120,6 +142,7 @@ impl Documents {
             ad_campaign: Vec::new(),
             columns: ColumnsWriter::default(),
             postings: PostingsWriter::default(),
+            dimensions: Vec::new(),
             creatives: CreativesWriter::default(),
         }
     }
@@ -145,7 +168,7 @@ impl Documents {
         if self.ads.last().is_some_and(|last| *last >= place) {
             return Err(SegmentError::Refused(format!("ad {} of item {} out of order", ad.ad, ad.item)));
         }
-        self.postings.push(u32_of(self.ads.len())?, &ad.targeting);
+        self.postings.push(u32_of(self.ads.len())?, ad)?;
         self.ads.push(place);
         self.ad_campaign.push(ad.campaign.0);
         Ok(())
@@ -158,12 +181,13 @@ impl Documents {
         let by_campaign = group(self.ad_campaign.iter().copied().zip(0..));
         let places: BTreeMap<u64, u32> = by_campaign.keys().copied().zip(0..).collect();
         let ad_campaign: Vec<u32> = self.ad_campaign.iter().filter_map(|c| places.get(c).copied()).collect();
-        let by_advertiser = group(self.advertiser.iter().copied().zip(0..));
-        let categories = self.category_first.windows(2).zip(0..).flat_map(|(range, item)| {
+        let ads_of = |item: usize| item_first_ad[item]..item_first_ad[item + 1];
+        let by_advertiser = postings_of(self.advertiser.iter().copied().enumerate(), ads_of);
+        let categories = self.category_first.windows(2).enumerate().flat_map(|(item, range)| {
             let values = &self.category[range[0] as usize..range[1] as usize];
-            values.iter().map(move |value| (*value, item))
+            values.iter().map(move |value| (item, *value))
         });
-        let by_category = group(categories);
+        let by_category = postings_of(categories, ads_of);
 
         let mut ids = Sections::default();
         ids.push(content::ITEM_ID, &self.item_id);
@@ -177,14 +201,13 @@ impl Documents {
         let (mut columns, mut postings, mut creatives) =
             (Sections::default(), Sections::default(), Sections::default());
         let features = self.columns.write(items as usize, &mut columns);
-        self.postings.write(&mut postings)?;
+        let zones = self.postings.write(ads, &by_advertiser, &by_category, &mut postings)?;
         Lookup::write(content::BY_CAMPAIGN, &by_campaign, &mut postings);
-        Lookup::write(content::BY_ADVERTISER, &by_advertiser, &mut postings);
-        Lookup::write(content::BY_CATEGORY, &by_category, &mut postings);
         self.creatives.write(&mut creatives)?;
         let ShardKey { generation, shard } = self.key;
         let files: Vec<FileEntry> = Vec::new();
-        let manifest = ContentManifest { generation, shard, items, ads, features, files };
+        let dimensions = self.dimensions;
+        let manifest = ContentManifest { generation, shard, items, ads, features, dimensions, zones, files };
         Ok((manifest, [ids, columns, postings, creatives]))
     }
 
@@ -203,6 +226,19 @@ impl Documents {
             Some((item, ad)) => Err(SegmentError::Refused(format!("ad {ad} of item {item}, which is not there"))),
         }
     }
+}
+
+/// The ads of the items that have each key; items ascend.
+fn postings_of(
+    keys: impl Iterator<Item = (usize, u64)>,
+    ads_of: impl Fn(usize) -> std::ops::Range<u32>,
+) -> BTreeMap<Key, RoaringBitmap> {
+    let mut postings: BTreeMap<Key, RoaringBitmap> = BTreeMap::new();
+    for (item, key) in keys {
+        // One by one: a range would make a run container, which is not in the format.
+        postings.entry([key, 0]).or_default().extend(ads_of(item));
+    }
+    postings
 }
 
 fn group(pairs: impl Iterator<Item = (u64, u32)>) -> BTreeMap<u64, Vec<u32>> {

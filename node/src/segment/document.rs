@@ -4,6 +4,7 @@
 //! depends on neither.
 
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
+use gavel_proto::targeting::{Hours, Interval};
 
 /// A distinct creative with its ad features.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -53,10 +54,21 @@ pub struct DocAd {
     pub campaign: CampaignId,
     /// Conditions; those on one dimension are taken together.
     pub targeting: Vec<DocRule>,
+    /// When it may be shown; `None` = at every hour.
+    pub schedule: Option<DocSchedule>,
 }
 
-/// A condition on one dimension, hashed: eligible when the request shares a value with a non-empty
-/// `any_of`, and none with `none_of`.
+/// Hours of the week in a time zone.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DocSchedule {
+    /// A zone that the segment knows.
+    pub zone: String,
+    /// When it is open.
+    pub hours: Hours,
+}
+
+/// A condition on one dimension, hashed: eligible when the request states a value of `any_of` or a number
+/// within `ranges`, if there are any of either, and no value of `none_of`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DocRule {
     /// The dimension.
@@ -65,4 +77,6 @@ pub struct DocRule {
     pub any_of: Vec<u64>,
     /// The request may state none of these.
     pub none_of: Vec<u64>,
+    /// Or its number must be within one of these.
+    pub ranges: Vec<Interval>,
 }

@@ -32,6 +32,16 @@ pub enum SegmentError {
         /// Ours.
         known: u32,
     },
+    /// Sealed by an older version; it is made again from its blob.
+    #[error("{path}: format {found} is older than {known}, which this version reads")]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
     /// A whole and sound file, but of something else.
     #[error("{path}: foreign: {why}")]
     Foreign {
@@ -58,7 +68,9 @@ impl SegmentError {
         match self {
             Self::Io { .. } => Code::Unavailable,
             Self::Damaged { .. } | Self::Graph(_) => Code::Internal,
-            Self::Newer { .. } | Self::Foreign { .. } | Self::Exists(_) => Code::FailedPrecondition,
+            Self::Newer { .. } | Self::Older { .. } | Self::Foreign { .. } | Self::Exists(_) => {
+                Code::FailedPrecondition
+            }
             Self::Refused(_) => Code::InvalidArgument,
         }
     }
@@ -67,7 +79,7 @@ impl SegmentError {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::Foreign { .. } => true,
+            Self::Damaged { .. } | Self::Foreign { .. } | Self::Older { .. } => true,
             Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             Self::Newer { .. } | Self::Exists(_) | Self::Refused(_) | Self::Graph(_) => false,
         }

@@ -34,6 +34,7 @@ pub mod model_folder;
 pub mod postings;
 pub mod residency;
 pub mod scan;
+pub mod schedules;
 pub mod vectors;
 
 mod activations;
@@ -43,6 +44,8 @@ mod folder;
 mod graph;
 mod kernel;
 mod lookup;
+mod posting_table;
+mod ranges;
 mod roaring_view;
 
 pub use bitset::Bitset;
@@ -50,16 +53,19 @@ pub use columns::{ColumnKind, ColumnName, SetColumn};
 pub use container::ShardKey;
 pub use content::{Content, EligibleAds, Refusal, TargetingQuery};
 pub use content_builder::{ContentBuilder, ContentSummary};
-pub use document::{Creative, DocAd, DocFeature, DocItem, DocRule};
+pub use document::{Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule};
 pub use error::SegmentError;
 pub use model_builder::{ModelFolderBuilder, ModelSpec, ModelSummary};
 pub use model_folder::{Calibration, ModelFolder};
-pub use postings::Term;
-pub use residency::Residency;
+pub use postings::{Stated, Term, Unmet};
+pub use residency::{Residency, folder_bytes};
 pub use scan::{Searched, TopK};
+pub use schedules::DocZone;
 pub use vectors::{Metric, VectorFormat};
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_targeting;

@@ -22,6 +22,19 @@ impl Residency {
         })
     }
 
+    /// Bytes that it takes, or will once every page was read.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.mapped + self.owned
+    }
+
+    /// True when all but a hundredth of the mapped pages are in memory. Some may be on their way out already
+    /// when the last one came in; a hundredth of them costs a request little.
+    #[must_use]
+    pub const fn is_warm(self) -> bool {
+        self.resident >= self.mapped - self.mapped / 100
+    }
+
     /// Both together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
@@ -54,11 +67,19 @@ fn resident(map: &[u8]) -> u64 {
     inside.min(map.len()) as u64
 }
 
+/// Bytes of the files in a folder; 0 when it is not there.
+#[must_use]
+pub fn folder_bytes(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file).map(|file| file.len()).sum()
+}
+
 /// Asks for the pages and touches each.
 pub(crate) fn prefault(storage: &Storage) {
     let Storage::Mapped(map) = storage else { return };
     // Advice only: the touch below does the work.
     let _ = map.advise(memmap2::Advice::WillNeed);
+    let _ = map.advise(memmap2::Advice::PopulateRead);
     let sum = map.iter().step_by(page()).fold(0u8, |sum, byte| sum ^ byte);
     std::hint::black_box(sum);
 }

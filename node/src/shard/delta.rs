@@ -5,7 +5,7 @@
 //! same kind of content as a sealed one, in memory, so every reader works on both.
 
 use crate::segment::{
-    Content, DocAd, DocItem, Metric, ModelFolder, Residency, SegmentError, ShardKey, VectorFormat,
+    Content, DocAd, DocItem, DocZone, Metric, ModelFolder, Residency, SegmentError, ShardKey, VectorFormat,
     content_builder::content_in_memory,
     vectors::{encode, prepare},
 };
@@ -51,6 +51,8 @@ impl DeltaSpec {
 pub(crate) struct Delta {
     key: ShardKey,
     spec: DeltaSpec,
+    /// Those of the sealed content.
+    zones: Arc<Vec<DocZone>>,
     documents: BTreeMap<ItemId, Arc<DeltaDocument>>,
     content: Content,
     rows: Vec<u8>,
@@ -58,8 +60,8 @@ pub(crate) struct Delta {
 }
 
 impl Delta {
-    pub(crate) fn empty(key: ShardKey, spec: DeltaSpec) -> Result<Self, SegmentError> {
-        Self::of(key, spec, BTreeMap::new())
+    pub(crate) fn empty(key: ShardKey, spec: DeltaSpec, zones: Vec<DocZone>) -> Result<Self, SegmentError> {
+        Self::of(key, spec, Arc::new(zones), BTreeMap::new())
     }
 
     /// The delta after these changes.
@@ -75,12 +77,13 @@ impl Delta {
             }
             documents.insert(document.item.item, Arc::new(document));
         }
-        Self::of(self.key, self.spec, documents)
+        Self::of(self.key, self.spec, Arc::clone(&self.zones), documents)
     }
 
     fn of(
         key: ShardKey,
         spec: DeltaSpec,
+        zones: Arc<Vec<DocZone>>,
         documents: BTreeMap<ItemId, Arc<DeltaDocument>>,
     ) -> Result<Self, SegmentError> {
         let (mut rows, mut activations) = (Vec::new(), Vec::new());
@@ -94,8 +97,8 @@ impl Delta {
         }
         let items = documents.values().map(|d| d.item.clone());
         let ads = documents.values().flat_map(|d| d.ads.iter().cloned());
-        let content = content_in_memory(key, items, ads)?;
-        Ok(Self { key, spec, documents, content, rows, activations })
+        let content = content_in_memory(key, zones.iter().cloned(), items, ads)?;
+        Ok(Self { key, spec, zones, documents, content, rows, activations })
     }
 
     pub(crate) const fn content(&self) -> &Content {

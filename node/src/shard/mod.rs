@@ -33,7 +33,7 @@ impl Shard {
         if model.content() != content.hash() {
             return Err(SegmentError::Refused("a model folder of other content".into()));
         }
-        let delta = Arc::new(Delta::empty(content.key(), DeltaSpec::of(&model))?);
+        let delta = Arc::new(Delta::empty(content.key(), DeltaSpec::of(&model), content.zones())?);
         let tombstones = Arc::new(Bitset::empty(content.ads()));
         Ok(Self { content, model, delta, tombstones })
     }
@@ -200,13 +200,32 @@ impl Shard {
         EligibleAds { ads, count }
     }
 
-    /// Why an ad is not eligible; `None` when it is. A tombstone counts as excluded.
+    /// The ads whose targeting alone admits the request; what [`Self::refusal`] wants to know.
     #[must_use]
-    pub fn refusal(&self, ad: u32, query: &TargetingQuery<'_>) -> Option<Refusal> {
+    pub fn admitted(&self, query: &TargetingQuery<'_>) -> Bitset {
+        let mut ads = self.content.admitted(query).extended(self.ads());
+        let offset = self.content.ads();
+        self.delta.content().admitted(query).iter().for_each(|ad| ads.insert(ad + offset));
+        ads
+    }
+
+    /// Why an ad is not eligible; `None` when it is. A tombstone counts as excluded. `admitted` is
+    /// [`Self::admitted`] of the same query: an explanation asks for every ad, and makes it once.
+    #[must_use]
+    pub fn refusal(&self, ad: u32, query: &TargetingQuery<'_>, admitted: &Bitset) -> Option<Refusal> {
+        if !admitted.contains(ad) {
+            return Some(Refusal::Targeting);
+        }
         let (content, local) = self.ad(ad);
         let gone = self.tombstones.contains(ad) || query.excluded.is_some_and(|out| out.contains(ad));
-        let here = TargetingQuery { excluded: None, ..*query };
-        content.refusal(local, &here).or_else(|| gone.then_some(Refusal::Excluded))
+        content.blocked(local, query).or_else(|| gone.then_some(Refusal::Excluded))
+    }
+
+    /// What the targeting of an ad does not admit in the request, in words; `None` when it admits it.
+    #[must_use]
+    pub fn unmet(&self, ad: u32, query: &TargetingQuery<'_>) -> Option<String> {
+        let (content, local) = self.ad(ad);
+        content.unmet(local, query)
     }
 
     /// The sealed and the delta's items that have one of these ads, each by its own ordinals.
@@ -215,6 +234,12 @@ impl Shard {
         let mut newer = Bitset::empty(delta_ads);
         (0..delta_ads).filter(|ad| ads.contains(ad + sealed_ads)).for_each(|ad| newer.insert(ad));
         (self.content.items_of(&ads.truncated(sealed_ads)), self.delta.content().items_of(&newer))
+    }
+
+    /// How much memory the recent documents take.
+    #[must_use]
+    pub fn delta_residency(&self) -> Residency {
+        self.delta.residency()
     }
 
     /// How much of it is in memory.

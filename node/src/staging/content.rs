@@ -19,10 +19,14 @@ pub fn build(path: &Path, folder: &Path, key: ShardKey) -> Result<(), StagingErr
     let mut builder = ContentBuilder::new(folder, key)?;
     for block in BlockReader::new(BufReader::new(file)) {
         let block = block?;
+        for zone in block.zones {
+            builder.push_zone(convert::zone(zone)?)?;
+        }
         for item in block.items {
             builder.push_item(convert::item(item)?)?;
         }
         for ad in &block.ads {
+            ad.targeting.iter().for_each(|rule| builder.name_dimension(&rule.dimension));
             builder.push_ad(&convert::ad(ad)?)?;
         }
     }

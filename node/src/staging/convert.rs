@@ -5,15 +5,16 @@
 
 use gavel_proto::hash::value_hash;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
-use gavel_proto::limits::{FEATURES_MAX, SET_VALUES_MAX, TERMS_MAX};
+use gavel_proto::limits::{FEATURES_MAX, RANGES_MAX, SET_VALUES_MAX, TERMS_MAX, ZONE_OFFSETS_MAX};
 use gavel_proto::money::{BidType, Micros};
+use gavel_proto::targeting::{Hours, Interval};
 use gavel_proto::wire;
 use gavel_proto::wire::feature_value::Value;
 
 use super::StagingError;
 use super::plan::{Blob, Hash, Wanted, WantedGeneration, WantedShard};
 use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
-use crate::segment::{Creative, DocAd, DocFeature, DocItem, DocRule};
+use crate::segment::{Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule, DocZone};
 
 /// What a View asks of the node with this member id.
 pub fn wanted(view: &wire::View, node: u64) -> Wanted {
@@ -111,18 +112,42 @@ pub fn ad(ad: &wire::Ad) -> Result<DocAd, StagingError> {
     if ad.targeting.len() > TERMS_MAX {
         return Err(refused(ad.ad_id, "too many targeting rules"));
     }
-    let hashes = |values: &[String]| values.iter().map(|value| value_hash(value)).collect();
-    let rules = ad.targeting.iter().map(|rule| DocRule {
-        dimension: value_hash(&rule.dimension),
-        any_of: hashes(&rule.any_of),
-        none_of: hashes(&rule.none_of),
+    let schedule = ad.schedule.as_ref().map(|schedule| {
+        let hours = Hours::of_words(&schedule.hours);
+        hours.map(|hours| DocSchedule { zone: schedule.time_zone.clone(), hours })
     });
+    if schedule == Some(None) {
+        return Err(refused(ad.ad_id, "hours that no week has"));
+    }
     Ok(DocAd {
         ad: AdId(ad.ad_id),
         item: ItemId(ad.item_id),
         campaign: CampaignId(ad.campaign_id),
-        targeting: rules.collect(),
+        targeting: ad.targeting.iter().map(|r| rule(ad.ad_id, r)).collect::<Result<_, _>>()?,
+        schedule: schedule.flatten(),
     })
+}
+
+fn rule(ad: u64, rule: &wire::TargetingRule) -> Result<DocRule, StagingError> {
+    if rule.any_of.len() + rule.none_of.len() > SET_VALUES_MAX || rule.ranges.len() > RANGES_MAX {
+        return Err(refused(ad, "too many values or ranges on a dimension"));
+    }
+    let hashes = |values: &[String]| values.iter().map(|value| value_hash(value)).collect();
+    let range = |range| Interval::of_wire(range).ok_or_else(|| refused(ad, "a range with nothing in it"));
+    Ok(DocRule {
+        dimension: value_hash(&rule.dimension),
+        any_of: hashes(&rule.any_of),
+        none_of: hashes(&rule.none_of),
+        ranges: rule.ranges.iter().map(range).collect::<Result<_, _>>()?,
+    })
+}
+
+/// A time zone of the catalogue.
+pub fn zone(zone: wire::TimeZone) -> Result<DocZone, StagingError> {
+    if zone.starts.len() != zone.offset_seconds.len() || zone.starts.len() > ZONE_OFFSETS_MAX {
+        return Err(StagingError::Unusable(format!("time zone {:?} has no table of offsets", zone.name)));
+    }
+    Ok(DocZone { name: zone.name, offsets: zone.starts.into_iter().zip(zone.offset_seconds).collect() })
 }
 
 fn refused(id: u64, reason: &str) -> StagingError {

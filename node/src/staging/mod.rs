@@ -8,6 +8,8 @@
 //!
 //! * A switch of generation or model needs nothing from here: old and new are both loaded, and a search
 //!   names the one it wants. What nobody can ask for any more is dropped after a grace.
+//! * What would take more memory than shards may is refused before it is built ([`memory`]); a shard is ready only
+//!   once its pages have been read and are still there.
 //! * A step that fails is reported as a refusal with its reason and rests a while; others go on.
 //!
 //! It does not decide what is active: the control plane does.
@@ -19,11 +21,14 @@ mod campaigns;
 mod content;
 mod convert;
 mod disk;
+mod memory;
 mod model;
 mod steps;
 mod worker;
 
+pub use content::build as build_content;
 pub use disk::DataFolder;
+pub use memory::MemoryBudget;
 pub use steps::Steps;
 pub use worker::{Stage, Staging};
 
@@ -53,9 +58,20 @@ pub enum StagingError {
     /// The bundle refused an item.
     #[error("item tower: {0}")]
     Model(#[from] gavel_model::ModelError),
-    /// The bundle is sound but not usable here.
-    #[error("bundle: {0}")]
+    /// A bundle or a catalogue that is sound but not usable here.
+    #[error("not usable: {0}")]
     Unusable(String),
+    /// It would take more memory than shards may.
+    #[error("memory: {0}")]
+    Memory(String),
+    /// Its pages do not stay in memory.
+    #[error("only {resident} of {mapped} bytes stay in memory: the machine has too little for what runs on it")]
+    Cold {
+        /// In memory after every page was read.
+        resident: u64,
+        /// Of the mapped files.
+        mapped: u64,
+    },
     /// Something that the step needs is not loaded.
     #[error("{0} is not loaded")]
     Missing(&'static str),
@@ -80,6 +96,8 @@ impl StagingError {
             | Self::Document { .. }
             | Self::Model(_)
             | Self::Unusable(_)
+            | Self::Memory(_)
+            | Self::Cold { .. }
             | Self::Missing(_)
             | Self::Io { .. } => false,
         }

@@ -18,6 +18,9 @@ use crate::segment::{self, Content, ModelFolderBuilder, ModelSpec, SetColumn, Ve
 /// their activations (11 KB an item in a real ranker) to stay in the cache of one core.
 const BLOCK_ITEMS: u32 = 256;
 
+/// Bytes of an item's links in the graph: 32 neighbours on the lowest level, with those above and the heads.
+const LINK_BYTES: usize = 160;
+
 /// Where the features of one bundle stand in one content.
 struct Columns<'a> {
     columns: Vec<Column<'a>>,
@@ -93,6 +96,14 @@ pub fn build(folder: &Path, content: &Arc<Content>, loaded: &LoadedBundle) -> Re
     let (bytes, generation, shard) = (summary.bytes, key.generation, key.shard);
     tracing::info!(generation, shard, items, bytes, took_ms, calibration = ?summary.calibration, "model folder sealed");
     Ok(())
+}
+
+/// Bytes that the folder will have, about: rows, links of the graph, activations.
+pub fn bytes(content: &Content, loaded: &LoadedBundle) -> u64 {
+    let spec = spec(loaded);
+    let item =
+        spec.dimension * spec.format.width() + LINK_BYTES + spec.activation_width * spec.activation_format.width();
+    u64::from(content.items()) * item as u64
 }
 
 fn spec(loaded: &LoadedBundle) -> ModelSpec {

@@ -16,9 +16,12 @@ use tokio::runtime::Handle;
 use super::disk::{DataFolder, io, remove};
 use super::holdings::{LoadedBundle, LoadedShard, SharedHoldings};
 use super::plan::{Blob, Hash, Step};
-use super::{StagingError, campaigns, content, model};
-use crate::segment::{Content, ModelFolder, ShardKey};
+use super::{MemoryBudget, StagingError, campaigns, content, memory, model};
+use crate::segment::{Content, ModelFolder, Residency, ShardKey, folder_bytes};
 use crate::shard::Shard;
+
+/// Pages that went out while others came in are read once more.
+const WARM_ATTEMPTS: usize = 2;
 
 /// Carries steps out.
 pub struct Steps {
@@ -30,6 +33,8 @@ pub struct Steps {
     pub runtime: Handle,
     /// Threads that may walk a graph at the same time.
     pub search_threads: usize,
+    /// What shards may take.
+    pub budget: MemoryBudget,
 }
 
 impl Steps {
@@ -48,7 +53,7 @@ impl Steps {
                 holdings.change(|h| h.add_delivery(generation, delivery));
             }
             Step::LoadContent { generation, shard, blob } => {
-                let content = Arc::new(self.content(ShardKey { generation, shard }, &blob)?);
+                let content = Arc::new(self.content(ShardKey { generation, shard }, &blob, holdings)?);
                 holdings.change(|h| h.add_content(content));
             }
             Step::LoadModel { generation, shard, bundle } => {
@@ -84,7 +89,11 @@ impl Steps {
         LoadedBundle::new(bundle)
     }
 
-    fn content(&self, key: ShardKey, blob: &Blob) -> Result<Content, StagingError> {
+    fn content(&self, key: ShardKey, blob: &Blob, holdings: &SharedHoldings) -> Result<Content, StagingError> {
+        let (taken, what) = (memory::taken(&holdings.current()), format!("the content of shard {}", key.shard));
+        let on_disk = folder_bytes(&self.data.content(key.generation, key.shard)?);
+        // Before it is built its size is not known; it is not less than its compressed documents.
+        self.budget.admit(&what, taken, if on_disk == 0 { blob.bytes } else { on_disk })?;
         let path = self.data.blob(&blob.hash);
         let make = |folder: &Path| {
             remove(folder)?;
@@ -95,6 +104,7 @@ impl Steps {
         let open = |folder: &Path| Ok(Content::open(folder, key)?);
         let content = kept::open_or_make(&folder, open, StagingError::is_damage, make)?;
         remove(&path)?;
+        self.budget.admit(&what, taken, content.residency().bytes())?;
         Ok(content)
     }
 
@@ -108,17 +118,32 @@ impl Steps {
         let held = holdings.current();
         let content = &held.contents.get(&(generation, shard)).ok_or(StagingError::Missing("the content"))?.content;
         let loaded = held.bundles.get(bundle).ok_or(StagingError::Missing("the bundle"))?;
+        let folder = self.data.model(generation, shard, bundle)?;
+        let on_disk = folder_bytes(&folder);
+        let more = if on_disk == 0 { model::bytes(content, loaded) } else { on_disk };
+        self.budget.admit(&format!("the model folder of shard {shard}"), memory::taken(&held), more)?;
         let open = |folder: &Path| Ok(ModelFolder::open(folder, content, *bundle, self.search_threads)?);
         let make = |folder: &Path| {
             remove(folder)?;
             model::build(folder, content, loaded)
         };
-        let folder = self.data.model(generation, shard, bundle)?;
         let model = kept::open_or_make(&folder, open, StagingError::is_damage, make)?;
         let shard = Shard::sealed(Arc::clone(content), Arc::new(model))?;
-        shard.prefault();
+        warm(&shard)?;
         Ok(LoadedShard { shard: Arc::new(shard), bundle: Arc::clone(loaded) })
     }
+}
+
+/// Reads every page, and looks whether they are there afterwards: a search must not be the first to wait for the disk.
+fn warm(shard: &Shard) -> Result<(), StagingError> {
+    for _ in 0..WARM_ATTEMPTS {
+        shard.prefault();
+        if shard.residency().is_warm() {
+            return Ok(());
+        }
+    }
+    let Residency { resident, mapped, .. } = shard.residency();
+    Err(StagingError::Cold { resident, mapped })
 }
 
 #[cfg(test)]
@@ -135,6 +160,7 @@ mod tests {
             voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
             runtime: runtime.handle().clone(),
             search_threads: 1,
+            budget: MemoryBudget::of_bytes(1 << 30),
         };
         let bytes = b"no catalogue".as_slice();
         let blob = Blob { hash: *blake3::hash(bytes).as_bytes(), bytes: bytes.len() as u64 };

@@ -17,10 +17,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::StagingError;
-use super::convert;
 use super::holdings::{Holdings, SharedHoldings};
 use super::plan::{Step, Wanted};
 use super::steps::Steps;
+use super::{convert, memory};
 
 /// Searches that pinned the generation before may still come so long after a switch: many times the longest
 /// deadline, and what a router that lost the control plane needs to notice.
@@ -29,6 +29,8 @@ const GRACE_US: u64 = 60_000_000;
 const REST_US: u64 = 1_000_000;
 /// A refused bundle stays refused, but a voter may come back.
 const REST_US_MAX: u64 = 30_000_000;
+/// Between two looks at the pages in memory: a look at 100 GB of maps takes the kernel some tens of milliseconds.
+const SAMPLE_US: u64 = 10_000_000;
 /// The longest wait without news.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -69,6 +71,7 @@ impl Staging {
             last_active: None,
             kept: None,
             swept: None,
+            sampled: None,
         };
         let thread = std::thread::Builder::new().name("staging".to_owned()).spawn(move || follower.follow())?;
         Ok(Self { thread })
@@ -97,6 +100,8 @@ struct Follower {
     /// The generation that was active before, and until when it stays.
     kept: Option<(u64, Instant)>,
     swept: Option<(Wanted, Option<u64>)>,
+    /// When the memory was looked at.
+    sampled: Option<Instant>,
 }
 
 impl Follower {
@@ -107,6 +112,7 @@ impl Follower {
                 self.wait();
                 continue;
             };
+            self.sample();
             let wanted = convert::wanted(&view, node);
             self.release(&wanted);
             let held = self.stage.holdings.current().held();
@@ -148,8 +154,20 @@ impl Follower {
         self.failures.insert(step, Failure { reason: error.to_string(), attempts, rests_until });
     }
 
+    /// Says where the bytes are, now and then: the pages of a map come and go by themselves.
+    fn sample(&mut self) {
+        let now = clock::now_us();
+        if self.sampled.is_none_or(|at| now.0 >= at.0 + SAMPLE_US) {
+            self.sampled = Some(now);
+            let memory = memory::report(&self.stage.holdings.current(), self.stage.steps.budget);
+            self.stage.ready.report_memory(memory);
+        }
+    }
+
     /// Tells the heartbeat what is loaded and what is refused.
-    fn report(&self) {
+    fn report(&mut self) {
+        self.sampled = None;
+        self.sample();
         let holdings = self.stage.holdings.current();
         let refusals: Vec<Refused> = self
             .failures

@@ -11,7 +11,7 @@ use crate::request::{AdQuery, RequestError};
 use crate::respond::{Answer, Decided, FunnelReport, Timings, placed_winners, slate};
 use crate::staging::{Pinned, Placement};
 use crate::transport::{AskedFor, Creative, CreativeKey, Gathered, SearchTerms, Shape};
-use gavel_member::clock::now_us;
+use gavel_member::clock::{now_us, wall_ms};
 use gavel_model::{FeatureRow, HeadRole, UserOutput};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen};
 use gavel_proto::deadline::{Deadline, Instant};
@@ -118,6 +118,8 @@ impl Pipeline {
         let slots = if query.slots == 0 { placement.slots } else { query.slots };
         let rule = auction.rule(slots as usize).map_err(|e| RequestError::Fault(e.to_string()))?;
         let schema = pinned.bundle.schema();
+        let resolved = pinned.dimensions.resolve(&query.terms)?;
+        metrics::counter!("gavel_router_terms_unknown_total").increment(u64::from(resolved.unknown));
         let reserve =
             if placement.reserve_cpm_micros == 0 { auction.reserve_cpm_micros } else { placement.reserve_cpm_micros };
         let terms = SearchTerms {
@@ -129,7 +131,8 @@ impl Pipeline {
             query: part.query,
             user_part: part.part,
             sets: user.sets,
-            terms: query.terms.clone(),
+            terms: resolved.terms,
+            unix_s: query.unix_s.unwrap_or_else(|| i64::try_from(wall_ms() / 1_000).unwrap_or(i64::MAX)),
             blocked: query.blocked.clone(),
             quota: pinned.quota,
             light_keep: pinned.light_keep,

@@ -38,8 +38,8 @@ pub struct Draft {
     pub blocked_campaigns: Vec<u64>,
     /// 0: drawn by the router.
     pub seed: u64,
-    /// When a logged request was made: read over, so that a line of a log can be sent as it is.
-    pub ts: serde::de::IgnoredAny,
+    /// Unix seconds, for schedules: when a logged request was made; 0: now.
+    pub ts: u64,
 }
 
 /// The value of a feature: a string, a number, or `{"values": [..], "weights": [..]}`.
@@ -61,13 +61,15 @@ pub enum DraftValue {
 }
 
 /// One dimension of targeting.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DraftTerm {
     /// Its name.
     pub dimension: String,
     /// Its values.
     pub values: Vec<String>,
+    /// Its number, of a dimension of kind number.
+    pub number: Option<f64>,
 }
 
 /// One organic item.

@@ -5,10 +5,12 @@
 //! hashed. What depends on the active model or configuration (placements, kinds of features) is checked later,
 //! against the pinned epoch.
 
+mod dimensions;
 mod draft;
 mod error;
 mod parse;
 
+pub use dimensions::{Dimension, Dimensions, Resolved};
 pub use draft::{Draft, DraftOrganic, DraftTerm, DraftValue};
 pub use error::RequestError;
 pub use parse::{Arrival, feature_value, parse};
@@ -28,8 +30,10 @@ pub struct AdQuery {
     pub user_features: Vec<(String, FeatureValue)>,
     /// Features of the request.
     pub context: Vec<(String, FeatureValue)>,
-    /// What targeting sees.
-    pub terms: Vec<Term>,
+    /// What targeting sees: read against the dimensions of the pinned catalogue.
+    pub terms: Vec<DraftTerm>,
+    /// The request's time, unix seconds; `None` = now.
+    pub unix_s: Option<i64>,
     /// Must be configured.
     pub placement: String,
     /// Ads wanted at most; 0 = the placement's.
@@ -47,12 +51,14 @@ pub struct AdQuery {
 }
 
 /// One dimension of targeting, hashed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Term {
     /// The dimension.
     pub dimension: u64,
     /// Its values.
     pub values: Vec<u64>,
+    /// Its number, finite.
+    pub number: Option<f64>,
 }
 
 /// One organic item.

@@ -1,6 +1,6 @@
 //! Does a draft keep every limit?
 
-use super::{AdQuery, Blocked, Draft, DraftOrganic, DraftTerm, DraftValue, Organic, RequestError, Term};
+use super::{AdQuery, Blocked, Draft, DraftOrganic, DraftTerm, DraftValue, Organic, RequestError};
 use crate::allocation::Engagement;
 use gavel_model::FeatureValue;
 use gavel_proto::coverage::WHOLE;
@@ -10,10 +10,13 @@ use gavel_proto::limits::{
     BLOCKED_MAX, DEADLINE_MS_MAX, DEADLINE_MS_MIN, FEATURES_MAX, ORGANIC_MAX, SET_VALUES_MAX, SLOTS_MAX,
     STRING_BYTES_MAX, TERMS_MAX,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Least coverage when the request states none, in ten-thousandths.
 const COVERAGE_PARTS_DEFAULT: u32 = 9_000;
+
+/// Latest time of a request: the year 9999. Larger numbers are milliseconds by mistake.
+const TS_MAX: i64 = 253_402_300_799;
 
 /// When a request came, and how long its caller will wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +44,8 @@ pub fn parse(draft: Draft, arrival: Arrival) -> Result<AdQuery, RequestError> {
         user_id: Some(draft.user_id).filter(|id| !id.is_empty()),
         user_features: features("user_features", draft.user_features)?,
         context: features("context", draft.context)?,
-        terms: terms(&draft.terms)?,
+        terms: terms(draft.terms)?,
+        unix_s: time(draft.ts)?,
         placement: draft.placement,
         slots: draft.slots,
         organic: organic(draft.organic)?,
@@ -128,21 +132,27 @@ fn features(side: &str, features: BTreeMap<String, DraftValue>) -> Result<Vec<(S
     features.into_iter().map(one).collect()
 }
 
-fn terms(drafts: &[DraftTerm]) -> Result<Vec<Term>, RequestError> {
+fn terms(drafts: Vec<DraftTerm>) -> Result<Vec<DraftTerm>, RequestError> {
     at_most("terms", drafts.len(), TERMS_MAX)?;
-    let mut terms: Vec<Term> = Vec::with_capacity(drafts.len());
-    for draft in drafts {
+    let mut dimensions = HashSet::with_capacity(drafts.len());
+    for draft in &drafts {
         name("a dimension in terms", &draft.dimension)?;
         let what = format!("terms of {}", draft.dimension);
         at_most(&what, draft.values.len(), SET_VALUES_MAX)?;
         draft.values.iter().try_for_each(|value| text(&what, value))?;
-        let dimension = value_hash(&draft.dimension);
-        if terms.iter().any(|term| term.dimension == dimension) {
+        if !dimensions.insert(draft.dimension.as_str()) {
             return invalid(format!("terms name {} twice: put its values into one entry", draft.dimension));
         }
-        terms.push(Term { dimension, values: draft.values.iter().map(|v| value_hash(v)).collect() });
     }
-    Ok(terms)
+    Ok(drafts)
+}
+
+fn time(ts: u64) -> Result<Option<i64>, RequestError> {
+    match i64::try_from(ts) {
+        Ok(0) => Ok(None),
+        Ok(seconds) if seconds <= TS_MAX => Ok(Some(seconds)),
+        _ => invalid(format!("ts is {ts}: give unix seconds, or 0 for now")),
+    }
 }
 
 fn organic(drafts: Vec<DraftOrganic>) -> Result<Vec<Organic>, RequestError> {
@@ -225,7 +235,7 @@ mod tests {
         check(|d| drop(d.user_features.insert("s".into(), lopsided)), "2 values and 1 weights");
         let heavy = DraftValue::Set { values: vec!["a".into()], weights: vec![f32::NAN] };
         check(|d| drop(d.user_features.insert("s".into(), heavy)), "weight of NaN");
-        let store = DraftTerm { dimension: "store".into(), values: vec!["7".into()] };
+        let store = DraftTerm { dimension: "store".into(), values: vec!["7".into()], number: None };
         check(|d| d.terms = vec![store.clone(), store], "name store twice");
         check(|d| d.organic = vec![DraftOrganic { id: "o".into(), utility: f64::NAN }], "the utility of o is NaN");
         check(|d| d.blocked_campaigns = vec![1; 1_025], "1025 entries: give at most 1024");

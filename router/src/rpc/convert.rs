@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// A request as written.
 pub(super) fn draft(request: wire::AdRequest) -> Result<Draft, RequestError> {
-    let term = |t: wire::RequestTerm| DraftTerm { dimension: t.dimension, values: t.values };
+    let term = |t: wire::RequestTerm| DraftTerm { dimension: t.dimension, values: t.values, number: t.number };
     let organic = |o: wire::OrganicItem| DraftOrganic { id: o.id, utility: o.utility };
     Ok(Draft {
         request_id: request.request_id,
@@ -30,7 +30,7 @@ pub(super) fn draft(request: wire::AdRequest) -> Result<Draft, RequestError> {
         blocked_categories: request.blocked_categories,
         blocked_campaigns: request.blocked_campaigns,
         seed: request.seed,
-        ..Draft::default()
+        ts: request.ts,
     })
 }
 

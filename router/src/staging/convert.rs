@@ -44,7 +44,7 @@ fn model_ref(model: &wire::ModelView) -> Option<ModelRef> {
 }
 
 fn users(generation: &wire::Generation) -> UsersRef {
-    let hash = generation.users_blob.as_slice().try_into().ok().filter(|_| generation.users > 0);
+    let hash = generation.users_blob.as_slice().try_into().ok().filter(|_| generation.users_blob_bytes > 0);
     UsersRef { generation: generation.generation, blob: hash.map(|hash| (hash, generation.users_blob_bytes)) }
 }
 

@@ -8,6 +8,7 @@ use super::load::{LoadError, Loader};
 use super::picture::{ModelRef, Picture, UsersRef};
 use super::{Pinned, Staging, Surroundings, convert};
 use crate::quota::{quota, share};
+use crate::request::Dimensions;
 use crate::users::{UserCache, UserFile};
 use gavel_member::Shutdown;
 use gavel_member::clock::now_us;
@@ -46,10 +47,16 @@ enum Failure {
     Refused(String),
 }
 
+/// The users of a generation, and what its ads are targeted by: one blob brings both.
+struct LoadedUsers {
+    cache: Arc<UserCache<UserFile>>,
+    dimensions: Arc<Dimensions>,
+}
+
 #[derive(Default)]
 struct Loaded {
     models: HashMap<[u8; 32], Arc<Bundle>>,
-    users: HashMap<UsersRef, Arc<UserCache<UserFile>>>,
+    users: HashMap<UsersRef, LoadedUsers>,
     failures: BTreeMap<Item, Failure>,
     /// What was named when the disk was swept.
     pruned: Option<(Vec<ModelRef>, Vec<UsersRef>)>,
@@ -102,13 +109,21 @@ impl Staging {
         self.pinned.store(Some(Arc::new(Pinned {
             table: active.table.clone(),
             bundle: Arc::clone(bundle),
-            users: Arc::clone(users) as _,
+            dimensions: Arc::clone(&users.dimensions),
+            users: Arc::clone(&users.cache) as _,
             auction: picture.auction.clone(),
             placements: picture.placements.clone(),
             quota: quota(picture.auction.retrieved_total, shards),
             light_keep: share(picture.auction.ranked_total, shards),
         })));
         true
+    }
+}
+
+impl LoadedUsers {
+    fn of(file: UserFile) -> Self {
+        let dimensions = Arc::new(file.dimensions());
+        Self { cache: Arc::new(UserCache::new(file)), dimensions }
     }
 }
 
@@ -200,8 +215,7 @@ impl Loaded {
                 (Item::Model(model), loaded)
             }
             Ended::Users(users, loaded) => {
-                let cached = loaded.map(|file| Arc::new(UserCache::new(file)));
-                let loaded = cached.map(|cache| drop(self.users.insert(users.clone(), cache)));
+                let loaded = loaded.map(|file| drop(self.users.insert(users.clone(), LoadedUsers::of(file))));
                 (Item::Users(users), loaded)
             }
         };

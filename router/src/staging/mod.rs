@@ -14,6 +14,7 @@ mod picture;
 
 pub use picture::{AuctionSettings, Picture, Placement};
 
+use crate::request::Dimensions;
 use crate::topology::RouteTable;
 use crate::users::UserFeatures;
 use arc_swap::ArcSwapOption;
@@ -33,6 +34,8 @@ pub struct Pinned {
     pub bundle: Arc<Bundle>,
     /// The users of the active generation.
     pub users: Arc<dyn UserFeatures>,
+    /// What its ads are targeted by.
+    pub dimensions: Arc<Dimensions>,
     /// How auctions are run.
     pub auction: AuctionSettings,
     /// Where ads may stand.

@@ -62,6 +62,8 @@ pub struct SearchTerms {
     pub sets: Vec<UserSet>,
     /// For targeting.
     pub terms: Vec<Term>,
+    /// The request's time, for schedules.
+    pub unix_s: i64,
     /// What must not be shown.
     pub blocked: Blocked,
     /// Items to retrieve per shard.
@@ -101,8 +103,9 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
         terms: terms
             .terms
             .iter()
-            .map(|t| wire::HashedTerm { dimension: t.dimension, values: t.values.clone() })
+            .map(|t| wire::HashedTerm { dimension: t.dimension, values: t.values.clone(), number: t.number })
             .collect(),
+        unix_s: terms.unix_s,
         blocked_advertisers: terms.blocked.advertisers.clone(),
         blocked_categories: terms.blocked.categories.clone(),
         blocked_campaigns: terms.blocked.campaigns.clone(),

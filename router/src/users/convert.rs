@@ -2,9 +2,13 @@
 
 use super::{StoredUser, UserFileError};
 use crate::convert;
-use crate::request::feature_value;
+use crate::request::{Dimension, Dimensions, feature_value};
 use gavel_member::catalogue::BlockReader;
+use gavel_proto::hash::value_hash;
+use gavel_proto::limits::DIMENSIONS_MAX;
+use gavel_proto::targeting::DimensionKind;
 use gavel_proto::wire;
+use prost::Message;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -21,6 +25,28 @@ pub(super) fn users(
         Ok(block) => block.users.into_iter().map(|user| Ok(stored(user))).collect(),
         Err(error) => vec![Err(UserFileError::Damaged { path: path.clone(), reason: error.to_string() })],
     }))
+}
+
+/// The message of the dimensions that the blob begins with; empty when it has none.
+pub(super) fn dimensions_of(blob: &Path) -> Result<Vec<u8>, UserFileError> {
+    let path = blob.to_path_buf();
+    let file = File::open(blob).map_err(|source| UserFileError::Io { path: path.clone(), source })?;
+    match BlockReader::new(BufReader::new(file)).next() {
+        None => Ok(Vec::new()),
+        Some(Ok(block)) => Ok(block.dimensions.unwrap_or_default().encode_to_vec()),
+        Some(Err(error)) => Err(UserFileError::Damaged { path, reason: error.to_string() }),
+    }
+}
+
+/// The dimensions of a message; `None` when it is none, or has more than a catalogue may.
+pub(super) fn dimensions(message: &[u8]) -> Option<Dimensions> {
+    let set = wire::DimensionSet::decode(message).ok().filter(|set| set.dimensions.len() <= DIMENSIONS_MAX)?;
+    let known = set.dimensions.into_iter().map(|dimension| {
+        let kind = DimensionKind::of_wire(dimension.kind());
+        let values = dimension.values.into_iter().map(|value| (value_hash(&value), value)).collect();
+        (dimension.name, Dimension { kind, values })
+    });
+    Some(Dimensions { declared: set.declared, known: known.collect() })
 }
 
 fn stored(user: wire::User) -> StoredUser {

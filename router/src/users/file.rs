@@ -1,17 +1,19 @@
 //! Where do the users of a generation lie?
 //!
-//! In one file written once: `GAVELUS1`, the records, an index of (u64 hash of the id, u64 offset, u32 length) sorted
+//! In one file written once: `GAVELUS2`, the dimensions of the catalogue (u32 length and their message), the records, an index of (u64 hash of the id, u64 offset, u32 length) sorted
 //! by hash, the offset of the index, and the BLAKE3 of everything before. It is verified when it is opened; the index
 //! (20 bytes a user) stays in memory, records are read where they lie.
 
+use super::convert;
 use super::record::{self, StoredUser};
+use crate::request::Dimensions;
 use gavel_proto::hash::value_hash;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"GAVELUS1";
+const MAGIC: &[u8; 8] = b"GAVELUS2";
 const ENTRY_BYTES: u64 = 20;
 /// Offset of the index and the hash.
 const TAIL_BYTES: u64 = 8 + 32;
@@ -50,13 +52,20 @@ pub struct UserFile {
     path: PathBuf,
     file: Option<File>,
     index: Vec<Entry>,
+    dimensions: Dimensions,
 }
 
 impl UserFile {
     /// A generation without users.
     #[must_use]
-    pub const fn empty() -> Self {
-        Self { path: PathBuf::new(), file: None, index: Vec::new() }
+    pub fn empty() -> Self {
+        Self { path: PathBuf::new(), file: None, index: Vec::new(), dimensions: Dimensions::default() }
+    }
+
+    /// What the ads of the generation are targeted by.
+    #[must_use]
+    pub fn dimensions(&self) -> Dimensions {
+        self.dimensions.clone()
     }
 
     /// Users in it.
@@ -93,9 +102,12 @@ impl UserFile {
         let index_at = u64::from_le_bytes(word);
         let index_bytes = body.checked_sub(index_at).filter(|b| b % ENTRY_BYTES == 0);
         let index_bytes = index_bytes.ok_or_else(|| damaged("its index is not where it says"))?;
+        let dimensions = dimensions(&file, index_at).map_err(io)?;
+        let dimensions = dimensions.ok_or_else(|| damaged("it has no dimensions, or is of another version"))?;
         let mut bytes = vec![0u8; usize::try_from(index_bytes).map_err(|_| damaged("its index is too large"))?];
         file.read_exact_at(&mut bytes, index_at).map_err(io)?;
-        Ok(Self { path: path.to_path_buf(), file: Some(file), index: bytes.chunks_exact(20).map(entry).collect() })
+        let index = bytes.chunks_exact(20).map(entry).collect();
+        Ok(Self { path: path.to_path_buf(), file: Some(file), index, dimensions })
     }
 
     /// Writes users to a file, whole or not at all, and opens it. Of two users with one id the first stands.
@@ -104,6 +116,7 @@ impl UserFile {
     /// When a user cannot be read or the disk says no.
     pub fn build(
         path: &Path,
+        dimensions: &[u8],
         users: impl Iterator<Item = Result<StoredUser, UserFileError>>,
     ) -> Result<Self, UserFileError> {
         let partial = path.with_extension("partial");
@@ -111,7 +124,10 @@ impl UserFile {
         let mut out =
             Hashed { out: BufWriter::new(File::create(&partial).map_err(io)?), hasher: blake3::Hasher::new() };
         out.write_all(MAGIC).map_err(io)?;
-        let mut offset = MAGIC.len() as u64;
+        // They came in one block, which is far below 4 GiB.
+        out.write_all(&(dimensions.len() as u32).to_le_bytes()).map_err(io)?;
+        out.write_all(dimensions).map_err(io)?;
+        let mut offset = (MAGIC.len() + 4 + dimensions.len()) as u64;
         let mut index = Vec::new();
         let mut bytes = Vec::new();
         for user in users {
@@ -160,6 +176,22 @@ impl UserFile {
     }
 }
 
+/// The dimensions in front of the records, which end before `end`; `None` when they are not what was written.
+fn dimensions(file: &File, end: u64) -> io::Result<Option<Dimensions>> {
+    let mut head = [0u8; 12];
+    if end < head.len() as u64 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut head, 0)?;
+    let length = head[8..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+    if head[..8] != *MAGIC || u64::from(length) > end - head.len() as u64 {
+        return Ok(None);
+    }
+    let mut bytes = vec![0u8; length as usize];
+    file.read_exact_at(&mut bytes, head.len() as u64)?;
+    Ok(convert::dimensions(&bytes))
+}
+
 fn entry(bytes: &[u8]) -> Entry {
     let word = |at: usize| bytes[at..].first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
     let length = bytes[16..].first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b));
@@ -200,14 +232,14 @@ mod tests {
     fn users_are_found_and_strangers_are_not() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("users");
-        let file = UserFile::build(&path, users(1_000)).expect("built");
+        let file = UserFile::build(&path, &[], users(1_000)).expect("built");
         assert_eq!(file.len(), 1_000);
         for i in [0, 1, 500, 999] {
             let user = file.find(&format!("user-{i}")).expect("read").expect("known");
             assert_eq!(user.features[0].1, FeatureValue::Dense(i as f32));
         }
         assert_eq!(file.find("user-1000").expect("read"), None);
-        assert!(UserFile::build(&path, users(0)).expect("built").is_empty());
+        assert!(UserFile::build(&path, &[], users(0)).expect("built").is_empty());
         assert_eq!(UserFile::empty().find("x").expect("read"), None);
     }
 
@@ -215,7 +247,7 @@ mod tests {
     fn a_flipped_bit_or_a_short_file_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("users");
-        UserFile::build(&path, users(20)).expect("built");
+        UserFile::build(&path, &[], users(20)).expect("built");
         let whole = std::fs::read(&path).expect("read");
         for at in (0..whole.len()).step_by(7) {
             let mut bent = whole.clone();

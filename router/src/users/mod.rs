@@ -39,5 +39,5 @@ impl UserFeatures for UserFile {
 /// # Errors
 /// When the blob is damaged or the disk says no.
 pub fn build(blob: &Path, file: &Path) -> Result<(), UserFileError> {
-    UserFile::build(file, convert::users(blob)?).map(drop)
+    UserFile::build(file, &convert::dimensions_of(blob)?, convert::users(blob)?).map(drop)
 }

@@ -38,7 +38,7 @@ fn request(args: AskArgs) -> Result<AdRequest, Failure> {
     let mut terms = Vec::new();
     for text in &args.term {
         let (dimension, values) = pair(text)?;
-        terms.push(RequestTerm { dimension, values: values.split(',').map(str::to_owned).collect() });
+        terms.push(RequestTerm { dimension, values: values.split(',').map(str::to_owned).collect(), number: None });
     }
     let mut context = Vec::new();
     for text in &args.context {

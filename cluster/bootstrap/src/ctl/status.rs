@@ -5,8 +5,10 @@ use crate::cli::Format;
 use crate::failure::Failure;
 use crate::output;
 use gavel_client::AdminClient;
-use gavel_proto::wire::{MemberHealth, MemberView, ModelView, ShardView, StatusResponse};
+use gavel_proto::wire::{MemberHealth, MemberView, ModelView, ShardMemory, ShardView, StatusResponse};
 use std::fmt::Write as _;
+
+const MIB: u64 = 1024 * 1024;
 
 /// `gavel ctl status`.
 pub async fn run(admin: &AdminClient, format: Format) -> Result<(), Failure> {
@@ -53,7 +55,7 @@ fn model(model: Option<&ModelView>) -> String {
 }
 
 fn member(out: &mut String, m: &MemberView, health: Option<&MemberHealth>) {
-    let (age, resident) = health.map_or((0, 0), |h| (h.heartbeat_age_ms, h.resident_bytes / (1024 * 1024)));
+    let (age, resident) = health.map_or((0, 0), |h| (h.heartbeat_age_ms, h.resident_bytes / MIB));
     let ready = health.map_or(String::new(), |h| {
         let counts = (h.ready_shards.len(), h.ready_models.len(), h.ready_generations.len());
         format!("{} shards, {} models, {} generations", counts.0, counts.1, counts.2)
@@ -65,6 +67,23 @@ fn member(out: &mut String, m: &MemberView, health: Option<&MemberHealth>) {
         (true, false) => "yes",
     };
     let _ = writeln!(out, "{:>6}  {role:<8}{:<22}{alive:<7}{age:>8}{resident:>10}  {ready}", m.member_id, m.address);
+    if let Some(memory) = health.and_then(|h| h.memory.as_ref()) {
+        let sum = |bytes: fn(&ShardMemory) -> u64| memory.shards.iter().map(bytes).sum::<u64>() / MIB;
+        let (mapped, resident, owned) = (sum(|s| s.mapped_bytes), sum(|s| s.resident_bytes), sum(|s| s.owned_bytes));
+        let limit = memory.limit_bytes / MIB;
+        let _ = writeln!(
+            out,
+            "        shards: {mapped} MiB mapped, {resident} resident, {owned} owned, of {limit} allowed"
+        );
+        for s in &memory.shards {
+            let (mapped, resident, owned) = (s.mapped_bytes / MIB, s.resident_bytes / MIB, s.owned_bytes / MIB);
+            let (shard, generation) = (s.shard, s.generation);
+            let _ = writeln!(
+                out,
+                "        shard {shard} of generation {generation}: {mapped} MiB mapped, {resident} resident, {owned} owned"
+            );
+        }
+    }
     for refusal in health.iter().flat_map(|h| &h.refusals) {
         let _ = writeln!(out, "        refused {}: {}", output::hex(&refusal.subject), refusal.reason);
     }

@@ -7,7 +7,7 @@
 use super::LoadError;
 use crate::upload::Blob;
 use gavel_proto::limits::BLOCK_BYTES_MAX;
-use gavel_proto::wire::{Ad, Campaign, CatalogueBlock, Item, User};
+use gavel_proto::wire::{Ad, Campaign, CatalogueBlock, DimensionSet, Item, TimeZone, User};
 use prost::Message;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -43,6 +43,20 @@ impl BlobWriter {
             documents: 0,
             bytes: 0,
         })
+    }
+
+    /// Offsets of the zones that the ads name, before the first of them.
+    pub(super) fn zones(&mut self, zones: Vec<TimeZone>) -> Result<(), LoadError> {
+        let bytes = zones.iter().map(|zone| zone.encoded_len() + 5).sum();
+        self.block.zones = zones;
+        self.count(bytes)
+    }
+
+    /// The dimensions, before everything else.
+    pub(super) fn dimensions(&mut self, dimensions: DimensionSet) -> Result<(), LoadError> {
+        let bytes = dimensions.encoded_len();
+        self.block.dimensions = Some(dimensions);
+        self.count(bytes)
     }
 
     pub(super) fn item(&mut self, item: Item) -> Result<(), LoadError> {

@@ -4,16 +4,19 @@
 //! campaign of one advertiser, and write. An item that no ad names cannot be shown, so it is refused too.
 
 use super::blob::BlobWriter;
+use super::dimensions::Dimensions;
 use super::line::Document;
 use super::reject::{Place, Rejects};
 use super::source::{self, Numbered};
 use super::spill::{Entry, Spill, Spilled};
+use super::zones;
 use super::{BuildOptions, Built, BuiltShard, LoadError, Progress};
 use crate::upload::Blob;
 use gavel_proto::hash::{shard_of, value_hash};
 use gavel_proto::ids::ItemId;
 use gavel_proto::limits::SHARDS_MAX;
-use std::collections::{HashMap, HashSet};
+use gavel_proto::wire::{Ad, Campaign, DimensionSet, TimeZone};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +32,18 @@ struct Partitions {
     campaigns: Spill,
     users: Spill,
     ad_ids: HashSet<u64>,
+    dimensions: Dimensions,
+    /// Zones that campaigns and schedules name; empty without a schedule.
+    zones: BTreeSet<String>,
+    schedules: u64,
     lines: u64,
+}
+
+/// What an ad needs to know of its campaign.
+struct Payer {
+    advertiser: u64,
+    /// Empty: none named.
+    time_zone: Arc<str>,
 }
 
 /// Builds the blobs of a generation from a file or a folder. Blocking: run it off the async threads.
@@ -44,7 +58,7 @@ pub fn build(path: &Path, options: &BuildOptions, progress: &mut dyn Progress) -
     fs::create_dir_all(work).map_err(|e| LoadError::Io(work.clone(), e))?;
     let files = source::files(path)?;
     let mut rejects = Rejects::new(&files);
-    let mut partitions = Partitions::create(work, options.shards)?;
+    let mut partitions = Partitions::create(work, options.shards, Dimensions::of(path)?)?;
     let total = files.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
     let read = Arc::new(AtomicU64::new(0));
     for (file, input) in (0..).zip(&files) {
@@ -58,12 +72,17 @@ pub fn build(path: &Path, options: &BuildOptions, progress: &mut dyn Progress) -
     }
     progress.step("read", total, total);
     let lines = partitions.lines;
-    let (campaigns_blob, advertisers) = write_campaigns(work, partitions.campaigns.into_sorted()?, &mut rejects)?;
-    let (users_blob, users) = write_users(work, partitions.users.into_sorted()?, &mut rejects)?;
+    let (zones, dimensions) = (partitions.zone_tables(), partitions.dimensions.to_wire());
+    let (campaigns_blob, payers) = write_campaigns(work, partitions.campaigns.into_sorted()?, &mut rejects)?;
+    let (users_blob, users) = write_users(work, dimensions, partitions.users.into_sorted()?, &mut rejects)?;
     let mut shards = Vec::new();
     for (shard, (items, ads)) in partitions.items.into_iter().zip(partitions.ads).enumerate() {
         let (items, ads) = (items.into_sorted()?, ads.into_sorted()?);
-        shards.push(write_shard(&work.join(format!("shard-{shard}.blob")), items, ads, &advertisers, &mut rejects)?);
+        let mut blob = BlobWriter::create(&work.join(format!("shard-{shard}.blob")))?;
+        if !zones.is_empty() {
+            blob.zones(zones.clone())?;
+        }
+        shards.push(write_shard(blob, items, ads, &payers, &mut rejects)?);
         progress.step("sort", shard as u64 + 1, options.shards.into());
     }
     let rejected = rejects.count;
@@ -72,12 +91,12 @@ pub fn build(path: &Path, options: &BuildOptions, progress: &mut dyn Progress) -
         let named: Vec<String> = reject_files.iter().map(|f| f.display().to_string()).collect();
         return Err(LoadError::Empty { lines, rejects: named.join(", ") });
     }
-    let campaigns = advertisers.len() as u64;
+    let campaigns = payers.len() as u64;
     Ok(Built { shards, campaigns_blob, users_blob, campaigns, users, lines, rejected, reject_files })
 }
 
 impl Partitions {
-    fn create(work: &Path, shards: u32) -> Result<Self, LoadError> {
+    fn create(work: &Path, shards: u32, dimensions: Dimensions) -> Result<Self, LoadError> {
         let many = |kind: &str| -> Result<Vec<Spill>, LoadError> {
             (0..shards).map(|shard| Spill::create(&work.join(format!("{kind}-{shard}.spill")))).collect()
         };
@@ -87,6 +106,9 @@ impl Partitions {
             campaigns: Spill::create(&work.join("campaigns.spill"))?,
             users: Spill::create(&work.join("users.spill"))?,
             ad_ids: HashSet::new(),
+            dimensions,
+            zones: BTreeSet::new(),
+            schedules: 0,
             lines: 0,
         })
     }
@@ -101,17 +123,46 @@ impl Partitions {
             Ok(Document::Item(item)) => {
                 self.items[shard(item.item_id)].push([item.item_id, 0, item.advertiser_id], place, &item)
             }
-            Ok(Document::Ad(ad)) if !self.ad_ids.insert(ad.ad_id) => {
-                rejects.push(place, &format!("ad {} stands on an earlier line", ad.ad_id), "")
-            }
-            Ok(Document::Ad(ad)) => {
-                self.ads[shard(ad.item_id)].push([ad.item_id, ad.ad_id, ad.campaign_id], place, &ad)
-            }
+            Ok(Document::Ad(mut ad)) => match self.admit(&mut ad) {
+                Err(reason) => rejects.push(place, &reason, ""),
+                Ok(()) => self.ads[shard(ad.item_id)].push([ad.item_id, ad.ad_id, ad.campaign_id], place, &ad),
+            },
             Ok(Document::Campaign(campaign)) => {
+                self.note_zone(&campaign.time_zone);
                 self.campaigns.push([campaign.campaign_id, 0, campaign.advertiser_id], place, &campaign)
             }
             Ok(Document::User(user)) => self.users.push([value_hash(&user.user_id), 0, 0], place, &user),
         }
+    }
+}
+
+impl Partitions {
+    /// Checks an ad against the others and the dimensions.
+    fn admit(&mut self, ad: &mut Ad) -> Result<(), String> {
+        self.dimensions.check(ad).map_err(|reason| format!("ad {}: {reason}", ad.ad_id))?;
+        if !self.ad_ids.insert(ad.ad_id) {
+            return Err(format!("ad {} stands on an earlier line", ad.ad_id));
+        }
+        if let Some(schedule) = &ad.schedule {
+            self.schedules += 1;
+            self.note_zone(&schedule.time_zone);
+        }
+        Ok(())
+    }
+
+    fn note_zone(&mut self, name: &str) {
+        if !name.is_empty() && !self.zones.contains(name) {
+            self.zones.insert(name.to_owned());
+        }
+    }
+
+    /// The offsets of every zone that a schedule may need, in the order of their names.
+    fn zone_tables(&self) -> Vec<TimeZone> {
+        if self.schedules == 0 {
+            return Vec::new();
+        }
+        let named = self.zones.iter().map(String::as_str).filter(|name| *name != zones::UTC);
+        named.chain([zones::UTC]).map(zones::table).collect()
     }
 }
 
@@ -133,19 +184,29 @@ fn write_campaigns(
     work: &Path,
     spilled: Spilled,
     rejects: &mut Rejects,
-) -> Result<(Blob, HashMap<u64, u64>), LoadError> {
+) -> Result<(Blob, HashMap<u64, Payer>), LoadError> {
     let mut blob = BlobWriter::create(&work.join("campaigns.blob"))?;
-    let mut advertisers = HashMap::new();
+    let mut payers = HashMap::new();
+    let none: Arc<str> = Arc::from("");
     for entry in without_repeats("campaign", &spilled.entries, rejects)? {
-        advertisers.insert(entry.key, entry.third);
-        blob.campaign(spilled.get(&entry)?)?;
+        let campaign: Campaign = spilled.get(&entry)?;
+        let named = !campaign.time_zone.is_empty();
+        let time_zone = if named { Arc::from(campaign.time_zone.as_str()) } else { Arc::clone(&none) };
+        payers.insert(entry.key, Payer { advertiser: entry.third, time_zone });
+        blob.campaign(campaign)?;
     }
     spilled.remove();
-    Ok((blob.finish()?, advertisers))
+    Ok((blob.finish()?, payers))
 }
 
-fn write_users(work: &Path, spilled: Spilled, rejects: &mut Rejects) -> Result<(Blob, u64), LoadError> {
+fn write_users(
+    work: &Path,
+    dimensions: DimensionSet,
+    spilled: Spilled,
+    rejects: &mut Rejects,
+) -> Result<(Blob, u64), LoadError> {
     let mut blob = BlobWriter::create(&work.join("users.blob"))?;
+    blob.dimensions(dimensions)?;
     let mut count = 0;
     for entry in without_repeats("user of hash", &spilled.entries, rejects)? {
         blob.user(spilled.get(&entry)?)?;
@@ -156,22 +217,21 @@ fn write_users(work: &Path, spilled: Spilled, rejects: &mut Rejects) -> Result<(
 }
 
 fn write_shard(
-    path: &Path,
+    mut blob: BlobWriter,
     items: Spilled,
     ads: Spilled,
-    advertisers: &HashMap<u64, u64>,
+    payers: &HashMap<u64, Payer>,
     rejects: &mut Rejects,
 ) -> Result<BuiltShard, LoadError> {
     let kept_items = without_repeats("item", &items.entries, rejects)?;
     let owners: HashMap<u64, u64> = kept_items.iter().map(|e| (e.key, e.third)).collect();
     let mut kept_ads = Vec::with_capacity(ads.entries.len());
     for ad in &ads.entries {
-        match refusal(ad, &owners, advertisers) {
+        match refusal(ad, &owners, payers) {
             Some(reason) => rejects.push(ad.place, &reason, "")?,
             None => kept_ads.push(*ad),
         }
     }
-    let mut blob = BlobWriter::create(path)?;
     let mut written = 0;
     let mut rest = kept_ads.as_slice();
     for item in &kept_items {
@@ -182,7 +242,7 @@ fn write_shard(
         }
         blob.item(items.get(item)?)?;
         for ad in &rest[..own] {
-            blob.ad(ads.get(ad)?)?;
+            blob.ad(with_zone(ads.get(ad)?, payers))?;
         }
         written += 1;
         rest = &rest[own..];
@@ -193,13 +253,22 @@ fn write_shard(
     Ok(built)
 }
 
+/// The ad with the time zone of its schedule: its own, its campaign's, or UTC.
+fn with_zone(mut ad: Ad, payers: &HashMap<u64, Payer>) -> Ad {
+    if let Some(schedule) = ad.schedule.as_mut().filter(|schedule| schedule.time_zone.is_empty()) {
+        let of_campaign = payers.get(&ad.campaign_id).map(|payer| &*payer.time_zone).filter(|zone| !zone.is_empty());
+        of_campaign.unwrap_or(zones::UTC).clone_into(&mut schedule.time_zone);
+    }
+    ad
+}
+
 /// Why an ad cannot be used, if it cannot.
-fn refusal(ad: &Entry, owners: &HashMap<u64, u64>, advertisers: &HashMap<u64, u64>) -> Option<String> {
+fn refusal(ad: &Entry, owners: &HashMap<u64, u64>, payers: &HashMap<u64, Payer>) -> Option<String> {
     let (item, campaign) = (ad.key, ad.third);
     let Some(owner) = owners.get(&item) else {
         return Some(format!("ad {}: there is no item {item}", ad.second));
     };
-    match advertisers.get(&campaign) {
+    match payers.get(&campaign).map(|payer| &payer.advertiser) {
         None => Some(format!("ad {}: there is no campaign {campaign}", ad.second)),
         Some(payer) if payer != owner => Some(format!(
             "ad {}: item {item} is of advertiser {owner}, campaign {campaign} of advertiser {payer}",

@@ -3,6 +3,7 @@
 //! One structure holds every field that a line may have; the key that it carries says what it is. CSV rows fill the
 //! same structure, so that both forms pass the same checks. Every string, list and number has its limit here.
 
+use super::{schedule, zones};
 use gavel_proto::limits::{BID_MICROS_MAX, FEATURES_MAX, SET_VALUES_MAX, STRING_BYTES_MAX, TERMS_MAX};
 use gavel_proto::money::{BidType, Micros, PPM};
 use gavel_proto::wire::{self, feature_value::Value};
@@ -47,6 +48,8 @@ pub(super) struct Line {
     pub weekly_budget: Option<String>,
     #[serde(deserialize_with = "decimal")]
     pub reserve: Option<String>,
+    pub schedule: Vec<String>,
+    pub time_zone: Option<String>,
 }
 
 /// A feature as people write it.
@@ -71,6 +74,17 @@ pub(super) struct TargetingText {
     pub dimension: String,
     pub any_of: Vec<String>,
     pub none_of: Vec<String>,
+    pub ranges: Vec<RangeText>,
+}
+
+/// Numbers between two ends.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RangeText {
+    pub min: Option<f64>,
+    pub above: Option<f64>,
+    pub max: Option<f64>,
+    pub below: Option<f64>,
 }
 
 /// A decimal that is written as text, or as a number whose shortest form is taken.
@@ -143,8 +157,19 @@ impl Line {
                 name("targeting value", value)?;
             }
         }
-        let rule =
-            |t: TargetingText| wire::TargetingRule { dimension: t.dimension, any_of: t.any_of, none_of: t.none_of };
+        let range = |r: RangeText| wire::NumberRange { min: r.min, above: r.above, max: r.max, below: r.below };
+        let rule = |t: TargetingText| wire::TargetingRule {
+            dimension: t.dimension,
+            any_of: t.any_of,
+            none_of: t.none_of,
+            ranges: t.ranges.into_iter().map(range).collect(),
+        };
+        let zone = self.time_zone.as_deref().map(zones::name).transpose()?.unwrap_or_default();
+        let schedule = match self.schedule.as_slice() {
+            [] if !zone.is_empty() => return Err("time_zone without a schedule".to_owned()),
+            [] => None,
+            texts => Some(wire::Schedule { time_zone: zone, hours: schedule::hours(texts)?.words().to_vec() }),
+        };
         let mut targeting: Vec<_> = self.targeting.into_iter().map(rule).collect();
         targeting.sort_by(|a, b| a.dimension.cmp(&b.dimension));
         Ok(wire::Ad {
@@ -152,6 +177,7 @@ impl Line {
             item_id: need("item_id", self.item_id)?,
             campaign_id: need("campaign_id", self.campaign_id)?,
             targeting,
+            schedule,
         })
     }
 
@@ -173,6 +199,7 @@ impl Line {
             multiplier_ppm,
             budget_micros: money("weekly_budget", self.weekly_budget.as_deref())?.unwrap_or(0),
             reserve_micros: money("reserve", self.reserve.as_deref())?.unwrap_or(0),
+            time_zone: self.time_zone.as_deref().map(zones::name).transpose()?.unwrap_or_default(),
         })
     }
 

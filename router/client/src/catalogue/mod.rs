@@ -7,11 +7,14 @@
 
 mod blob;
 mod build;
+mod dimensions;
 mod line;
 mod reject;
 mod row;
+mod schedule;
 mod source;
 mod spill;
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -62,7 +65,7 @@ pub enum LoadError {
         /// Where the reasons are.
         rejects: String,
     },
-    /// A header names a column that means nothing.
+    /// A header names a column that means nothing, or `targeting.toml` cannot be read.
     #[error("{path}: {reason}")]
     Header {
         /// The file.

@@ -1,11 +1,11 @@
 //! How does a CSV row say the same as a JSON line?
 //!
 //! Columns of single values carry the names of the JSON fields; the rest is told by a prefix: `feature.NAME` a
-//! category, `number.NAME` a number, `set.NAME` a weighted set, `any.DIMENSION` and `none.DIMENSION` targeting. A list
+//! category, `number.NAME` a number, `set.NAME` a weighted set, `any.DIMENSION`, `none.DIMENSION` and `range.DIMENSION` targeting. A list
 //! is written `a|b`, a weighted set `a:0.5|b:2`; a value that holds one of these signs needs the JSON form.
 //! An empty cell means that the field is absent.
 
-use super::line::{FeatureText, Line, TargetingText};
+use super::line::{FeatureText, Line, RangeText, TargetingText};
 use std::collections::BTreeMap;
 
 /// What a column holds.
@@ -17,6 +17,7 @@ enum Column {
     Set(String),
     AnyOf(String),
     NoneOf(String),
+    Ranges(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +37,11 @@ enum Field {
     MultiplierPpm,
     WeeklyBudget,
     Reserve,
+    Schedule,
+    TimeZone,
 }
 
-const FIELDS: [(&str, Field); 15] = [
+const FIELDS: [(&str, Field); 17] = [
     ("item_id", Field::ItemId),
     ("ad_id", Field::AdId),
     ("campaign_id", Field::CampaignId),
@@ -54,6 +57,8 @@ const FIELDS: [(&str, Field); 15] = [
     ("multiplier_ppm", Field::MultiplierPpm),
     ("weekly_budget", Field::WeeklyBudget),
     ("reserve", Field::Reserve),
+    ("schedule", Field::Schedule),
+    ("time_zone", Field::TimeZone),
 ];
 
 /// The meaning of each column of a file.
@@ -99,6 +104,10 @@ impl Header {
                 }
                 Column::AnyOf(name) => rules.entry(name).or_default().any_of = list(cell),
                 Column::NoneOf(name) => rules.entry(name).or_default().none_of = list(cell),
+                Column::Ranges(name) => {
+                    let ranges = cell.split('|').map(range).collect::<Result<_, _>>();
+                    rules.entry(name).or_default().ranges = ranges.map_err(|e| format!("range.{name}: {e}"))?;
+                }
             }
         }
         line.targeting =
@@ -119,6 +128,7 @@ fn column(name: &str) -> Option<Column> {
         "set" => Some(Column::Set(rest)),
         "any" => Some(Column::AnyOf(rest)),
         "none" => Some(Column::NoneOf(rest)),
+        "range" => Some(Column::Ranges(rest)),
         _ => None,
     }
 }
@@ -145,12 +155,29 @@ fn set_field(line: &mut Line, field: Field, cell: &str) -> Result<(), String> {
         }
         Field::WeeklyBudget => line.weekly_budget = text(),
         Field::Reserve => line.reserve = text(),
+        Field::Schedule => line.schedule = list(cell),
+        Field::TimeZone => line.time_zone = text(),
     }
     Ok(())
 }
 
 fn list(cell: &str) -> Vec<String> {
     cell.split('|').map(str::to_owned).collect()
+}
+
+/// `18..24`, both ends inside; `18..<25`, the second outside; either end may be left out.
+fn range(text: &str) -> Result<RangeText, String> {
+    let wrong = || format!("{text:?} is no range: write 18..24, 18..<25, 65.. or ..17");
+    let (low, high) = text.trim().split_once("..").ok_or_else(wrong)?;
+    let end = |text: &str| match text.trim() {
+        "" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| wrong()),
+    };
+    let min = end(low)?;
+    Ok(match high.strip_prefix('<') {
+        Some(below) => RangeText { min, below: end(below)?, ..RangeText::default() },
+        None => RangeText { min, max: end(high)?, ..RangeText::default() },
+    })
 }
 
 /// `a:0.5|b:2`, or `a|b` with every weight 1.

@@ -158,7 +158,7 @@ not json
         {"line":9,"reason":"bid is missing"}
         {"line":10,"reason":"an empty user_id"}
         items.jsonl.rejects.jsonl
-        {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}
+        {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve`, `schedule`, `time_zone` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}
         {"line":4,"reason":"expected ident at line 1 column 2","text":"not json"}
         {"line":5,"reason":"advertiser_id is missing"}
         {"line":8,"reason":"feature \"s\": 1 values and 2 weights"}
@@ -189,4 +189,106 @@ fn a_line_without_an_end_is_skipped_not_stored() {
     let work = tempfile::tempdir().expect("a folder");
     let built = run(dir.path(), work.path()).expect("built");
     assert_eq!((built.items(), built.rejected), (2, 1));
+}
+
+fn ads(built: &Built) -> Vec<gavel_proto::wire::Ad> {
+    let mut ads: Vec<_> = built.shards.iter().flat_map(|s| blocks(&s.blob.path)).flat_map(|block| block.ads).collect();
+    ads.sort_by_key(|ad| ad.ad_id);
+    ads
+}
+
+const DECLARED: &str = "[dimensions.store]\n[dimensions.query]\nkind = \"keyword\"\n[dimensions.age]\nkind = \"number\"\n\
+                        [dimensions.device]\nvalues = [\"phone\", \"tablet\"]\n";
+
+#[test]
+fn targeting_arrives_in_its_normal_form() {
+    let ads_json = r#"{"ad_id":70,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"query","any_of":["Men's SHOES"]},{"dimension":"age","ranges":[{"min":18,"below":25},{"above":64}]}],"schedule":["mon-fri 08-18"]}
+{"ad_id":90,"item_id":9,"campaign_id":30,"schedule":["sun 0-1"],"time_zone":"+05:30"}
+"#;
+    let campaigns = CAMPAIGNS.replace("\"status\"", "\"time_zone\":\"europe/berlin\",\"status\"");
+    let dir = folder(&[
+        ("items.jsonl", ITEMS),
+        ("ads.jsonl", ads_json),
+        ("campaigns.jsonl", &campaigns),
+        ("targeting.toml", DECLARED),
+    ]);
+    let work = tempfile::tempdir().expect("a folder");
+    let built = run(dir.path(), work.path()).expect("built");
+    assert_eq!(built.rejected, 0);
+    let found = ads(&built);
+    let query = found[0].targeting.iter().find(|rule| rule.dimension == "query").expect("kept");
+    assert_eq!(query.any_of, ["mens shoes"]);
+    let schedule = |ad: usize| found[ad].schedule.clone().expect("a schedule");
+    assert_eq!((schedule(0).time_zone.as_str(), schedule(1).time_zone.as_str()), ("Europe/Berlin", "+05:30"));
+    assert_eq!(schedule(0).hours.iter().map(|word| word.count_ones()).sum::<u32>(), 50);
+    let zones: Vec<String> = blocks(&built.shards[0].blob.path)[0].zones.iter().map(|z| z.name.clone()).collect();
+    assert_eq!(zones, ["+05:30", "Europe/Berlin", "UTC"]);
+    let dimensions = blocks(&built.users_blob.path)[0].dimensions.clone().expect("the dimensions");
+    assert!(dimensions.declared);
+    assert_eq!(
+        dimensions.dimensions.iter().map(|d| (d.name.as_str(), d.kind)).collect::<Vec<_>>(),
+        [("age", 2), ("device", 0), ("query", 1), ("store", 0)]
+    );
+
+    let rows = folder(&[
+        ("items.jsonl", ITEMS),
+        (
+            "ads.csv",
+            "ad_id,item_id,campaign_id,any.query,range.age,schedule,time_zone\n70,7,30,Men's SHOES,18..<25|65..,mon-fri 08-18,\n90,9,30,,,sun 0-1,+05:30\n",
+        ),
+        ("campaigns.jsonl", &campaigns),
+        ("targeting.toml", DECLARED),
+    ]);
+    let from_rows = ads(&run(rows.path(), work.path()).expect("built"));
+    assert_eq!((&from_rows[1], &from_rows[0].schedule), (&found[1], &found[0].schedule));
+    assert_eq!(from_rows[0].targeting[0].ranges[1].min, Some(65.0));
+}
+
+#[test]
+fn targeting_that_does_not_exist_is_refused_with_the_nearest_name() {
+    let bad = r#"{"ad_id":71,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"stroe","any_of":["1"]}]}
+{"ad_id":72,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"geo","any_of":["1"]}]}
+{"ad_id":73,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"device","any_of":["phnoe"]}]}
+{"ad_id":74,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"age","any_of":["18"]}]}
+{"ad_id":75,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"store","ranges":[{"min":1}]}]}
+{"ad_id":76,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"age","ranges":[{"min":30,"max":20}]}]}
+{"ad_id":77,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"query","none_of":["?!"]}]}
+{"ad_id":78,"item_id":7,"campaign_id":30,"schedule":["mon 8"]}
+{"ad_id":79,"item_id":7,"campaign_id":30,"schedule":["mon 8-9"],"time_zone":"Europe/Berln"}
+{"ad_id":80,"item_id":7,"campaign_id":30,"time_zone":"Europe/Berlin"}
+"#;
+    let dir = folder(&[
+        ("items.jsonl", ITEMS),
+        ("ads.jsonl", &[ADS, bad].concat()),
+        ("campaigns.jsonl", CAMPAIGNS),
+        ("targeting.toml", DECLARED),
+    ]);
+    let work = tempfile::tempdir().expect("a folder");
+    let built = run(dir.path(), work.path()).expect("built");
+    assert_eq!(built.ads(), 2);
+    expect![[r#"
+        {"line":3,"reason":"ad 71: dimension \"stroe\" is not declared in targeting.toml: did you mean \"store\"?"}
+        {"line":4,"reason":"ad 72: dimension \"geo\" is not declared in targeting.toml, which has age, device, query, store"}
+        {"line":5,"reason":"ad 73: dimension \"device\": value \"phnoe\" is not declared in targeting.toml: did you mean \"phone\"?"}
+        {"line":6,"reason":"ad 74: dimension \"age\": a number has ranges, no any_of and none_of"}
+        {"line":7,"reason":"ad 75: dimension \"store\": a set has any_of and none_of, no ranges"}
+        {"line":8,"reason":"ad 76: dimension \"age\": a range needs finite ends with something between them, min or above and max or below"}
+        {"line":9,"reason":"ad 77: dimension \"query\": nothing is left of keyword \"?!\" in its normal form"}
+        {"line":10,"reason":"schedule \"mon 8\": write days and hours as \"mon-fri 08-18\" or \"sat,sun 10-14,22-02\""}
+        {"line":11,"reason":"time_zone \"Europe/Berln\" is not known: did you mean \"Europe/Berlin\"?"}
+        {"line":12,"reason":"time_zone without a schedule"}
+    "#]].assert_eq(&fs::read_to_string(&built.reject_files[0]).expect("rejects"));
+
+    // Without a declaration the first use decides the kind.
+    let ads_json = r#"{"ad_id":70,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"age","ranges":[{"max":30}]}]}
+{"ad_id":90,"item_id":9,"campaign_id":30,"targeting":[{"dimension":"age","any_of":["18"]}]}
+{"ad_id":91,"item_id":9,"campaign_id":30}
+"#;
+    let dir = folder(&[("items.jsonl", ITEMS), ("ads.jsonl", ads_json), ("campaigns.jsonl", CAMPAIGNS)]);
+    let built = run(dir.path(), work.path()).expect("built");
+    assert_eq!((built.ads(), built.rejected), (2, 1));
+    let broken =
+        folder(&[("items.jsonl", ITEMS), ("ads.jsonl", ADS), ("targeting.toml", "[dimensions.a]\nkind = \"sett\"\n")]);
+    let error = run(broken.path(), work.path()).expect_err("a kind that is none").to_string();
+    assert!(error.ends_with("dimension \"a\": kind \"sett\" is not one of set, keyword, number"), "{error}");
 }

@@ -92,6 +92,7 @@ fn terms() -> Arc<SearchTerms> {
         user_part: Vec::new(),
         sets: Vec::new(),
         terms: Vec::new(),
+        unix_s: 0,
         blocked: Blocked::default(),
         quota: 10,
         light_keep: 10,
