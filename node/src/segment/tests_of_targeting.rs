@@ -216,7 +216,7 @@ fn a_large_segment_agrees_in_every_chunk() {
                 let ranges = vec![(Bound::At(low), Bound::Beyond(low + 20.0)), (Bound::Beyond(90.0), Bound::Open)];
                 rules.push(Rule { dimension: 2, any_of: vec![], none_of: vec![], ranges });
             }
-            let hours = (0..168).filter(|hour| (hour + n as u32 % 7) % 3 > 0).collect();
+            let hours = (0..168).filter(|hour| !(hour + n as u32 % 7).is_multiple_of(3)).collect();
             Conditions { rules, schedule: (n % 4 == 0).then_some(((n % 2) as usize, hours)) }
         })
         .collect();
