@@ -117,6 +117,7 @@ fn main() -> Result<(), SegmentError> {
             metric: Metric::Ip,
             format,
             activation_width: 0,
+            activation_format: VectorFormat::F32,
         };
         let mut builder = ModelFolderBuilder::new(&folder, &content, spec)?;
         let start = now();
