@@ -15,8 +15,8 @@ pub struct UserRow {
     pub row: FeatureRow,
     /// Sets that match features of the bundle look into.
     pub sets: Vec<UserSet>,
-    /// Features of the schema without a value.
-    pub missing: u32,
+    /// Features of the schema without a value, by their place in [`Schema::user`].
+    pub missing: Vec<usize>,
     /// Features of the request that the schema does not know.
     pub unknown: u32,
 }
@@ -36,7 +36,7 @@ pub struct UserSet {
 /// [`RequestError::Invalid`] when the request gives a feature of the wrong kind.
 pub fn user_row(schema: &Schema, stored: Option<&StoredUser>, query: &AdQuery) -> Result<UserRow, RequestError> {
     let mut out = UserRow::default();
-    for spec in &schema.user {
+    for (place, spec) in schema.user.iter().enumerate() {
         let (side, given) = match spec.side {
             Side::Context => ("context", find(&query.context, &spec.name)),
             Side::User | Side::Item => ("user_features", find(&query.user_features, &spec.name)),
@@ -46,7 +46,9 @@ pub fn user_row(schema: &Schema, stored: Option<&StoredUser>, query: &AdQuery) -
         }
         let stored = || stored.and_then(|user| find(&user.features, &spec.name)).filter(|value| fits(spec, value));
         let value = given.or_else(stored).cloned().unwrap_or_default();
-        out.missing += u32::from(value == FeatureValue::Missing);
+        if value == FeatureValue::Missing {
+            out.missing.push(place);
+        }
         out.row.values.push(value);
     }
     let known = |side_is_context: bool, name: &str| {
@@ -83,7 +85,7 @@ const fn fits(spec: &FeatureSpec, value: &FeatureValue) -> bool {
         (&spec.kind, value),
         (FeatureKind::Category { .. }, FeatureValue::Category(_))
             | (FeatureKind::Dense { .. }, FeatureValue::Dense(_))
-            | (FeatureKind::Set { .. }, FeatureValue::Set(_))
+            | (FeatureKind::Set { .. } | FeatureKind::Sequence { .. }, FeatureValue::Set(_))
             | (_, FeatureValue::Missing)
     )
 }
@@ -93,12 +95,13 @@ fn wrong_kind(side: &str, spec: &FeatureSpec, value: &FeatureValue) -> String {
         FeatureKind::Category { .. } => "a category: give a string",
         FeatureKind::Dense { .. } => "a number",
         FeatureKind::Set { .. } => "a weighted set: give values and weights",
+        FeatureKind::Sequence { .. } => "a sequence: give a list of strings, newest first",
     };
     let found = match value {
         FeatureValue::Missing => "nothing",
         FeatureValue::Category(_) => "a string",
         FeatureValue::Dense(_) => "a number",
-        FeatureValue::Set(_) => "a set",
+        FeatureValue::Set(_) => "a list",
     };
     format!("{side}.{} is {found}, and in the active model it is {wanted}", spec.name)
 }
@@ -125,6 +128,7 @@ mod tests {
                 spec("age", Side::User, FeatureKind::Dense { scaling, default: 0.0 }),
                 spec("hour", Side::Context, FeatureKind::Category { buckets: 24 }),
                 spec("bought", Side::User, FeatureKind::Set { buckets: 100, max_len: 8 }),
+                spec("seen", Side::User, FeatureKind::Sequence { buckets: 100, max_len: 8 }),
             ],
             item: Vec::new(),
             cross: vec![CrossSpec { name: "match".into(), user: "bought".into(), item: "type".into(), scaling }],
@@ -147,6 +151,7 @@ mod tests {
                 ("age".into(), FeatureValue::Dense(30.0)),
                 ("hour".into(), FeatureValue::Dense(7.0)),
                 ("bought".into(), FeatureValue::Set(vec![(5, 2.0)])),
+                ("seen".into(), FeatureValue::Set(vec![(9, 1.0), (3, 1.0), (9, 1.0)])),
             ],
         };
         let query = query(|d| {
@@ -154,9 +159,10 @@ mod tests {
             d.context.insert("weather".into(), DraftValue::Category("rain".into()));
         });
         let row = user_row(&schema(), Some(&stored), &query).expect("fits");
-        let expected = [FeatureValue::Dense(31.0), FeatureValue::Missing, FeatureValue::Set(vec![(5, 2.0)])];
-        assert_eq!(row.row.values, expected);
-        assert_eq!((row.missing, row.unknown), (1, 1));
+        let seen = FeatureValue::Set(vec![(9, 1.0), (3, 1.0), (9, 1.0)]);
+        let bought = FeatureValue::Set(vec![(5, 2.0)]);
+        assert_eq!(row.row.values, [FeatureValue::Dense(31.0), FeatureValue::Missing, bought, seen]);
+        assert_eq!((row.missing, row.unknown), (vec![1], 1));
         assert_eq!(row.sets, [UserSet { feature: "bought".into(), pairs: vec![(5, 2.0)] }]);
     }
 
@@ -166,6 +172,9 @@ mod tests {
         let error = user_row(&schema(), None, &query).expect_err("wrong");
         let text = "context.hour is a number, and in the active model it is a category: give a string";
         assert_eq!(error, RequestError::Invalid(text.into()));
+        let one = self::query(|d| drop(d.user_features.insert("seen".into(), DraftValue::Category("7".into()))));
+        let error = user_row(&schema(), None, &one).expect_err("wrong").to_string();
+        assert!(error.ends_with("it is a sequence: give a list of strings, newest first"), "{error}");
         let right = self::query(|d| drop(d.context.insert("hour".into(), DraftValue::Category("7".into()))));
         let row = user_row(&schema(), None, &right).expect("fits");
         assert_eq!(row.row.values[1], FeatureValue::Category(value_hash("7")));

@@ -22,29 +22,29 @@ pub struct MatchColumn<'a> {
     pub column: Option<&'a [u64]>,
 }
 
-/// What was missing while the match features of one request were computed.
+/// What was missing while one match feature of one request was computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MissingValues {
-    /// Values of (candidate, feature) whose catalogue column does not exist.
+    /// Candidates, because the catalogue has no such column.
     pub column: u64,
-    /// Values whose user set did not come with the request.
+    /// Candidates, because the user's set did not come with the request.
     pub user_set: u64,
-    /// Values whose item has no category.
+    /// Candidates whose item has no category.
     pub item_value: u64,
 }
 
-/// Writes the match features of `items` row by row, `columns.len()` to a row.
+/// Writes the match features of `items` row by row, `columns.len()` to a row. Answers what was missing of each.
 pub fn match_features(
     columns: &[MatchColumn<'_>],
     sets: &UserSets,
     items: impl ExactSizeIterator<Item = u32> + Clone,
     out: &mut Vec<f32>,
-) -> MissingValues {
+) -> Vec<MissingValues> {
     let (width, count) = (columns.len(), items.len());
-    let mut missing = MissingValues::default();
+    let mut all_missing = vec![MissingValues::default(); width];
     out.clear();
     out.resize(width * count, 0.0);
-    for (position, bound) in columns.iter().enumerate() {
+    for (position, (bound, missing)) in columns.iter().zip(&mut all_missing).enumerate() {
         let absent = bound.spec.encode(0.0);
         let set = sets.get(&bound.spec.user);
         let cells = out.iter_mut().skip(position).step_by(width);
@@ -61,7 +61,7 @@ pub fn match_features(
             *cell = set.get(&value).map_or(absent, |weight| bound.spec.encode(*weight));
         }
     }
-    missing
+    all_missing
 }
 
 #[cfg(test)]
@@ -101,7 +101,13 @@ mod tests {
             }
             let holes = column.iter().filter(|v| **v == 0).count() as u64;
             let items = u64::from(items);
-            prop_assert_eq!(missing, MissingValues { column: items, user_set: items, item_value: holes });
+            let none = MissingValues::default();
+            let expected = [
+                MissingValues { item_value: holes, ..none },
+                MissingValues { user_set: items, ..none },
+                MissingValues { column: items, ..none },
+            ];
+            prop_assert_eq!(missing, expected);
         }
     }
 }

@@ -51,12 +51,17 @@ pub fn demo_bundle() -> PathBuf {
 
 impl Staged {
     pub fn new(folder: &Path) -> Self {
+        Self::with(folder, &demo_bundle())
+    }
+
+    /// With a bundle of another folder.
+    pub fn with(folder: &Path, bundle_folder: &Path) -> Self {
         let data = DataFolder::open(folder).unwrap();
-        let bundle = Bundle::open(&demo_bundle()).unwrap();
+        let bundle = Bundle::open(bundle_folder).unwrap();
         let hash = bundle.hash();
         let there = data.bundle(&hash);
         std::fs::create_dir_all(&there).unwrap();
-        for file in std::fs::read_dir(demo_bundle()).unwrap() {
+        for file in std::fs::read_dir(bundle_folder).unwrap() {
             let file = file.unwrap();
             std::fs::copy(file.path(), there.join(file.file_name())).unwrap();
         }
@@ -139,7 +144,9 @@ fn value(name: &str, kind: &FeatureKind, n: u64) -> FeatureValue {
     match kind {
         FeatureKind::Category { .. } => FeatureValue::Category(hash(n % 17)),
         FeatureKind::Dense { .. } => FeatureValue::Dense((n % 23) as f32 / 4.0),
-        FeatureKind::Set { .. } => FeatureValue::Set((0..n % 5).map(|k| (hash(k), 1.0 + k as f32)).collect()),
+        FeatureKind::Set { .. } | FeatureKind::Sequence { .. } => {
+            FeatureValue::Set((0..n % 5).map(|k| (hash(k), 1.0 + k as f32)).collect())
+        }
     }
 }
 

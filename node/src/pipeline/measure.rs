@@ -7,7 +7,7 @@ use gavel_proto::money::BidType;
 
 use super::Clock;
 use super::search::{ShardAnswer, Timing};
-use crate::features::MissingValues;
+use crate::features::{MatchColumn, MissingValues};
 use crate::ranking::light::LightFunnel;
 
 /// A stopwatch over the stages.
@@ -31,16 +31,20 @@ impl Laps {
     }
 }
 
-/// What the light cut kept by bid type, and which feature values were missing.
-pub fn count(light: &LightFunnel, missing: &MissingValues) {
+/// What the light cut kept by bid type, and which values of which match features were missing.
+pub fn count(light: &LightFunnel, columns: &[MatchColumn<'_>], missing: &[MissingValues]) {
     for (bid_type, kept) in BidType::ALL.into_iter().zip(light.kept_by_bid_type) {
         if kept > 0 {
             metrics::counter!("gavel_node_light_kept_total", "bid_type" => bid_type_name(bid_type)).increment(kept);
         }
     }
-    let holes = [("column", missing.column), ("user_set", missing.user_set), ("item_value", missing.item_value)];
-    for (what, count) in holes.into_iter().filter(|(_, count)| *count > 0) {
-        metrics::counter!("gavel_node_missing_values_total", "what" => what).increment(count);
+    for (bound, missing) in columns.iter().zip(missing) {
+        let holes = [("column", missing.column), ("user_set", missing.user_set), ("item_value", missing.item_value)];
+        for (what, count) in holes.into_iter().filter(|(_, count)| *count > 0) {
+            // At most 256 names, and all of them the bundle's.
+            let feature = bound.spec.name.clone();
+            metrics::counter!("gavel_node_missing_values_total", "feature" => feature, "what" => what).increment(count);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod thread;
 mod answer;
 mod candidates;
 
+mod light;
 mod measure;
 mod ranker;
 mod table;
@@ -41,6 +42,7 @@ pub struct SearchScratch {
     retrieval: RetrievalScratch,
     model: Scratch,
     rank: RankBuffers,
+    logits: light::LightBuffers,
     light: Vec<LightItem>,
     items: Vec<u32>,
     cross: Vec<f32>,
@@ -129,8 +131,15 @@ fn funnel<W: Witness>(
     let table = ShardTable { shard, delivery: &target.delivery, eligible: &found.eligible.ads };
     timing.retrieval_us = laps.lap();
 
-    let retrieved = found.items.iter().copied();
-    let light = light_cut(&table, bundle.light, retrieved, search.light_keep, &mut scratch.light, &mut witness);
+    let retrieved = light::retrieved(
+        &bundle.bundle,
+        shard,
+        &found.items,
+        &search.user_part,
+        (&mut scratch.model, &mut scratch.logits),
+    )?;
+    let kept = &mut scratch.light;
+    let light = light_cut(&table, bundle.light, retrieved, search.light_keep, kept, &mut witness);
     scratch.items.clear();
     scratch.items.extend(scratch.light.iter().map(|kept| kept.item));
     timing.light_us = laps.lap();
@@ -142,7 +151,7 @@ fn funnel<W: Witness>(
     let mut ranker =
         ranker::BoundRanker { bundle: &bundle.bundle, scratch: &mut scratch.model, user_part: &search.user_part };
     let (items, cross, buffers) = (&scratch.items, &scratch.cross, &mut scratch.rank);
-    let activations = |item, out: &mut Vec<f32>| shard.append_activations(item, out);
+    let activations = |item, out: &mut Vec<f32>| light::append_behind(&bundle.bundle, shard, item, out);
     let ranked = rank_in_blocks(&mut ranker, items, activations, cross, late, buffers, &mut scratch.predictions)?;
     for unranked in &scratch.light[ranked..] {
         note_all(&table, unranked.item, Reason::CutLight, unranked.value, &mut witness);
@@ -155,11 +164,13 @@ fn funnel<W: Witness>(
         score_and_cut(&table, ranked_items, predictions, bundle.roles, &search.auction, candidates, &mut witness);
     timing.auction_us = laps.lap();
 
-    measure::count(&light, &missing);
+    measure::count(&light, &columns, &missing);
     let stages = answer::Stages { found: &found, light, ranked, scored, timing };
     Ok((answer::answer(target, search, &stages, scratch), witness))
 }
 
+#[cfg(test)]
+mod altered_demo;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::hash::{tie_key, value_hash};
 use gavel_proto::score;
 
+use super::altered_demo::{self, Break};
 use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, user};
 use super::search::{Outcome, Reasons, Search};
 use super::{SearchFault, SearchScratch, search_shard};
@@ -41,6 +42,9 @@ fn everything(target: &Target, search: &Search) -> Vec<(i128, u64, u64)> {
         let mut activations = Vec::new();
         shard.append_activations(item, &mut activations);
         bundle.rank(&mut Scratch::default(), &search.user_part, &activations, &cross, 1, &mut predicted).unwrap();
+        if predicted.iter().any(|p| !p.is_finite()) {
+            continue;
+        }
         let roles = loaded.roles;
         let conversion = roles.conversion.map_or(roles.prior_conversion, |head| predicted[head]);
         let Some(weight) = score::weight(row.bid_type, predicted[roles.click].into(), conversion.into()) else {
@@ -176,4 +180,73 @@ fn a_deadline_costs_items_seen_and_never_more() {
     search.reasons = Reasons::Asked;
     let explained = search_shard(&mut SearchScratch::default(), &target, &search, clock::now_us);
     assert!(matches!(explained, Err(SearchFault::Late)), "a part of the reasons would not add up");
+}
+
+/// RK1: the items without a finite prediction are dropped, counted and explained, and everybody else ranks as if they
+/// were not there.
+#[test]
+fn what_the_model_cannot_score_never_wins() {
+    for broken in [Break::NotANumber, Break::Infinite] {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = folder.path().join("bundle");
+        altered_demo::write_broken(&bundle, broken);
+        let staged = Staged::with(&folder.path().join("data"), &bundle);
+        let (target, mut search) = (staged.target(), staged.search());
+        (search.quota, search.light_keep, search.mode) = (ITEMS as u32, ITEMS as usize, Mode::Exact);
+        search.auction.cut = None;
+        search.reasons = Reasons::Asked;
+        let answer = run(&target, &search);
+        let got: Vec<_> = answer.candidates.iter().map(|c| (-c.score, c.tie, c.ad_id)).collect();
+        assert_eq!(got, everything(&target, &search), "{broken:?}");
+        assert!(answer.predictions.iter().all(|p| p.is_finite()));
+        assert!((40..350).contains(&answer.funnel.non_finite), "{broken:?}: {:?}", answer.funnel);
+        assert!(!got.is_empty());
+        let dropped = answer.reasons.iter().find(|(reason, _)| *reason == Reason::NonFinite).map_or(0, |(_, n)| *n);
+        assert!(dropped >= answer.funnel.non_finite, "{broken:?}: {:?}", answer.reasons);
+    }
+}
+
+/// The light head reads what staging stored in front of each item's activations, and its order decides the cut.
+#[test]
+fn a_light_head_decides_who_is_ranked() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle");
+    altered_demo::write_with_light_head(&bundle);
+    let staged = Staged::with(&folder.path().join("data"), &bundle);
+    let (target, mut search) = (staged.target(), staged.search());
+    let (shard, loaded) = (&target.loaded.shard, &target.loaded.bundle);
+    assert_eq!(loaded.bundle.light_width(), 1);
+    (search.quota, search.light_keep, search.mode) = (ITEMS as u32, ITEMS as usize, Mode::Exact);
+    search.auction.cut = None;
+    let all = run(&target, &search);
+    let query_max = search.query.iter().copied().fold(f32::MIN, f32::max);
+    assert!((search.user_part.last().unwrap() - query_max).abs() < 1e-5);
+
+    let row = |item: u32| {
+        let mut row = Vec::new();
+        shard.append_activations(item, &mut row);
+        row
+    };
+    // By hand: the largest of the vector less the similarity orders the items that have an ad to show.
+    let by_id: HashMap<u64, f32> = all.retrieved.iter().copied().collect();
+    let eligible = shard.eligible(&super::targeting(&target, &search)).ads;
+    let mut order: Vec<(f64, u32)> = Vec::new();
+    for item in (0..shard.items()).filter(|item| by_id.contains_key(&shard.item_id(*item).0)) {
+        let logit = row(item)[0] - by_id[&shard.item_id(item).0] + query_max;
+        let click = 1.0 / (1.0 + (-f64::from(logit)).exp());
+        let value = |ad: u32| loaded.light.value(target.delivery.row(shard, ad), click);
+        let ads = shard.ads_of(item).filter(|ad| eligible.contains(*ad));
+        order.extend(ads.map(value).reduce(f64::max).map(|value| (value, item)));
+    }
+    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let first: Vec<u64> = order.iter().take(70).map(|(_, item)| shard.item_id(*item).0).collect();
+
+    search.light_keep = 70;
+    let cut = run(&target, &search);
+    assert_eq!((cut.funnel.ranked, order.len()), (70, all.funnel.ranked as usize));
+    let strangers = cut.item_ids.iter().filter(|id| !first.contains(id)).count();
+    // Similarities in the answer and those of the test are rounded alike, so that only ties could differ.
+    assert_eq!(strangers, 0, "{:?}", cut.funnel);
+    assert!(!cut.item_ids.is_empty());
+    assert_eq!(row(0).len(), loaded.bundle.activation_width() + 1);
 }

@@ -18,20 +18,15 @@ use super::explain::{Reason, Witness, Worth};
 /// What the bundle says about the light order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LightModel {
-    /// Multiplies the similarity.
-    pub scale: f32,
-    /// Is added to it.
-    pub offset: f32,
     /// Weighted conversion rate given a click.
     pub prior_conversion: f32,
 }
 
 impl LightModel {
-    /// The click probability that a similarity implies.
+    /// The click probability of the bundle's light logit.
     #[must_use]
-    pub fn click(&self, similarity: f32) -> f64 {
-        let logit = f64::from(self.scale) * f64::from(similarity) + f64::from(self.offset);
-        1.0 / (1.0 + (-logit).exp())
+    pub fn click(logit: f32) -> f64 {
+        1.0 / (1.0 + (-f64::from(logit)).exp())
     }
 
     /// Currency micros that an impression of a campaign's ad is expected to bring.
@@ -44,6 +39,17 @@ impl LightModel {
             BidType::Cpa | BidType::Ocpm | BidType::Ocpc => bid * click * f64::from(self.prior_conversion),
         }
     }
+}
+
+/// A retrieved item with what the bundle's light order says of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retrieved {
+    /// Its ordinal.
+    pub item: u32,
+    /// Similarity to the query.
+    pub similarity: f32,
+    /// The light logit of a click.
+    pub logit: f32,
 }
 
 /// A retrieved item with what it promises.
@@ -68,7 +74,7 @@ pub struct LightFunnel {
     pub kept: u64,
     /// Those by the bid type of their best ad, at its wire number less one.
     pub kept_by_bid_type: [u64; BidType::ALL.len()],
-    /// Items whose similarity was not finite.
+    /// Items whose similarity or light logit was not finite.
     pub non_finite: u64,
 }
 
@@ -76,18 +82,18 @@ pub struct LightFunnel {
 pub fn light_cut<T: AdTable, W: Witness>(
     table: &T,
     model: LightModel,
-    retrieved: impl IntoIterator<Item = (u32, f32)>,
+    retrieved: impl IntoIterator<Item = Retrieved>,
     keep: usize,
     out: &mut Vec<LightItem>,
     witness: &mut W,
 ) -> LightFunnel {
     let mut funnel = LightFunnel::default();
     out.clear();
-    for (item, similarity) in retrieved {
-        if !similarity.is_finite() {
+    for found in retrieved {
+        if !found.similarity.is_finite() || !found.logit.is_finite() {
             funnel.non_finite += 1;
-            note_all(table, item, Reason::NonFinite, 0.0, witness);
-        } else if let Some(valued) = best_of(table, model, item, similarity) {
+            note_all(table, found.item, Reason::NonFinite, 0.0, witness);
+        } else if let Some(valued) = best_of(table, model, found) {
             out.push(valued);
         }
     }
@@ -110,8 +116,9 @@ pub fn light_cut<T: AdTable, W: Witness>(
 }
 
 /// The most valuable ad of an item that can bid.
-fn best_of<T: AdTable>(table: &T, model: LightModel, item: u32, similarity: f32) -> Option<LightItem> {
-    let click = model.click(similarity);
+fn best_of<T: AdTable>(table: &T, model: LightModel, found: Retrieved) -> Option<LightItem> {
+    let Retrieved { item, similarity, logit } = found;
+    let click = LightModel::click(logit);
     let mut best: Option<LightItem> = None;
     for ad in table.ads_of(item) {
         if !table.admits(ad) {

@@ -13,7 +13,7 @@ use super::{AuctionTerms, Candidate, HeadRoles, score_and_cut};
 use crate::ranking::AdTable;
 use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
 use crate::ranking::explain::{Account, Reason, Unwatched};
-use crate::ranking::light::{LightItem, LightModel, light_cut};
+use crate::ranking::light::{LightItem, LightModel, Retrieved, light_cut};
 use crate::ranking::rank::{RankBuffers, Ranker, rank_in_blocks};
 
 /// A shard as plain vectors: item -> ads, each with a campaign of its own.
@@ -76,7 +76,7 @@ prop_compose! {
     }
 }
 
-const MODEL: LightModel = LightModel { scale: 2.0, offset: -1.0, prior_conversion: 0.05 };
+const MODEL: LightModel = LightModel { prior_conversion: 0.05 };
 const ROLES: HeadRoles = HeadRoles { heads: 3, click: 0, conversion: Some(1), hide: Some(2), prior_conversion: 0.05 };
 
 fn open_ads(table: &Table, item: u32) -> Vec<u32> {
@@ -84,10 +84,10 @@ fn open_ads(table: &Table, item: u32) -> Vec<u32> {
 }
 
 /// The light order as one sentence: value everything, sort everything, take the first.
-fn light_twin(table: &Table, retrieved: &[(u32, f32)], keep: usize) -> Vec<(u32, f64)> {
+fn light_twin(table: &Table, retrieved: &[Retrieved], keep: usize) -> Vec<(u32, f64)> {
     let mut all: Vec<(u32, f64)> = Vec::new();
-    for (item, similarity) in retrieved {
-        let click = 1.0 / (1.0 + (-(2.0 * f64::from(*similarity) - 1.0)).exp());
+    for Retrieved { item, logit, .. } in retrieved.iter().filter(|r| r.logit.is_finite()) {
+        let click = 1.0 / (1.0 + (-f64::from(*logit)).exp());
         let value = |ad: &u32| {
             let row = &table.rows[*ad as usize];
             let bid = row.paced().0 as f64;
@@ -137,12 +137,16 @@ proptest! {
     #[test]
     fn light_cut_is_the_head_of_the_full_order(table in any_table(), keep in 0usize..30, seed in 0u32..1_000) {
         let items = table.starts.len() as u32 - 1;
-        let retrieved: Vec<(u32, f32)> = (0..items).map(|i| (i, ((i * 7 + seed) % 5) as f32 / 5.0)).collect();
+        let logits = [-1.0, -0.6, -0.2, 0.2, 0.6, f32::NAN, f32::INFINITY];
+        let logit = |item: u32| logits[((item * 3 + seed) % 7) as usize];
+        let retrieved: Vec<Retrieved> =
+            (0..items).map(|item| Retrieved { item, similarity: 0.5, logit: logit(item) }).collect();
         let mut out = Vec::new();
         let funnel = light_cut(&table, MODEL, retrieved.iter().copied(), keep, &mut out, &mut Unwatched);
         let got: Vec<(u32, f64)> = out.iter().map(|l: &LightItem| (l.item, l.value)).collect();
         prop_assert_eq!(got, light_twin(&table, &retrieved, keep));
         prop_assert_eq!(funnel.kept_by_bid_type.iter().sum::<u64>(), funnel.kept);
+        prop_assert_eq!(funnel.non_finite, retrieved.iter().filter(|r| !r.logit.is_finite()).count() as u64);
     }
 
     #[test]

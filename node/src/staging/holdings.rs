@@ -50,11 +50,7 @@ impl LoadedBundle {
             hide: schema.head(HeadRole::Hide),
             prior_conversion: schema.prior_conversion,
         };
-        let light = LightModel {
-            scale: schema.light.scale,
-            offset: schema.light.offset,
-            prior_conversion: schema.prior_conversion,
-        };
+        let light = LightModel { prior_conversion: schema.prior_conversion };
         let head_names = schema.heads.iter().map(|head| head.name.clone()).collect();
         Ok(Self { bundle, roles, light, head_names })
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gavel_member::clock;
-use gavel_model::{ActivationFormat, FeatureKind, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
+use gavel_model::{ActivationFormat, Bundle, FeatureKind, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
 
 use super::StagingError;
 use super::holdings::LoadedBundle;
@@ -39,8 +39,13 @@ impl<'a> Columns<'a> {
         Self { columns }
     }
 
-    fn row(&self, item: u32) -> FeatureRow {
-        FeatureRow { values: self.columns.iter().map(|column| column.value(item)).collect() }
+    /// The values of an item; `missing` counts those of each feature that take the default.
+    fn row(&self, item: u32, missing: &mut [u64]) -> FeatureRow {
+        let values: Vec<FeatureValue> = self.columns.iter().map(|column| column.value(item)).collect();
+        for (count, value) in missing.iter_mut().zip(&values) {
+            *count += u64::from(*value == FeatureValue::Missing);
+        }
+        FeatureRow { values }
     }
 }
 
@@ -48,7 +53,7 @@ fn bind<'a>(spec: &FeatureSpec, content: &'a Content) -> Column<'a> {
     let column = match spec.kind {
         FeatureKind::Category { .. } => content.category_column(&spec.name).map(Column::Category),
         FeatureKind::Dense { .. } => content.dense_column(&spec.name).map(Column::Dense),
-        FeatureKind::Set { .. } => content.set_column(&spec.name).map(Column::Set),
+        FeatureKind::Set { .. } | FeatureKind::Sequence { .. } => content.set_column(&spec.name).map(Column::Set),
     };
     column.unwrap_or_else(|| {
         tracing::warn!(feature = %spec.name, "the catalogue has no such column: every item takes the default");
@@ -85,10 +90,15 @@ pub fn build(folder: &Path, content: &Arc<Content>, loaded: &LoadedBundle) -> Re
     let mut builder = ModelFolderBuilder::new(folder, content, spec(loaded))?;
     let mut scratch = Scratch::default();
     let items = content.items();
+    let mut missing = vec![0; schema.item.len()];
     for first in (0..items).step_by(BLOCK_ITEMS as usize) {
-        let rows: Vec<FeatureRow> = (first..items.min(first + BLOCK_ITEMS)).map(|item| columns.row(item)).collect();
+        let block = first..items.min(first + BLOCK_ITEMS);
+        let rows: Vec<FeatureRow> = block.map(|item| columns.row(item, &mut missing)).collect();
         let output = bundle.run_items(&mut scratch, &rows)?;
-        builder.push(&output.vectors, &output.activations)?;
+        builder.push(&output.vectors, &stored_rows(output.lights, output.activations, bundle))?;
+    }
+    for (spec, count) in schema.item.iter().zip(missing).filter(|(_, count)| *count > 0) {
+        metrics::counter!("gavel_node_missing_item_values_total", "feature" => spec.name.clone()).increment(count);
     }
     let summary = builder.seal(&|| clock::now_us().0)?;
     let took_ms = clock::now_us().0.saturating_sub(started.0) / 1_000;
@@ -106,6 +116,17 @@ pub fn bytes(content: &Content, loaded: &LoadedBundle) -> u64 {
     u64::from(content.items()) * item as u64
 }
 
+/// What is stored of each item: what the light head reads, then what the ranker reads. The light order reads the
+/// first few bytes of thousands of rows, the ranker all of hundreds.
+fn stored_rows(lights: Vec<f32>, activations: Vec<f32>, bundle: &Bundle) -> Vec<f32> {
+    let (light, wide) = (bundle.light_width(), bundle.activation_width());
+    if light == 0 || wide == 0 {
+        return if light == 0 { activations } else { lights };
+    }
+    let rows = lights.chunks_exact(light).zip(activations.chunks_exact(wide));
+    rows.flat_map(|(light, wide)| light.iter().chain(wide).copied()).collect()
+}
+
 fn spec(loaded: &LoadedBundle) -> ModelSpec {
     let (bundle, schema) = (&loaded.bundle, loaded.bundle.schema());
     ModelSpec {
@@ -118,7 +139,7 @@ fn spec(loaded: &LoadedBundle) -> ModelSpec {
         },
         // Half the bytes of a scan and of the file; what the rounding loses is part of the recall that is measured.
         format: VectorFormat::Bf16,
-        activation_width: bundle.activation_width(),
+        activation_width: bundle.light_width() + bundle.activation_width(),
         activation_format: match schema.options.activations {
             ActivationFormat::F32 => VectorFormat::F32,
             ActivationFormat::Bf16 => VectorFormat::Bf16,

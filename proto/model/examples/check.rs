@@ -80,7 +80,7 @@ fn value(spec: &gavel_model::FeatureSpec, i: usize) -> FeatureValue {
     match spec.kind {
         gavel_model::FeatureKind::Category { .. } => FeatureValue::Category(i as u64 * 7919 + 1),
         gavel_model::FeatureKind::Dense { .. } => FeatureValue::Dense(i as f32 * 0.01),
-        gavel_model::FeatureKind::Set { max_len, .. } => {
+        gavel_model::FeatureKind::Set { max_len, .. } | gavel_model::FeatureKind::Sequence { max_len, .. } => {
             FeatureValue::Set((1..=max_len as u64).map(|v| (v * 7919 + i as u64, 1.0)).collect())
         }
     }

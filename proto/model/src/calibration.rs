@@ -3,9 +3,10 @@
 //! A probability head puts out a logit, a value head `log1p(value)`. A model that was trained on a share w of the
 //! negatives predicts too much: its probability p stands for `p / (p + (1 - p) / w)` (He et al. 2014, "Practical
 //! lessons from predicting clicks on ads at Facebook", section 6.3), which in logits is the addition of `ln w`. The
-//! calibration of the bundle then makes the prediction that is priced: Platt scaling on the logit, an isotonic (non-decreasing, piecewise linear) map on
-//! the probability, or a factor on the value. A raw output that is not finite gives a prediction that is not
-//! finite: the caller drops such a candidate, this module hides nothing.
+//! calibration of the bundle then makes the prediction that is priced: Platt scaling on the logit, an isotonic
+//! (non-decreasing, piecewise linear) map on
+//! the probability, or a factor on the value. A raw output that is not finite gives NaN, also where the logistic of
+//! infinity would be 1: the caller drops such a candidate, this module hides nothing (RK1).
 
 /// How a head is calibrated.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,9 +65,8 @@ impl Calibration {
     #[must_use]
     pub fn apply(&self, kind: HeadKind, raw: f32) -> f32 {
         match kind {
+            _ if !raw.is_finite() => f32::NAN,
             HeadKind::Probability => self.probability(raw),
-            // `max` would turn NaN into 0.
-            HeadKind::Value if raw.is_nan() => raw,
             HeadKind::Value => {
                 let value = raw.exp_m1().max(0.0);
                 if let Self::Scale { factor } = self { value * factor } else { value }
@@ -149,13 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn values_are_never_negative_and_nan_is_never_hidden() {
+    fn values_are_never_negative_and_what_is_not_finite_is_never_hidden() {
         let c = Calibration::Scale { factor: 2.0 };
         assert_eq!(c.apply(HeadKind::Value, -3.0), 0.0);
         assert!((c.apply(HeadKind::Value, 1.0) - 2.0 * 1f32.exp_m1()).abs() < 1e-6);
         for kind in [HeadKind::Value, HeadKind::Probability] {
             for c in [&c, &Calibration::None, &Calibration::Isotonic { x: vec![0.5], y: vec![0.5] }] {
-                assert!(c.apply(kind, f32::NAN).is_nan());
+                for raw in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    assert!(c.apply(kind, raw).is_nan(), "{kind:?} {c:?} {raw}");
+                }
             }
         }
     }

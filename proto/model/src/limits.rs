@@ -36,8 +36,10 @@ pub const FOLDED_VALUES_MAX: usize = 1 << 24;
 pub const INTEGER_MAX: i64 = 1 << 24;
 /// Buckets of a feature: row 0 stands for a missing value.
 pub const BUCKETS_MAX: u32 = (INTEGER_MAX - 1) as u32;
-/// Values of a set feature that reach the model. Ours: half of what a request may carry.
+/// Values of a set or sequence feature that reach the model. Ours: half of what a request may carry.
 pub const SET_LENGTH_MAX: usize = 512;
+/// Values that a tower puts out for the light head: they are kept for every item and read for every retrieved one.
+pub const LIGHT_VALUES_MAX: usize = 256;
 /// Points of an isotonic calibration.
 pub const ISOTONIC_POINTS_MAX: usize = 10_000;
 /// Golden rows of one bundle.

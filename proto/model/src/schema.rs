@@ -83,21 +83,13 @@ pub enum ActivationFormat {
     Bf16,
 }
 
-/// Light pCTR = `sigmoid(scale * dot(query, vector) + offset)`.
+/// Light pCTR = `sigmoid(scale * similarity + offset)` in a bundle without a light head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Light {
     /// Factor of the similarity.
     pub scale: f32,
     /// Added to it.
     pub offset: f32,
-}
-
-impl Light {
-    /// The light click probability of an item.
-    #[must_use]
-    pub fn probability(&self, similarity: f32) -> f32 {
-        crate::calibration::sigmoid(self.scale.mul_add(similarity, self.offset))
-    }
 }
 
 /// Whose feature it is.
@@ -144,6 +136,30 @@ pub enum FeatureKind {
         /// Values that reach the model.
         max_len: usize,
     },
+    /// Categories in order, newest first, repetitions kept; the first `max_len` reach the model.
+    Sequence {
+        /// Rows of its table, less the one for an empty place.
+        buckets: u32,
+        /// Places, of which those behind the last value are empty.
+        max_len: usize,
+    },
+}
+
+impl FeatureKind {
+    /// Rows of the embedding table, less the one for missing; `None` for a number.
+    #[must_use]
+    pub const fn buckets(&self) -> Option<u32> {
+        match self {
+            Self::Category { buckets } | Self::Set { buckets, .. } | Self::Sequence { buckets, .. } => Some(*buckets),
+            Self::Dense { .. } => None,
+        }
+    }
+
+    /// True when its values come with weights.
+    #[must_use]
+    pub const fn is_weighted(&self) -> bool {
+        matches!(self, Self::Set { .. } | Self::Sequence { .. })
+    }
 }
 
 /// From a raw number to a model input.

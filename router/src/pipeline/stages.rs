@@ -78,7 +78,10 @@ impl Pipeline {
             metrics::counter!("gavel_router_users_unknown_total").increment(1);
         }
         let row = user_row(pinned.bundle.schema(), stored.as_deref(), query)?;
-        metrics::counter!("gavel_router_features_missing_total").increment(u64::from(row.missing));
+        for spec in row.missing.iter().filter_map(|at| pinned.bundle.schema().user.get(*at)) {
+            // At most 256 names, and all of them the bundle's.
+            metrics::counter!("gavel_router_features_missing_total", "feature" => spec.name.clone()).increment(1);
+        }
         metrics::counter!("gavel_router_features_unknown_total").increment(u64::from(row.unknown));
         Ok(row)
     }

@@ -42,15 +42,20 @@ pub struct Draft {
     pub ts: u64,
 }
 
-/// The value of a feature: a string, a number, or `{"values": [..], "weights": [..]}`.
+/// The value of a feature: a string, a number, a list of strings, or `{"values": [..], "weights": [..]}`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "a feature's value is a string, a number, or {\"values\": [..], \"weights\": [..]}")]
+#[serde(
+    untagged,
+    expecting = "a feature's value is a string, a number, a list of strings, or {\"values\": [..], \"weights\": [..]}"
+)]
 pub enum DraftValue {
     /// A category.
     Category(String),
     /// A number.
     Dense(f64),
-    /// A weighted set; no weights: each weighs 1.
+    /// A set or a sequence whose values weigh 1 each.
+    List(Vec<String>),
+    /// A weighted set or sequence; no weights: each weighs 1.
     Set {
         /// Categories.
         values: Vec<String>,

@@ -75,6 +75,7 @@ pub fn feature_value(what: &str, value: DraftValue) -> Result<FeatureValue, Requ
             Ok(FeatureValue::Dense(narrow))
         }
         DraftValue::Set { values, weights } => set(what, &values, &weights),
+        DraftValue::List(values) => set(what, &values, &[]),
     }
 }
 
@@ -92,9 +93,7 @@ fn set(what: &str, values: &[String], weights: &[f32]) -> Result<FeatureValue, R
         text(what, value)?;
         pairs.push((value_hash(value), weights.get(index).copied().unwrap_or(1.0)));
     }
-    // The first weight of a repeated value stands; the model wants each value once.
-    pairs.sort_by_key(|(hash, _)| *hash);
-    pairs.dedup_by_key(|(hash, _)| *hash);
+    // In the order given, with repetitions: the model may want a sequence.
     Ok(FeatureValue::Set(pairs))
 }
 
@@ -259,11 +258,13 @@ mod tests {
     #[test]
     fn json_mirrors_the_message_and_refuses_misspellings() {
         let text = r#"{"placement": "feed", "user_features": {"age": 30, "city": "Oslo",
-            "bought": {"values": ["a", "a", "b"], "weights": [2, 9, 1]}}, "terms": [{"dimension": "store", "values": ["7"]}]}"#;
+            "bought": {"values": ["b", "a", "b"], "weights": [2, 9, 1]}, "seen": ["d", "c", "d"]}, "terms": [{"dimension": "store", "values": ["7"]}]}"#;
         let query = parse(serde_json::from_str(text).expect("a draft"), NOW).expect("legal");
         assert_eq!(query.user_features[0], ("age".into(), FeatureValue::Dense(30.0)));
         let FeatureValue::Set(pairs) = &query.user_features[1].1 else { panic!("a set") };
-        assert!(pairs.contains(&(value_hash("a"), 2.0)) && pairs.len() == 2);
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(value_hash);
+        assert_eq!(*pairs, [(b, 2.0), (a, 9.0), (b, 1.0)], "order and repetitions stay");
+        assert_eq!(query.user_features[3].1, FeatureValue::Set(vec![(d, 1.0), (c, 1.0), (d, 1.0)]));
         for bad in [r#"{"plaecment": "feed"}"#, r#"{"slots": -1}"#, r#"{"context": {"a": true}}"#, "null", "{"] {
             assert!(serde_json::from_str::<Draft>(bad).is_err(), "{bad}");
         }

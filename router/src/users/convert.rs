@@ -56,3 +56,31 @@ fn stored(user: wire::User) -> StoredUser {
     };
     StoredUser { user_id: user.user_id, features: user.features.into_iter().filter_map(feature).collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::UserFile;
+    use super::*;
+    use gavel_model::FeatureValue;
+    use gavel_proto::hash::value_hash;
+
+    /// From the catalogue's message through the file and back.
+    #[test]
+    fn a_list_keeps_its_order_and_repetitions() {
+        let seen = |weights: &[f32]| {
+            let values = ["tea", "ice", "tea", "eggs"].map(str::to_owned).to_vec();
+            let value = Some(wire::feature_value::Value::Set(wire::WeightedSet { values, weights: weights.to_vec() }));
+            let features = vec![wire::Feature { name: "seen".into(), value: Some(wire::FeatureValue { value }) }];
+            let user = stored(wire::User { user_id: "ann".into(), features });
+            let dir = tempfile::tempdir().expect("a folder");
+            let file = UserFile::build(&dir.path().join("users"), std::iter::once(Ok(user))).expect("built");
+            let mut found = file.find("ann").expect("read").expect("known").features;
+            found.pop().map(|(_, value)| value)
+        };
+        let [tea, ice, eggs] = ["tea", "ice", "eggs"].map(value_hash);
+        let expected = vec![(tea, 1.0), (ice, 1.0), (tea, 1.0), (eggs, 1.0)];
+        assert_eq!(seen(&[]), Some(FeatureValue::Set(expected)));
+        let expected = vec![(tea, 0.5), (ice, 2.0), (tea, 1.0), (eggs, 3.0)];
+        assert_eq!(seen(&[0.5, 2.0, 1.0, 3.0]), Some(FeatureValue::Set(expected)));
+    }
+}

@@ -1,8 +1,9 @@
 //! Where do the users of a generation lie?
 //!
-//! In one file written once: `GAVELUS2`, the dimensions of the catalogue (u32 length and their message), the records, an index of (u64 hash of the id, u64 offset, u32 length) sorted
-//! by hash, the offset of the index, and the BLAKE3 of everything before. It is verified when it is opened; the index
-//! (20 bytes a user) stays in memory, records are read where they lie.
+//! In one file written once: `GAVELUS2`, the dimensions of the catalogue (u32 length and their message), the records,
+//! an index of (u64 hash of the id, u64 offset, u32 length) sorted by hash, the offset of the index, and the BLAKE3 of
+//! everything before. It is verified when it is opened; the index (20 bytes a user) stays in memory, records are read
+//! where they lie.
 
 use super::convert;
 use super::record::{self, StoredUser};
@@ -13,6 +14,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+/// Version 1 had the values of a list sorted and no dimensions: such a file is made again.
 const MAGIC: &[u8; 8] = b"GAVELUS2";
 const ENTRY_BYTES: u64 = 20;
 /// Offset of the index and the hash.
@@ -98,6 +100,10 @@ impl UserFile {
             return Err(damaged("its checksum does not match"));
         }
         let mut word = [0u8; 8];
+        file.read_exact_at(&mut word, 0).map_err(io)?;
+        if word != *MAGIC {
+            return Err(damaged("it is of another version"));
+        }
         word.copy_from_slice(&tail[..8]);
         let index_at = u64::from_le_bytes(word);
         let index_bytes = body.checked_sub(index_at).filter(|b| b % ENTRY_BYTES == 0);

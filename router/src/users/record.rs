@@ -2,7 +2,8 @@
 //!
 //! Little-endian: u16 length and bytes of the id, u16 features, then for each u16 length and bytes of its name, a
 //! kind byte, and the value: u64 category, f32 number, or u32 count with (u64, f32) pairs. Values are hashed already,
-//! so the record does not depend on a model.
+//! so the record does not depend on a model; the pairs stand as they were given, because a model may read them as a
+//! sequence.
 
 use gavel_model::FeatureValue;
 use gavel_proto::limits::{FEATURES_MAX, SET_VALUES_MAX};
@@ -111,7 +112,7 @@ mod tests {
             features: vec![
                 ("age".into(), FeatureValue::Dense(41.5)),
                 ("city".into(), FeatureValue::Category(99)),
-                ("bought".into(), FeatureValue::Set(vec![(1, 0.5), (2, 2.0)])),
+                ("bought".into(), FeatureValue::Set(vec![(2, 0.5), (1, 2.0), (2, 1.0)])),
             ],
         };
         let mut bytes = Vec::new();

@@ -18,7 +18,7 @@ pub(super) fn ranker(bytes: &[u8], beside: &dyn Fn(&str) -> Option<Vec<u8>>, dra
         inputs(graph, &draft.schema, work);
         outputs(graph, draft, work);
     }
-    match onnx::read(&rewritten.bytes) {
+    match onnx::read(rewritten.bytes.clone().into()) {
         Ok(read) => {
             rows_of_tables(&read, &draft.schema, work);
             widths_of_heads(&read, draft, work);

@@ -66,7 +66,7 @@ fn inline(tensor: &mut TensorProto, beside: &dyn Fn(&str) -> Option<Vec<u8>>) ->
     let length = number("length", file.len().saturating_sub(offset))?;
     let end = offset.checked_add(length).ok_or("bad offsets")?;
     let data = file.get(offset..end).ok_or_else(|| format!("{name} is too short"))?;
-    tensor.raw_data = Some(data.to_vec());
+    tensor.raw_data = Some(data.to_vec().into());
     tensor.external_data.clear();
     tensor.data_location = 0;
     Ok(())

@@ -1,8 +1,8 @@
 //! Which feature feeds which input of a graph?
 //!
-//! Inputs are named by feature (`NAME`, and `NAME.weight` for the weights of a set). A graph may use any of the
-//! features that its side allows; an input that the schema does not know, or knows in another width or type, is
-//! refused, and so is an embedding table with fewer rows than its feature has buckets.
+//! Inputs are named by feature (`NAME`, and `NAME.weight` for the weights of a set or sequence). A graph may use any
+//! of the features that its side allows; an input that the schema does not know, or knows in another width or type,
+//! is refused, and so is an embedding table with fewer rows than its feature has buckets.
 
 use crate::error::{GraphError, ModelError};
 use crate::exec::{Arena, Program};
@@ -17,7 +17,7 @@ use crate::schema::{FeatureKind, FeatureSpec, Schema};
 pub(super) enum Feed {
     /// A feature of one side: its rows or numbers.
     Values(Label, usize),
-    /// The weights of a set feature.
+    /// The weights of a set or sequence feature.
     Weights(Label, usize),
     /// A feature of the meeting.
     Cross(usize),
@@ -68,8 +68,7 @@ fn find<'a>(name: &str, schema: &'a Schema) -> Option<(Feed, Option<&'a FeatureS
             if spec.name == name {
                 return Some((Feed::Values(label, i), Some(spec)));
             }
-            let is_set = matches!(spec.kind, FeatureKind::Set { .. });
-            if is_set && name.strip_suffix(".weight") == Some(spec.name.as_str()) {
+            if spec.kind.is_weighted() && name.strip_suffix(".weight") == Some(spec.name.as_str()) {
                 return Some((Feed::Weights(label, i), Some(spec)));
             }
         }
@@ -79,7 +78,7 @@ fn find<'a>(name: &str, schema: &'a Schema) -> Option<(Feed, Option<&'a FeatureS
 
 /// Tables that are read at an input's rows have a row for each.
 pub(crate) fn tables(graph: &Graph, input: TensorId, spec: &FeatureSpec) -> Result<(), GraphError> {
-    let (FeatureKind::Category { buckets } | FeatureKind::Set { buckets, .. }) = spec.kind else { return Ok(()) };
+    let Some(buckets) = spec.kind.buckets() else { return Ok(()) };
     for node in &graph.nodes {
         let (Op::Gather { .. }, [table, at]) = (&node.op, node.inputs.as_slice()) else { continue };
         let mut at = *at;

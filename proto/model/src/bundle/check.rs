@@ -66,7 +66,7 @@ fn graphs(files: &FileMap, found: &mut BundleCheck) {
         match file_of(files, name) {
             Ok(bytes) => {
                 let of_file = |reason| BundleError::Graph { file: name.clone(), reason }.to_string();
-                found.errors.extend(onnx::refusals(bytes).into_iter().map(of_file));
+                found.errors.extend(onnx::refusals(bytes.clone()).into_iter().map(of_file));
             }
             Err(error) => found.errors.push(error.to_string()),
         }

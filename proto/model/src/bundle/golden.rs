@@ -13,7 +13,7 @@ use crate::error::BundleError;
 use crate::exec::Ranges;
 use crate::feature::{FeatureRow, FeatureValue};
 use crate::limits::{GOLDEN_BYTES_MAX, GOLDEN_ROWS_MAX};
-use crate::schema::{FeatureKind, FeatureSpec, RankerOptions};
+use crate::schema::{FeatureKind, FeatureSpec, Metric, RankerOptions};
 use gavel_proto::hash::value_hash;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -42,6 +42,8 @@ struct Row {
     vector: Vec<f64>,
     heads: BTreeMap<String, f64>,
     predictions: BTreeMap<String, f64>,
+    /// The logit of the light order.
+    light: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +51,12 @@ struct Row {
 pub(super) enum Raw {
     Number(f64),
     Text(String),
-    Set { values: Vec<String>, weights: Vec<f64> },
+    List(Vec<String>),
+    Set {
+        values: Vec<String>,
+        #[serde(default)]
+        weights: Vec<f64>,
+    },
 }
 
 /// Compares every row.
@@ -150,6 +157,13 @@ fn compare(bundle: &Bundle, scratch: &mut Scratch, row: &Row) -> Result<f64, Str
     };
     let mut worst = vector("query", &row.query, &of_user.query)?;
     worst = worst.max(vector("vector", &row.vector, &of_item.vectors)?);
+    if let Some(expected) = row.light {
+        let similarity = [similarity(schema.metric, &of_user.query, &of_item.vectors)];
+        let mut logit = Vec::new();
+        let light = bundle.light(scratch, &of_user.part, &of_item.lights, &similarity, &mut logit);
+        light.map_err(|e| e.to_string())?;
+        worst = worst.max(near("light", expected, logit.first().copied().unwrap_or(f32::NAN), RAW_SCALE)?);
+    }
     for (head, raw) in schema.heads.iter().zip(&raw) {
         let expected =
             |of: &BTreeMap<String, f64>| of.get(&head.name).copied().ok_or(format!("{} is missing", head.name));
@@ -166,6 +180,17 @@ fn vector(what: &str, expected: &[f64], found: &[f32]) -> Result<f64, String> {
     }
     let scale = expected.iter().fold(PREDICTION_SCALE, |m, x| m.max(x.abs()));
     expected.iter().zip(found).try_fold(0f64, |worst, (e, f)| Ok(worst.max(near(what, *e, *f, (scale, TOLERANCE))?)))
+}
+
+/// The similarity that retrieval orders by: larger is nearer.
+fn similarity(metric: Metric, query: &[f32], item: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let similarity = match metric {
+        Metric::Ip => dot(query, item),
+        Metric::Cos => dot(query, item) / (dot(query, query) * dot(item, item)).sqrt().max(f64::MIN_POSITIVE),
+        Metric::L2 => 2.0 * dot(query, item) - dot(query, query) - dot(item, item),
+    };
+    similarity as f32
 }
 
 fn near(what: &str, expected: f64, found: f32, (scale, tolerance): (f64, f64)) -> Result<f64, String> {
@@ -193,13 +218,19 @@ fn value(spec: &FeatureSpec, raw: &Raw) -> Result<FeatureValue, String> {
     match (&spec.kind, raw) {
         (FeatureKind::Category { .. }, Raw::Text(text)) => Ok(FeatureValue::Category(value_hash(text))),
         (FeatureKind::Dense { .. }, Raw::Number(x)) => Ok(FeatureValue::Dense(*x as f32)),
-        (FeatureKind::Set { .. }, Raw::Set { values, weights }) if values.len() == weights.len() => {
-            let pairs = values.iter().zip(weights).map(|(v, w)| (value_hash(v), *w as f32));
-            Ok(FeatureValue::Set(pairs.collect()))
+        (FeatureKind::Set { .. } | FeatureKind::Sequence { .. }, Raw::List(values)) => Ok(pairs(values, &[])),
+        (FeatureKind::Set { .. } | FeatureKind::Sequence { .. }, Raw::Set { values, weights })
+            if values.len() == weights.len() || weights.is_empty() =>
+        {
+            Ok(pairs(values, weights))
         }
-        (FeatureKind::Category { .. } | FeatureKind::Dense { .. } | FeatureKind::Set { .. }, _) => {
-            Err(format!("feature {} has another kind of value", spec.name))
-        }
+        (
+            FeatureKind::Category { .. }
+            | FeatureKind::Dense { .. }
+            | FeatureKind::Set { .. }
+            | FeatureKind::Sequence { .. },
+            _,
+        ) => Err(format!("feature {} has another kind of value", spec.name)),
     }
 }
 
@@ -225,4 +256,10 @@ impl RawRow {
             item: features(&schema.item, &side("item", item)?)?,
         })
     }
+}
+
+/// Hashed values in their order; without weights each weighs 1.
+fn pairs(values: &[String], weights: &[f64]) -> FeatureValue {
+    let weight = |at: usize| weights.get(at).map_or(1.0, |w| *w as f32);
+    FeatureValue::Set(values.iter().enumerate().map(|(at, v)| (value_hash(v), weight(at))).collect())
 }

@@ -33,7 +33,7 @@ fn kept(options: &str) -> Result<Bundle, BundleError> {
         let of_item = FeatureRow { values: vec![FeatureValue::Category(hash(&item)), price] };
         let (mut scratch, mut raw, mut out) = (Scratch::default(), Vec::new(), Vec::new());
         let UserOutput { query, part } = exact.run_user(&mut scratch, &of_user).unwrap();
-        let ItemOutput { vectors, activations } =
+        let ItemOutput { vectors, activations, .. } =
             exact.run_items(&mut scratch, std::slice::from_ref(&of_item)).unwrap();
         let cross = exact.cross(&of_user, &of_item);
         exact.rank_raw(&mut scratch, &part, &activations, &cross, 1, &mut raw).unwrap();

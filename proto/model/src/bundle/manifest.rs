@@ -27,6 +27,9 @@ pub(crate) struct Files {
     #[serde(default)]
     pub trees: BTreeMap<String, String>,
     pub golden: String,
+    /// The graph of the light order, which `[light]` names.
+    #[serde(skip)]
+    pub light: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -62,8 +65,9 @@ enum MetricText {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LightText {
-    scale: f32,
-    offset: f32,
+    scale: Option<f32>,
+    offset: Option<f32>,
+    head: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -103,6 +107,7 @@ enum KindText {
     Category,
     Dense,
     Set,
+    Sequence,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -196,7 +201,7 @@ pub(crate) fn parse(text: &str) -> Result<(Schema, Files), BundleError> {
     limit("dimension", text.dimension, VECTOR_DIMENSIONS_MAX)?;
     check(text.dimension > 0, || "dimension is 0".to_owned())?;
     check(!text.head.is_empty(), || "there is no head".to_owned())?;
-    let light = Light { scale: text.light.scale, offset: text.light.offset };
+    let light = light(&text.light)?;
     let numbers = [text.value_weight, text.prior_conversion, light.scale, light.offset];
     check(numbers.iter().all(|x| x.is_finite()), || "a number is not finite".to_owned())?;
     check((0.0..=1.0).contains(&text.prior_conversion), || "prior_conversion is not in [0, 1]".to_owned())?;
@@ -223,8 +228,18 @@ pub(crate) fn parse(text: &str) -> Result<(Schema, Files), BundleError> {
         options: options(text.ranker_options)?,
     };
     distinct(&schema)?;
-    let files = rankers(text.files, &schema)?;
+    let mut files = rankers(text.files, &schema)?;
+    files.light = text.light.head;
     Ok((schema, files))
+}
+
+/// A line through the similarity, or a graph in its place.
+fn light(text: &LightText) -> Result<Light, BundleError> {
+    match (text.scale, text.offset, &text.head) {
+        (Some(scale), Some(offset), None) => Ok(Light { scale, offset }),
+        (None, None, Some(_)) => Ok(Light { scale: 1.0, offset: 0.0 }),
+        _ => wrong("light has either scale and offset, or a head"),
+    }
 }
 
 /// A graph for all heads, or trees for each.
@@ -255,7 +270,7 @@ fn distinct(schema: &Schema) -> Result<(), BundleError> {
     let mut seen = BTreeSet::new();
     for spec in schema.user.iter().chain(&schema.item) {
         check(seen.insert(spec.name.clone()), || format!("two features are called {}", spec.name))?;
-        if matches!(spec.kind, FeatureKind::Set { .. }) {
+        if spec.kind.is_weighted() {
             let weights = format!("{}.weight", spec.name);
             check(seen.insert(weights.clone()), || format!("two inputs are called {weights}"))?;
         }
@@ -308,19 +323,23 @@ fn feature(text: &FeatureText) -> Result<FeatureSpec, BundleError> {
             check(default.is_finite(), || of("the default is not finite"))?;
             FeatureKind::Dense { scaling: scaling(&text.name, text.transform, text.mean, text.std)?, default }
         }
-        KindText::Category | KindText::Set if dense_keys => {
+        KindText::Category | KindText::Set | KindText::Sequence if dense_keys => {
             return wrong(of("transform, mean, std and default are dense"));
         }
         KindText::Category => {
             check(text.max_len.is_none(), || of("a category has no max_len"))?;
             FeatureKind::Category { buckets: buckets(text.buckets)? }
         }
-        KindText::Set => {
+        KindText::Set | KindText::Sequence => {
             let max_len = text.max_len.unwrap_or(0);
             check((1..=limits::SET_LENGTH_MAX).contains(&max_len), || {
                 of(&format!("max_len is {max_len}, 1 to {} are possible", limits::SET_LENGTH_MAX))
             })?;
-            FeatureKind::Set { buckets: buckets(text.buckets)?, max_len }
+            let buckets = buckets(text.buckets)?;
+            match text.kind {
+                KindText::Sequence => FeatureKind::Sequence { buckets, max_len },
+                KindText::Set | KindText::Category | KindText::Dense => FeatureKind::Set { buckets, max_len },
+            }
         }
     };
     let side = match text.side {

@@ -1,13 +1,15 @@
 //! What does one version of a model hold, and what can be asked of it?
 //!
-//! `open` reads every file once, checks `BLAKE3SUMS` before it parses anything, checks the schema, reads the three
+//! `open` reads or maps every file once, checks `BLAKE3SUMS` before it parses anything, checks the schema, reads the three
 //! graphs and splits the ranker. What it returns is immutable and shared by all threads; each thread brings its own
 //! [`Scratch`].
 
 mod bind;
 mod check;
 mod example;
+mod file;
 mod golden;
+mod light;
 mod manifest;
 pub mod pack;
 mod ranker;
@@ -32,7 +34,9 @@ use crate::partition::Label;
 use crate::schema::{ActivationFormat, Precision, Schema};
 use crate::trees::Planes;
 use bind::Encoding;
+use light::LightHead;
 use pack::FileMap;
+use prost::bytes::Bytes;
 use ranker::Bound;
 use scorer::Scorer;
 use std::path::Path;
@@ -51,7 +55,7 @@ pub struct Scratch {
 pub struct UserOutput {
     /// The query vector.
     pub query: Vec<f32>,
-    /// The ranker's user-only tensors, [`Bundle::user_part_width`] f32s.
+    /// The ranker's user-only tensors, then what the light head reads: [`Bundle::user_part_width`] f32s.
     pub part: Vec<f32>,
 }
 
@@ -60,6 +64,8 @@ pub struct UserOutput {
 pub struct ItemOutput {
     /// Vectors, row-major.
     pub vectors: Vec<f32>,
+    /// What the light head reads, row-major, [`Bundle::light_width`] f32s each.
+    pub lights: Vec<f32>,
     /// The ranker's ad-only tensors, row-major, [`Bundle::activation_width`] f32s each.
     pub activations: Vec<f32>,
 }
@@ -68,9 +74,10 @@ pub struct ItemOutput {
 pub struct Bundle {
     schema: Schema,
     hash: [u8; 32],
-    golden: Vec<u8>,
+    golden: Bytes,
     user_tower: Bound,
     item_tower: Bound,
+    light: Option<LightHead>,
     ranker: Scorer,
 }
 
@@ -85,11 +92,19 @@ impl Bundle {
         let file = |name: &str| file_of(&files, name);
         let text = std::str::from_utf8(file("bundle.toml")?).map_err(|e| BundleError::Schema(e.to_string()))?;
         let (schema, names) = manifest::parse(text)?;
-        let user_tower = tower(&names.user_tower, file(&names.user_tower)?, &schema, Label::User)?;
-        let item_tower = tower(&names.item_tower, file(&names.item_tower)?, &schema, Label::Ad)?;
+        let user = tower((&names.user_tower, file(&names.user_tower)?), (&schema, &names), Label::User)?;
+        let item = tower((&names.item_tower, file(&names.item_tower)?), (&schema, &names), Label::Ad)?;
+        let light = match &names.light {
+            None => None,
+            Some(name) => {
+                let head = LightHead::read(file(name)?.clone(), user.light, item.light);
+                Some(head.map_err(|reason| BundleError::Graph { file: name.clone(), reason })?)
+            }
+        };
         let ranker = Scorer::new(&files, &names, &schema)?;
         let golden = file(&names.golden)?.clone();
-        let mut bundle = Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, ranker };
+        let (user_tower, item_tower) = (user.bound, item.bound);
+        let mut bundle = Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, light, ranker };
         bundle.keep()?;
         Ok(bundle)
     }
@@ -150,10 +165,16 @@ impl Bundle {
         &self.schema
     }
 
-    /// f32s of the user-only tensors.
+    /// f32s of the user-only tensors and of the user's side of the light head.
     #[must_use]
     pub fn user_part_width(&self) -> usize {
-        self.ranker.user_width()
+        self.ranker.user_width() + self.light.as_ref().map_or(0, |l| l.user_width)
+    }
+
+    /// f32s of an item's side of the light head; 0 without one.
+    #[must_use]
+    pub fn light_width(&self) -> usize {
+        self.light.as_ref().map_or(0, |l| l.item_width)
     }
 
     /// f32s of an item's ad-only tensors.
@@ -174,7 +195,10 @@ impl Bundle {
         program.run(arena, 1);
         let query = program.output(arena, 0).to_vec();
         let mut part = Vec::with_capacity(self.user_part_width());
+        let light = self.light.as_ref().filter(|l| l.user_width > 0);
+        let light = light.map_or(Vec::new(), |_| program.output(arena, 1).to_vec());
         self.ranker.run_user(&self.schema, user, scratch, &mut part)?;
+        part.extend(light);
         Ok(UserOutput { query, part })
     }
 
@@ -184,6 +208,7 @@ impl Bundle {
     /// When a row does not fit the schema.
     pub fn run_items(&self, scratch: &mut Scratch, items: &[FeatureRow]) -> Result<ItemOutput, ModelError> {
         let mut vectors = Vec::with_capacity(items.len() * self.schema.dimension);
+        let mut lights = Vec::with_capacity(items.len() * self.light_width());
         let mut activations = Vec::with_capacity(items.len() * self.activation_width());
         for block in items.chunks(BLOCK_ROWS) {
             let Scratch { arena, encoding, .. } = scratch;
@@ -191,13 +216,41 @@ impl Bundle {
             let program = &self.item_tower.program;
             program.run(arena, block.len());
             vectors.extend_from_slice(&program.output(arena, 0)[..block.len() * self.schema.dimension]);
+            if self.light_width() > 0 {
+                lights.extend_from_slice(&program.output(arena, 1)[..block.len() * self.light_width()]);
+            }
             self.ranker.run_items(&self.schema, block, scratch, &mut activations)?;
         }
         // Here and not where they are stored, so that golden rows, deltas and sealed rows are the same numbers.
         if self.schema.options.activations == ActivationFormat::Bf16 {
-            activations.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+            lights.iter_mut().chain(&mut activations).for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
         }
-        Ok(ItemOutput { vectors, activations })
+        Ok(ItemOutput { vectors, lights, activations })
+    }
+
+    /// The logits of the light order, one for each similarity: `lights` has a row of [`Self::light_width`] for each.
+    /// What is not finite is left so: such an item is dropped by the caller.
+    ///
+    /// # Errors
+    /// When a slice has a wrong length.
+    pub fn light(
+        &self,
+        scratch: &mut Scratch,
+        user_part: &[f32],
+        lights: &[f32],
+        similarities: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        width("user part", user_part.len(), self.user_part_width())?;
+        width("light values", lights.len(), similarities.len().saturating_mul(self.light_width()))?;
+        out.clear();
+        match &self.light {
+            None => light::line(self.schema.light, similarities, out),
+            Some(head) => {
+                head.run(&mut scratch.arena, &user_part[self.ranker.user_width()..], lights, similarities, out);
+            }
+        }
+        Ok(())
     }
 
     /// Calibrated predictions of `n` candidates, row-major, one column a head. `activations` and `cross` are
@@ -239,6 +292,7 @@ impl Bundle {
         width("cross features", cross.len(), n.saturating_mul(columns))?;
         out.clear();
         out.reserve(n * self.schema.heads.len());
+        let user_part = &user_part[..self.ranker.user_width()];
         self.ranker.rank(scratch, (user_part, activations), (cross, columns), n, |_, raw| out.push(raw));
         Ok(())
     }
@@ -304,7 +358,7 @@ pub(crate) fn read_schema(text: &str) -> Result<Schema, BundleError> {
     manifest::parse(text).map(|(schema, _)| schema)
 }
 
-fn file_of<'a>(files: &'a FileMap, name: &str) -> Result<&'a Vec<u8>, BundleError> {
+fn file_of<'a>(files: &'a FileMap, name: &str) -> Result<&'a Bytes, BundleError> {
     files.get(name).ok_or_else(|| BundleError::Schema(format!("the file {name} is missing")))
 }
 
@@ -312,16 +366,28 @@ fn width(what: &'static str, found: usize, expected: usize) -> Result<(), ModelE
     if found == expected { Ok(()) } else { Err(ModelError::Width { what, found, expected }) }
 }
 
-/// A tower: one side's features in, one vector out.
-fn tower(name: &str, bytes: &[u8], schema: &Schema, side: Label) -> Result<Bound, BundleError> {
+/// A tower with the f32s that it puts out for the light head.
+struct Tower {
+    bound: Bound,
+    light: usize,
+}
+
+/// A tower: one side's features in, one vector out, and what the light head reads if there is one.
+fn tower(
+    (name, bytes): (&str, &Bytes),
+    (schema, names): (&Schema, &manifest::Files),
+    side: Label,
+) -> Result<Tower, BundleError> {
     let make = || {
-        let read = onnx::read(bytes)?;
-        let output = if side == Label::User { "query" } else { "vector" };
-        let outputs = ranker::outputs(&read.graph, [(output, schema.dimension)].into_iter())?;
+        let read = onnx::read(bytes.clone())?;
+        let (output, second) = if side == Label::User { ("query", light::USER) } else { ("vector", light::ITEM) };
+        let light = if names.light.is_some() { light::tower_width(&read.graph, second)? } else { 0 };
+        let wanted = [(output, schema.dimension), (second, light)].into_iter().filter(|(_, width)| *width > 0);
+        let outputs = ranker::outputs(&read.graph, wanted)?;
         let graph = read.graph.extract(&read.graph.inputs, &outputs).map_err(GraphError::Decode)?;
         let bound = Bound::new(&graph, &read, schema, BLOCK_ROWS)?;
         match bound.feeds.iter().zip(&graph.inputs).find(|(f, _)| f.label() != side) {
-            None => Ok(bound),
+            None => Ok(Tower { bound, light }),
             Some((_, id)) => Err(GraphError::Port {
                 port: "input",
                 name: graph.tensors[*id].name.clone(),
@@ -356,6 +422,10 @@ fn verify(files: &FileMap) -> Result<(), BundleError> {
 
 #[cfg(test)]
 mod kernel_tests;
+#[cfg(test)]
+mod light_tests;
+#[cfg(test)]
+mod sequence_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

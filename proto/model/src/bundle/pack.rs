@@ -5,8 +5,10 @@
 //! form is canonical: two folders with equal files have one packed form, and a packed form that is out of order
 //! is refused. Names are flat, `[a-z0-9_.-]`, and do not start with a dot: no bundle can write outside its folder.
 
+use super::file;
 use crate::error::BundleError;
 use crate::limits::{FILE_BYTES_MAX, FILES_MAX, NAME_BYTES_MAX};
+use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -14,7 +16,7 @@ use std::path::Path;
 const MAGIC: &[u8; 8] = b"GAVELBN1";
 
 /// The files of one bundle by name.
-pub(crate) type FileMap = BTreeMap<String, Vec<u8>>;
+pub(crate) type FileMap = BTreeMap<String, Bytes>;
 
 /// A folder in packed form.
 ///
@@ -83,7 +85,7 @@ pub(crate) fn read_folder(dir: &Path) -> Result<FileMap, BundleError> {
         }
         check_limit(&name, meta.len(), FILE_BYTES_MAX)?;
         check_limit("files", files.len() as u64 + 1, FILES_MAX as u64)?;
-        files.insert(name, fs::read(&path).map_err(|e| BundleError::io(&path, e))?);
+        files.insert(name, file::read(&path)?);
     }
     Ok(files)
 }

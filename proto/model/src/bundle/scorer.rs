@@ -29,7 +29,7 @@ impl Scorer {
             return Ok(Self::Trees(Box::new(trees)));
         }
         let of_ranker = |reason| BundleError::Graph { file: names.ranker.clone(), reason };
-        let read = onnx::read(file_of(files, &names.ranker)?).map_err(of_ranker)?;
+        let read = onnx::read(file_of(files, &names.ranker)?.clone()).map_err(of_ranker)?;
         Ok(Self::Graph(Box::new(Ranker::new(&read, schema).map_err(of_ranker)?)))
     }
 

@@ -9,7 +9,7 @@ use std::fs;
 
 pub(super) const SMALL: Sizes = Sizes { embedding: 8, deep: 48, experts: 3, expert: 24 };
 
-const SCHEMA: &str = r#"
+pub(super) const SCHEMA: &str = r#"
 format = 1
 name = "test"
 dimension = 16
@@ -90,14 +90,14 @@ pub(super) fn open(files: &[(&str, Vec<u8>)]) -> Result<Bundle, BundleError> {
     Bundle::open(dir.path())
 }
 
-fn user(seed: u64) -> FeatureRow {
+pub(super) fn user(seed: u64) -> FeatureRow {
     let set = (1..=seed % 12).map(|i| (i * 31 + seed, 0.25 * i as f32)).collect();
     let values =
         vec![FeatureValue::Category(seed * 7), FeatureValue::Set(set), FeatureValue::Dense(20.0 + (seed % 50) as f32)];
     FeatureRow { values }
 }
 
-fn items(n: usize, seed: u64) -> Vec<FeatureRow> {
+pub(super) fn items(n: usize, seed: u64) -> Vec<FeatureRow> {
     let item = |i: u64| vec![FeatureValue::Category(seed + i * 31), FeatureValue::Dense(0.5 * i as f32)];
     (0..n as u64).map(|i| FeatureRow { values: item(i) }).collect()
 }
@@ -190,7 +190,7 @@ proptest! {
             ranker.iter_mut().skip(at).zip(&bytes).for_each(|(b, x)| *b = *x);
         }
         let (schema, _) = manifest::parse(SCHEMA).unwrap();
-        if let Ok(read) = onnx::read(&ranker) && let Ok(ranker) = Ranker::new(&read, &schema) {
+        if let Ok(read) = onnx::read(ranker.clone().into()) && let Ok(ranker) = Ranker::new(&read, &schema) {
             let mut scratch = Scratch::default();
             let (part, items) = (vec![0.5; ranker.user_width], vec![0.5; ranker.item_width]);
             ranker.rank(&mut scratch.arena, &part, &items, (&[0.5], 1), 1, |_, _| {});

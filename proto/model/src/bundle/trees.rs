@@ -17,6 +17,7 @@ use crate::partition::{PartCost, PartitionReport};
 use crate::schema::{Calibration, FeatureKind, FeatureSpec, HeadKind, HeadSpec, Schema};
 use crate::trees::{Ensemble, Forest, Member, Objective, ROWS};
 use gavel_proto::hash::value_hash;
+use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ impl TreeRanker {
     pub fn new<'a>(
         files: &BTreeMap<String, String>,
         schema: &Schema,
-        mut bytes: impl FnMut(&str) -> Result<&'a Vec<u8>, BundleError>,
+        mut bytes: impl FnMut(&str) -> Result<&'a Bytes, BundleError>,
     ) -> Result<Self, BundleError> {
         if let Some(name) = files.keys().find(|n| schema.heads.iter().all(|h| h.name != **n)) {
             return Err(BundleError::Schema(format!("files.trees names {name}, which is no head")));
@@ -221,9 +222,13 @@ impl TreeRanker {
                 None if *hash == 0 => f32::NAN,
                 None => table_row(*hash, *buckets) as f32,
             }),
-            (FeatureKind::Category { .. } | FeatureKind::Dense { .. } | FeatureKind::Set { .. }, _) => {
-                Err(ModelError::Kind { name: spec.name.clone(), expected: spec.kind_name() })
-            }
+            (
+                FeatureKind::Category { .. }
+                | FeatureKind::Dense { .. }
+                | FeatureKind::Set { .. }
+                | FeatureKind::Sequence { .. },
+                _,
+            ) => Err(ModelError::Kind { name: spec.name.clone(), expected: spec.kind_name() }),
         }
     }
 }
@@ -263,8 +268,9 @@ fn head(ensemble: Ensemble, spec: &HeadSpec, schema: &Schema, inputs: &mut Vec<I
             continue;
         }
         let (source, found) = find(name, schema).ok_or_else(|| format!("no feature of the schema is called {name}"))?;
-        if matches!(found.map(|f| &f.kind), Some(FeatureKind::Set { .. })) {
-            return Err(format!("the feature {name} is a set, and trees read numbers and categories"));
+        if let Some(spec) = found.filter(|f| f.kind.is_weighted()) {
+            let kind = spec.kind_name();
+            return Err(format!("the feature {name} is a {kind}, and trees read numbers and categories"));
         }
         let input = Input { source, dictionary: dictionaries.remove(&at) };
         let place = inputs.iter().position(|i| *i == input).unwrap_or(inputs.len());

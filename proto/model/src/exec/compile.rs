@@ -122,6 +122,16 @@ impl<'a> Compiler<'a> {
 
     fn step(&mut self, group: &Group) -> Result<(), String> {
         let length = self.length(group.output)?;
+        if let ([table, rows], Head::Node(_)) = (group.inputs.as_slice(), &group.head)
+            && let Some(table) = self.graph.table_of(*table)
+        {
+            let inputs = vec![self.operand(*rows)?];
+            let slot = self.take_slot(group.output, Some(&inputs))?;
+            self.place[group.output] = Some(Place::Slot(slot));
+            self.release(group, slot);
+            self.program.steps.push(Step { kernel: Kernel::LookUp(Arc::clone(table)), inputs, slot, length, words: 0 });
+            return Ok(());
+        }
         let (kernel, panels) = self.kernel(group)?;
         // The right matrix of a product is read in the form that it was laid out in.
         let mut inputs = Vec::with_capacity(group.inputs.len());
@@ -234,7 +244,7 @@ impl<'a> Compiler<'a> {
                 self.program.constants.push(Arc::clone(values));
                 Place::Constant(self.program.constants.len() - 1)
             }
-            (None, Source::Input | Source::Node(_)) => {
+            (None, Source::Input | Source::Table(_) | Source::Node(_)) => {
                 return Err(format!("{} has no place", self.graph.tensors[id].name));
             }
         };

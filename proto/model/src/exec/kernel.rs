@@ -8,7 +8,8 @@ use super::math;
 use super::products::Products;
 use super::tail::{self, Block, Layout, Step};
 use super::walk::{Walk, contiguous};
-use crate::graph::{Binary, Op, Reduction, Unary, product};
+use crate::graph::{Binary, Op, Reduction, Table, Unary, product};
+use std::sync::Arc;
 
 /// An operation over known dimensions.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,8 @@ pub(crate) enum Kernel {
         rows: usize,
         inner: usize,
     },
+    /// Rows of a table that lies in a file; the only input is the indices.
+    LookUp(Arc<Table>),
     Unary(Unary),
     Binary(Binary, Walk<2>),
     Sum(Vec<Walk<1>>),
@@ -139,6 +142,7 @@ impl Kernel {
                 tail::run(steps, *block, (0..block.rows, 0..block.width), out, &|i| inputs.get(i));
             }
             Self::Gather { outer, rows, inner } => gather(*outer, *rows, *inner, inputs.get(0), inputs.get(1), out),
+            Self::LookUp(table) => table.look_up(inputs.get(0), out),
             Self::Unary(u) => {
                 out.copy_from_slice(inputs.get(0));
                 math::unary(*u, out);

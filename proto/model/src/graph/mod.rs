@@ -6,9 +6,11 @@
 
 mod infer;
 pub(crate) mod op;
+mod table;
 
 pub(crate) use infer::product;
 pub(crate) use op::{Binary, Op, Reduction, Unary};
+pub(crate) use table::{Stored, TABLE_BYTES_MIN, Table};
 
 use crate::exec;
 use crate::limits::{FOLDED_VALUES_MAX, NODES_MAX};
@@ -40,6 +42,8 @@ pub(crate) enum Source {
     Input,
     /// The bundle.
     Constant(Arc<[f32]>),
+    /// The bundle's file: a constant that is too large to be copied, and that only lookups read.
+    Table(Arc<Table>),
     /// A node.
     Node(usize),
 }
@@ -82,6 +86,11 @@ impl Graph {
         self.tensor(name, Shape { batch: false, dims }, Source::Constant(values))
     }
 
+    /// Adds a table of these dimensions; only `Gather` along its first axis may read it.
+    pub fn table(&mut self, name: &str, dims: Vec<usize>, table: Arc<Table>) -> TensorId {
+        self.tensor(name, Shape { batch: false, dims }, Source::Table(table))
+    }
+
     fn tensor(&mut self, name: &str, shape: Shape, source: Source) -> TensorId {
         self.tensors.push(Tensor { name: name.to_owned(), shape, source });
         self.tensors.len() - 1
@@ -95,14 +104,18 @@ impl Graph {
         if let ([only], true) = (inputs, is_identity(&op, &shapes, &shape)) {
             return Ok(*only);
         }
+        if let (Op::Gather { axis: 0 }, [table, at]) = (&op, inputs)
+            && let (Some(table), Some(at)) = (self.table_of(*table), self.values(*at))
+        {
+            let mut rows = vec![0.0; folded(&shape)?];
+            table.look_up(at, &mut rows);
+            return Ok(self.constant(name, shape.dims, rows.into()));
+        }
         if let Some(constants) = inputs.iter().map(|i| self.values(*i)).collect::<Option<Vec<_>>>() {
             if let (Op::Reshape { .. }, [values]) = (&op, constants.as_slice()) {
                 return Ok(self.constant(name, shape.dims, Arc::clone(values)));
             }
-            let values = product(&shape.dims)?;
-            if values > FOLDED_VALUES_MAX {
-                return Err(format!("a constant of {values} values, {FOLDED_VALUES_MAX} are possible"));
-            }
+            folded(&shape)?;
             let folded = exec::evaluate(&op, &shapes, &constants, &shape)?;
             return Ok(self.constant(name, shape.dims, folded.into()));
         }
@@ -118,7 +131,15 @@ impl Graph {
     pub fn values(&self, id: TensorId) -> Option<&Arc<[f32]>> {
         match &self.tensors[id].source {
             Source::Constant(values) => Some(values),
-            Source::Input | Source::Node(_) => None,
+            Source::Input | Source::Table(_) | Source::Node(_) => None,
+        }
+    }
+
+    /// The table that a tensor is.
+    pub fn table_of(&self, id: TensorId) -> Option<&Arc<Table>> {
+        match &self.tensors[id].source {
+            Source::Table(table) => Some(table),
+            Source::Input | Source::Constant(_) | Source::Node(_) => None,
         }
     }
 
@@ -126,7 +147,7 @@ impl Graph {
     pub fn maker(&self, id: TensorId) -> Option<&Node> {
         match self.tensors[id].source {
             Source::Node(node) => Some(&self.nodes[node]),
-            Source::Input | Source::Constant(_) => None,
+            Source::Input | Source::Constant(_) | Source::Table(_) => None,
         }
     }
 
@@ -161,6 +182,7 @@ impl Graph {
                 Source::Constant(values) => {
                     Some(part.constant(&tensor.name, tensor.shape.dims.clone(), Arc::clone(values)))
                 }
+                Source::Table(table) => Some(part.table(&tensor.name, tensor.shape.dims.clone(), Arc::clone(table))),
                 Source::Node(node) => {
                     let node = &self.nodes[*node];
                     let made: Option<Vec<TensorId>> = node.inputs.iter().map(|i| map[*i]).collect();
@@ -176,6 +198,15 @@ impl Graph {
         }
         Ok(part)
     }
+}
+
+/// The number of values of a constant that is made while a graph is read.
+fn folded(shape: &Shape) -> Result<usize, String> {
+    let values = product(&shape.dims)?;
+    if values > FOLDED_VALUES_MAX {
+        return Err(format!("a constant of {values} values, {FOLDED_VALUES_MAX} are possible"));
+    }
+    Ok(values)
 }
 
 fn is_identity(op: &Op, inputs: &[&Shape], output: &Shape) -> bool {

@@ -142,7 +142,7 @@ impl Reader {
         if !(start >= 0.0 && start < dims[own] as f32) {
             return call.refuse(format!("entry {index} of {}", dims[own]));
         }
-        if self.graph.values(a.id).is_some() {
+        if self.graph.values(a.id).is_some() || self.graph.table_of(a.id).is_some() {
             return Ok(None);
         }
         let cut = self.cut(call, a, own, (start as usize, 1, 1))?;

@@ -15,6 +15,7 @@ mod layout;
 mod node;
 mod refusal;
 mod sizes;
+mod tables;
 mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,10 +25,11 @@ pub(crate) mod wire;
 pub(crate) use node::Element;
 
 use crate::error::GraphError;
-use crate::graph::{Graph, Op, Shape, TensorId};
+use crate::graph::{Graph, Op, Shape, Stored, TensorId};
 use crate::limits::{CONSTANT_VALUES_MAX, INITIALISERS_MAX, NODES_MAX, PORTS_MAX, RANK_MAX};
 use node::{Call, Named, carried};
 use prost::Message;
+use prost::bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use tensor::{Array, Numbers};
 use value::{Place, Value};
@@ -43,14 +45,14 @@ pub(crate) struct Read {
     pub inputs: Vec<(String, Element)>,
 }
 
-/// Reads a file.
-pub(crate) fn read(bytes: &[u8]) -> Result<Read, GraphError> {
+/// Reads a file. Large tables stay in its bytes, which the graph then keeps alive.
+pub(crate) fn read(bytes: Bytes) -> Result<Read, GraphError> {
     Reader::default().read(&graph_of(bytes)?)
 }
 
 /// Every reason why a file is refused, node by node: what a refused node makes is unknown, and what needs it is
 /// passed over, so that each reason stands on its own. Empty when [`read`] succeeds.
-pub(crate) fn refusals(bytes: &[u8]) -> Vec<GraphError> {
+pub(crate) fn refusals(bytes: Bytes) -> Vec<GraphError> {
     let proto = match graph_of(bytes) {
         Ok(proto) => proto,
         Err(error) => return vec![error],
@@ -59,7 +61,7 @@ pub(crate) fn refusals(bytes: &[u8]) -> Vec<GraphError> {
 }
 
 /// The graph of a file, within its limits.
-fn graph_of(bytes: &[u8]) -> Result<GraphProto, GraphError> {
+fn graph_of(bytes: Bytes) -> Result<GraphProto, GraphError> {
     let model = Model::decode(bytes).map_err(|e| GraphError::Decode(e.to_string()))?;
     let Some(proto) = model.graph else { return Err(GraphError::Decode("there is no graph".to_owned())) };
     let decode = |reason: &str| Err(GraphError::Decode(reason.to_owned()));
@@ -121,7 +123,15 @@ impl Reader {
 
     /// Initialisers and inputs.
     fn sources(&mut self, proto: &GraphProto) -> Result<(), GraphError> {
+        let tables = tables::names(proto);
         for initialiser in &proto.initializer {
+            if tables.contains(initialiser.name.as_str()) {
+                let (table, dims, stored) = tables::read(initialiser)?;
+                let id = self.graph.table(&initialiser.name, dims, table.into());
+                let element = if stored == Stored::I8 { Element::Integer } else { Element::Float };
+                self.name(&initialiser.name, Named::Tensor(Value::plain(id, element)))?;
+                continue;
+            }
             let array = tensor::array(initialiser)?;
             self.array(&initialiser.name, array)?;
         }

@@ -37,7 +37,8 @@ pub(crate) fn constant(proto: &TensorProto) -> Result<Array, String> {
     read(proto).and_then(Array::into_code)
 }
 
-fn read(proto: &TensorProto) -> Result<Array, String> {
+/// The dimensions of a tensor whose data is in this file.
+pub(super) fn dimensions(proto: &TensorProto) -> Result<Vec<usize>, String> {
     if !proto.external_data.is_empty() || proto.data_location != 0 {
         return Err("its data is in another file, which a bundle does not support".to_owned());
     }
@@ -51,6 +52,13 @@ fn read(proto: &TensorProto) -> Result<Array, String> {
         count = count.checked_mul(dim).filter(|c| *c <= CONSTANT_VALUES_MAX).ok_or("more values than are possible")?;
         dims.push(dim);
     }
+    Ok(dims)
+}
+
+fn read(proto: &TensorProto) -> Result<Array, String> {
+    let dims = dimensions(proto)?;
+    // Bounded by `dimensions`.
+    let count: usize = dims.iter().product();
     let numbers = match &proto.raw_data {
         Some(raw) => from_raw(proto.data_type, raw)?,
         None => from_fields(proto)?,
@@ -130,7 +138,7 @@ mod tests {
         let raw = TensorProto {
             dims: vec![3],
             data_type: element::INT8,
-            raw_data: Some(vec![0x81, 0, 0x7f]),
+            raw_data: Some(vec![0x81, 0, 0x7f].into()),
             ..TensorProto::default()
         };
         let typed = TensorProto {

@@ -44,12 +44,12 @@ impl Onnx {
 
     pub fn floats(&mut self, dims: &[i64], values: Vec<f32>) -> String {
         let name = format!("w{}", self.graph.initializer.len());
-        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.graph.initializer.push(TensorProto {
             name: name.clone(),
             dims: dims.to_vec(),
             data_type: element::FLOAT,
-            raw_data: Some(raw),
+            raw_data: Some(raw.into()),
             ..TensorProto::default()
         });
         name
@@ -135,6 +135,11 @@ pub(crate) struct Sizes {
 
 /// A user tower or an item tower.
 pub(crate) fn tower(seed: u64, user: bool, sizes: Sizes, dimension: i64) -> Vec<u8> {
+    tower_with(seed, user, sizes, (dimension, 0))
+}
+
+/// The same with a second output for the light head, unless that is to have no values.
+pub(crate) fn tower_with(seed: u64, user: bool, sizes: Sizes, (dimension, light): (i64, i64)) -> Vec<u8> {
     let mut m = Onnx::new(seed);
     let parts = if user { user_parts(&mut m, sizes) } else { item_parts(&mut m, sizes) };
     let refs: Vec<&str> = parts.iter().map(|(p, _)| p.as_str()).collect();
@@ -145,7 +150,27 @@ pub(crate) fn tower(seed: u64, user: bool, sizes: Sizes, dimension: i64) -> Vec<
     let (w, name) = (m.weights(&[32, dimension]), if user { "query" } else { "vector" });
     m.node_as("MatMul", &[&hidden, &w], &[], name);
     m.output(name);
+    if light > 0 {
+        let (w, name) = (m.weights(&[32, light]), if user { "user_light" } else { "item_light" });
+        m.node_as("MatMul", &[&hidden, &w], &[], name);
+        m.output(name);
+    }
     m.bytes()
+}
+
+/// A light head over 6 values of the user, 4 of the item and the similarity.
+pub(crate) fn light_head() -> Onnx {
+    let mut m = Onnx::new(9);
+    let (user, item) = (m.input("user_light", element::FLOAT, 6), m.input("item_light", element::FLOAT, 4));
+    let similarity = m.input("similarity", element::FLOAT, 1);
+    let joined = m.node("Concat", &[&user, &item, &similarity], &[("axis", 1)]);
+    let hidden = m.dense(&joined, 11, 8);
+    let hidden = m.node("Relu", &[&hidden], &[]);
+    let w = m.weights(&[8, 1]);
+    let deep = m.node("MatMul", &[&hidden, &w], &[]);
+    m.node_as("Add", &[&deep, &similarity], &[], "light");
+    m.output("light");
+    m
 }
 
 fn user_parts(m: &mut Onnx, s: Sizes) -> Vec<(String, i64)> {

@@ -180,7 +180,7 @@ fn an_operator_that_is_not_supported_is_named_with_its_node() {
         let x = m.node("Relu", &[&x], &[]);
         m.node_as(operator, &[&x], &[], "click");
         m.output("click");
-        let text = super::read(&m.bytes()).unwrap_err().to_string();
+        let text = super::read(m.bytes().into()).unwrap_err().to_string();
         assert!(text.contains(operator) && text.contains(&format!("{operator}_1")), "{operator}: {text}");
     }
 }
@@ -193,7 +193,7 @@ fn what_mixes_rows_of_the_batch_is_refused() {
         let y = build(&mut m, &x);
         m.node_as("Identity", &[&y], &[], "click");
         m.output("click");
-        super::read(&m.bytes()).err().map_or_else(String::new, |e| e.to_string())
+        super::read(m.bytes().into()).err().map_or_else(String::new, |e| e.to_string())
     };
     let axes = |m: &mut Onnx, axis: i64| m.ints(&[axis]);
     let sum = |axis: i64| {
@@ -288,7 +288,7 @@ fn einstein_sums_equal_their_definition() {
     ];
     for (equation, da, db) in equations {
         let (bytes, inputs) = einsum_file(equation, &[da.clone(), db.clone()]);
-        let read = super::read(&bytes).unwrap_or_else(|e| panic!("{equation}: {e}"));
+        let read = super::read(bytes.into()).unwrap_or_else(|e| panic!("{equation}: {e}"));
         let program = crate::exec::Program::compile(&read.graph, &vec![2; read.graph.inputs.len()]).unwrap();
         let mut arena = crate::exec::Arena::default();
         program.prepare(&mut arena);
@@ -350,7 +350,7 @@ fn a_mask_by_infinity_is_one() {
     let wrong = m.node("IsNaN", &[&soft], &[]);
     m.node_as("Where", &[&wrong, &zero, &soft], &[], "y");
     m.output("y");
-    let read = super::read(&m.bytes()).unwrap();
+    let read = super::read(m.bytes().into()).unwrap();
     let program = crate::exec::Program::compile(&read.graph, &[2]).unwrap();
     let mut arena = crate::exec::Arena::default();
     program.prepare(&mut arena);
@@ -367,7 +367,7 @@ fn a_small_file_does_not_become_a_large_one() {
     for _ in 0..20 {
         m.node("ConstantOfShape", &[&shape], &[]);
     }
-    assert!(super::read(&m.bytes()).unwrap_err().to_string().contains("come of a small file"));
+    assert!(super::read(m.bytes().into()).unwrap_err().to_string().contains("come of a small file"));
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn a_batch_that_is_a_number_says_how_to_export() {
     let dims = &mut m.graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape.as_mut().unwrap().dim;
     dims[0].dim_param = None;
     dims[0].dim_value = Some(1);
-    let text = super::read(&m.bytes()).unwrap_err().to_string();
+    let text = super::read(m.bytes().into()).unwrap_err().to_string();
     assert!(text.contains(r#"dynamic_axes={"price": {0: 'batch'}}"#), "{text}");
 }
 

@@ -4,6 +4,8 @@
 //! are skipped by the decoder; those whose presence changes the meaning (sparse initialisers, functions, external
 //! data, subgraphs) are here so that they can be refused.
 
+use prost::bytes::Bytes;
+
 /// A file.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Model {
@@ -96,8 +98,9 @@ pub(crate) struct TensorProto {
     pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub raw_data: Option<Vec<u8>>,
+    /// A slice of the file: a large table is never copied.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub raw_data: Option<Bytes>,
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
     #[prost(bytes = "vec", repeated, tag = "13")]

@@ -5,7 +5,7 @@
 //! rewrite or an exporter repeats them. Sharing goes by content, so that it is a pure function of the graph.
 
 use super::{Label, labels};
-use crate::graph::{Graph, Node, Op, Shape, Source, TensorId};
+use crate::graph::{Graph, Node, Op, Shape, Source, Table, TensorId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,6 +36,12 @@ impl Draft {
         self.labels.push(Label::Constant);
         self.constants.insert(key, id);
         id
+    }
+
+    /// A table that stays in its file.
+    pub fn table(&mut self, name: &str, dims: Vec<usize>, table: Arc<Table>) -> TensorId {
+        self.labels.push(Label::Constant);
+        self.graph.table(name, dims, table)
     }
 
     /// Adds an operation, or finds it.
@@ -131,8 +137,14 @@ impl<'a> Rebuild<'a> {
             map[*id] = new.input(&old.tensors[*id].name, old.tensors[*id].shape.clone(), labels[*id]);
         }
         for (id, tensor) in old.tensors.iter().enumerate() {
-            if let Source::Constant(values) = &tensor.source {
-                map[id] = new.constant(&tensor.name, tensor.shape.dims.clone(), Arc::clone(values));
+            match &tensor.source {
+                Source::Constant(values) => {
+                    map[id] = new.constant(&tensor.name, tensor.shape.dims.clone(), Arc::clone(values));
+                }
+                Source::Table(table) => {
+                    map[id] = new.table(&tensor.name, tensor.shape.dims.clone(), Arc::clone(table));
+                }
+                Source::Input | Source::Node(_) => {}
             }
         }
         Self { old, labels, readers, map, new }

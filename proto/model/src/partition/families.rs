@@ -241,7 +241,7 @@ fn transformer(m: &mut Onnx) {
 fn read(make: impl FnOnce(&mut Onnx)) -> (Graph, Vec<Label>) {
     let mut m = Onnx::new(7);
     make(&mut m);
-    let graph = crate::onnx::read(&m.bytes()).unwrap().graph;
+    let graph = crate::onnx::read(m.bytes().into()).unwrap().graph;
     let label = |name: &str| match name {
         n if n.starts_with("user") => Label::User,
         n if n.starts_with("item") => Label::Ad,

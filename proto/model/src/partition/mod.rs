@@ -141,6 +141,9 @@ fn hash(whole: &Graph, parts: &[&Graph]) -> [u8; 32] {
         });
         let _ = writeln!(text, "{}", hasher.finalize());
     }
+    for table in (0..whole.tensors.len()).filter_map(|id| whole.table_of(id)) {
+        let _ = writeln!(text, "{table:?}");
+    }
     for graph in parts {
         let _ = writeln!(text, "part {:?} {:?}", graph.inputs, graph.outputs);
         for (id, tensor) in graph.tensors.iter().enumerate() {
@@ -157,7 +160,9 @@ fn hash(whole: &Graph, parts: &[&Graph]) -> [u8; 32] {
 pub(crate) fn cost(graph: &Graph) -> PartCost {
     let flops = graph.nodes.iter().map(|node| price::flops(graph, node)).sum();
     let constants = (0..graph.tensors.len()).filter_map(|id| graph.values(id));
-    let constant_bytes = constants.map(|v| v.len() as u64 * 4).sum();
+    let tables = (0..graph.tensors.len()).filter_map(|id| graph.table_of(id));
+    let constant_bytes =
+        constants.map(|v| v.len() as u64 * 4).sum::<u64>() + tables.map(|t| t.bytes() as u64).sum::<u64>();
     PartCost { operations: graph.nodes.len(), flops, constant_bytes }
 }
 
