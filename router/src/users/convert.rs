@@ -73,7 +73,7 @@ mod tests {
             let features = vec![wire::Feature { name: "seen".into(), value: Some(wire::FeatureValue { value }) }];
             let user = stored(wire::User { user_id: "ann".into(), features });
             let dir = tempfile::tempdir().expect("a folder");
-            let file = UserFile::build(&dir.path().join("users"), std::iter::once(Ok(user))).expect("built");
+            let file = UserFile::build(&dir.path().join("users"), &[], std::iter::once(Ok(user))).expect("built");
             let mut found = file.find("ann").expect("read").expect("known").features;
             found.pop().map(|(_, value)| value)
         };
