@@ -243,10 +243,11 @@ fn a_light_head_decides_who_is_ranked() {
 
     search.light_keep = 70;
     let cut = run(&target, &search);
-    assert_eq!((cut.funnel.ranked, order.len()), (70, all.funnel.ranked as usize));
-    let strangers = cut.item_ids.iter().filter(|id| !first.contains(id)).count();
-    // Similarities in the answer and those of the test are rounded alike, so that only ties could differ.
+    assert!(cut.funnel.ranked == 70 && order.len() > 200, "{:?} {}", cut.funnel, order.len());
+    // The answer says the similarity of the nearest alone; whoever of them is among the first of all is so among them.
+    let strangers = cut.item_ids.iter().filter(|id| by_id.contains_key(*id) && !first.contains(id)).count();
     assert_eq!(strangers, 0, "{:?}", cut.funnel);
+    assert!(cut.item_ids.iter().any(|id| by_id.contains_key(id)));
     assert!(!cut.item_ids.is_empty());
     assert_eq!(row(0).len(), loaded.bundle.activation_width() + 1);
 }

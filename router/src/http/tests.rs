@@ -40,7 +40,7 @@ async fn errors_are_json_with_a_code_and_a_remedy() {
         ("POST", "/v1/ads", "{}", 400, "invalid_argument", "placement is empty"),
         ("POST", "/v1/ads", r#"{"placement": "feed", "slots": 99}"#, 400, "invalid_argument", "at most 16"),
         ("POST", "/v1/ads", r#"{"placement": "feed", "deadline_ms": 1}"#, 400, "invalid_argument", "10 to 500"),
-        ("POST", "/v1/explain", r#"{"placement": "feed", "context": {"x": []}}"#, 400, "invalid_argument", "feature"),
+        ("POST", "/v1/explain", r#"{"placement": "feed", "context": {"x": [1]}}"#, 400, "invalid_argument", "feature"),
         ("POST", "/v1/ads", r#"{"placement": "feed"}"#, 503, "unavailable", "no catalogue generation and model"),
         ("GET", "/readyz", "", 503, "unavailable", "no catalogue generation and model"),
         ("GET", "/v2/ads", "", 404, "not_found", "no such path"),
