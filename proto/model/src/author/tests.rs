@@ -128,12 +128,13 @@ fn packed_inputs_and_probabilities_are_taken_apart() {
     for (column, rows) in [(0, 11), (1, 21)] {
         let at = m.ints(&[column]);
         let one = m.node("Gather", &[&sparse, &at], &[("axis", 1)]);
-        parts.push(m.embedding(&one, rows, 4));
+        parts.push(m.embedding(&one, rows, 16));
     }
     let joined = m.node("Concat", &[&parts[0], &parts[1], &dense], &[("axis", 1)]);
-    let hidden = m.dense(&joined, 10, 16);
+    // Narrower than the embeddings: what a side makes of them is then cheaper to keep than they are.
+    let hidden = m.dense(&joined, 34, 8);
     let hidden = m.node("Relu", &[&hidden], &[]);
-    let out = m.dense(&hidden, 16, 2);
+    let out = m.dense(&hidden, 8, 2);
     m.node_as("Sigmoid", &[&out], &[], "probs");
     m.output("probs");
     let schema = SCHEMA
