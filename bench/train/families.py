@@ -120,7 +120,7 @@ def general(command: str) -> str:
 def absent(found: dict) -> list[str]:
     """Says which families have no row."""
     names = ", ".join(f"`{name}`" for name in WHAT if name not in found)
-    return [f"Not trained for these tables yet: {names}. `proto/model/tests/families.rs` opens a small trained bundle of each but `sequence`.", ""] if names else []
+    return [f"Not trained for these tables yet: {names}. `proto/model/tests/families.rs` opens a small trained bundle of each.", ""] if names else []
 
 
 def page(found: dict, parities: Path | None) -> str:

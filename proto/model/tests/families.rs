@@ -6,7 +6,7 @@
 use gavel_model::Bundle;
 use std::path::PathBuf;
 
-const GRAPHS: [&str; 5] = ["wide-mmoe", "mlp", "dcn", "dcn-lowrank", "mmoe"];
+const GRAPHS: [&str; 6] = ["wide-mmoe", "mlp", "dcn", "dcn-lowrank", "mmoe", "sequence"];
 
 fn folder(family: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/families").join(family)
