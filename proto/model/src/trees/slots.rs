@@ -44,14 +44,15 @@ impl Treatment {
         }
     }
 
-    /// The number that stands for a missing value, and the one that stands for 0: beyond all thresholds, or 0.
-    /// Thresholds are finite, so infinity as a value is beyond them on the same side.
+    /// The number that stands for a missing value, and the one that stands for 0: beyond all thresholds, or 0. A
+    /// threshold can be infinite (LightGBM parts what is missing from all that is not), so above stands NaN, whose
+    /// [`key`] is above infinity's.
     const fn substitutes(self) -> (f32, f32) {
         match self {
             Self::AsZero => (0.0, 0.0),
-            Self::Nan { left } => (if left { f32::NEG_INFINITY } else { f32::INFINITY }, 0.0),
+            Self::Nan { left } => (if left { f32::NEG_INFINITY } else { f32::NAN }, 0.0),
             Self::Zero { left: true } => (f32::NEG_INFINITY, f32::NEG_INFINITY),
-            Self::Zero { left: false } => (f32::INFINITY, f32::INFINITY),
+            Self::Zero { left: false } => (f32::NAN, f32::NAN),
         }
     }
 

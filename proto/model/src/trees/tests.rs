@@ -59,6 +59,13 @@ fn trees_of_hundreds_of_leaves_score_as_in_lightgbm() {
     check("deep");
 }
 
+/// A model trained by LightGBM came with `inf` among its thresholds and was refused.
+#[test]
+fn what_is_missing_is_parted_from_all_that_is_not() {
+    assert!(String::from_utf8(fixture("missing.txt")).unwrap().contains("threshold=inf"));
+    check("missing");
+}
+
 #[test]
 fn a_table_of_pandas_brings_its_categories() {
     check("pandas");
@@ -146,7 +153,7 @@ fn number() -> impl Strategy<Value = f32> {
 fn rule() -> impl Strategy<Value = Rule> {
     let thresholds = prop_oneof![
         (-20i8..20).prop_map(|x| f64::from(x) * 0.25),
-        prop::sample::select(vec![0.1, -0.1, 1e-35_f32 as f64, -1e300, 1e300, 0.0, 69.999_999_9]),
+        prop::sample::select(vec![0.1, -0.1, 1e-35_f32 as f64, -1e300, 1e300, 0.0, 69.999_999_9, f64::INFINITY]),
         any::<f32>().prop_filter("finite", |x| x.is_finite()).prop_map(f64::from),
     ];
     let missing = prop::sample::select(vec![Missing::None, Missing::Zero, Missing::Nan]);

@@ -236,8 +236,8 @@ fn splits(keys: &Keys<'_>, count: usize, features: usize) -> Result<Vec<Split>, 
             return fail(feature_line, format!("feature {} of {features}", of[i]));
         }
         let threshold = thresholds[i];
-        if !threshold.is_finite() {
-            return fail(threshold_line, "a threshold is not finite");
+        if threshold.is_nan() || threshold == f64::NEG_INFINITY {
+            return fail(threshold_line, format!("a threshold is {threshold}"));
         }
         let rule = match (kinds[i] & 1, kinds[i] >> 2) {
             (1, _) => match sets.get(threshold as usize) {
