@@ -4,7 +4,7 @@
 //! uses it.
 
 use super::dense::{self, Int8, Panels, Right, Rows, Scale, Size};
-use super::tail::{self, Block, Layout, Step};
+use super::tail::{self, Block, Finishes, Layout, Step};
 use crate::graph::{Binary, Unary};
 use crate::schema::Precision;
 use half::bf16;
@@ -49,16 +49,18 @@ impl DenseLayer {
         let size = Size { m, k: self.k, n, stride: n };
         let rows = Rows { values: rows, stride: self.k };
         let bias = &self.bias;
-        let after = |out: &mut [f32], place: (Range<usize>, Range<usize>)| {
-            let steps = [Step::With(Binary::Add, 0, Layout::Rows { rows: 1 }), Step::Unary(Unary::Relu)];
-            tail::run(&steps, Block { rows: m, width: n }, place, out, &|_| bias);
-        };
+        let steps = [Step::With(Binary::Add, 0, Layout::Rows { rows: 1 }), Step::Unary(Unary::Relu)];
+        let block = Block { rows: m, width: n };
+        let mut finish = Finishes::default();
+        let rest = finish.take(&steps, block, &|_| bias);
+        let after =
+            |out: &mut [f32], place: (Range<usize>, Range<usize>)| tail::run(rest, block, place, out, &|_| bias);
         match &self.matrix {
-            Matrix::F32(panels) => dense::product(size, rows, Right::Panels(panels), out, after),
-            Matrix::Bf16(panels) => dense::product(size, rows, Right::Half(panels), out, after),
+            Matrix::F32(panels) => dense::product(size, rows, Right::Panels(panels), finish.steps(), out, after),
+            Matrix::Bf16(panels) => dense::product(size, rows, Right::Half(panels), finish.steps(), out, after),
             Matrix::Int8(matrix) => {
                 self.words.resize(matrix.words(m), 0);
-                matrix.run(m, rows, &mut self.words, out, after);
+                matrix.run(m, rows, &mut self.words, out, |out, place| tail::run(&steps, block, place, out, &|_| bias));
             }
         }
     }

@@ -125,6 +125,19 @@ fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
     values.iter_mut().for_each(|v| *v = f(*v));
 }
 
+/// The same for a function that costs far more than its loads: the last few values are computed as many.
+#[inline(always)]
+fn each_costly(values: &mut [f32], f: impl Fn(f32) -> f32) {
+    let (blocks, rest) = values.as_chunks_mut::<LANES>();
+    blocks.iter_mut().flatten().for_each(|v| *v = f(*v));
+    if !rest.is_empty() {
+        let mut block = [0.0; LANES];
+        block[..rest.len()].copy_from_slice(rest);
+        block.iter_mut().for_each(|v| *v = f(*v));
+        rest.copy_from_slice(&block[..rest.len()]);
+    }
+}
+
 /// Written so that NaN stays NaN.
 #[inline(always)]
 pub(crate) fn relu(v: &mut [f32]) {
@@ -137,11 +150,11 @@ pub(crate) fn unary_body(kind: Unary, v: &mut [f32]) {
     match kind {
         Unary::Relu => relu(v),
         Unary::LeakyRelu(slope) => each(v, |x| if x < 0.0 { slope * x } else { x }),
-        Unary::Elu(alpha) => each(v, |x| if x < 0.0 { alpha * exp_m1(x) } else { x }),
-        Unary::Sigmoid => each(v, |x| 1.0 / (1.0 + exp(-x))),
-        Unary::Tanh => each(v, tanh),
-        Unary::Softplus => each(v, |x| (if x < 0.0 { 0.0 } else { x }) + ln_1p(exp(-x.abs()))),
-        Unary::Erf => each(v, erf),
+        Unary::Elu(alpha) => each_costly(v, |x| if x < 0.0 { alpha * exp_m1(x) } else { x }),
+        Unary::Sigmoid => each_costly(v, |x| 1.0 / (1.0 + exp(-x))),
+        Unary::Tanh => each_costly(v, tanh),
+        Unary::Softplus => each_costly(v, |x| (if x < 0.0 { 0.0 } else { x }) + ln_1p(exp(-x.abs()))),
+        Unary::Erf => each_costly(v, erf),
         Unary::Exp => each(v, exp),
         Unary::Log => each(v, ln),
         Unary::Sqrt => each(v, f32::sqrt),
@@ -371,7 +384,7 @@ simd! {
 #[inline(always)]
 fn softmax_row(row: &mut [f32]) {
     let largest = along(row, f32::NEG_INFINITY, |m, x| if x > m { x } else { m }, |m, x| if x > m { x } else { m });
-    each(row, |x| exp(x - largest));
+    each_costly(row, |x| exp(x - largest));
     let scale = 1.0 / along(row, 0.0, |s, x| s + x, |s, x| s + x);
     each(row, |x| x * scale);
 }

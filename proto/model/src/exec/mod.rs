@@ -17,6 +17,7 @@ mod tail;
 mod walk;
 
 pub use layer::DenseLayer;
+
 pub use simd::Isa;
 
 use crate::graph::{Graph, Op, Shape, TensorId};

@@ -4,7 +4,7 @@
 //! rows (a candidate's query against the user's keys), the rows that meet the same right matrix are one call.
 
 use super::dense::{self, Int8, Panels, Right, Rows, Size};
-use super::tail::{self, Block, Step};
+use super::tail::{self, Block, Finishes, Step};
 use super::walk::Walk;
 use crate::graph::{TensorId, product};
 use half::bf16;
@@ -115,8 +115,10 @@ impl Products {
     fn call<'a>(&self, left: &[f32], right: Right<'_>, operand: &impl Fn(usize) -> &'a [f32], out: &mut [f32]) {
         let block = Block { rows: self.size.m, width: self.size.n };
         let rows = Rows { values: left, stride: self.left_stride };
-        dense::product(self.size, rows, right, out, |out, place| {
-            tail::run(&self.steps, block, place, out, operand);
+        let mut finish = Finishes::default();
+        let rest = finish.take(&self.steps, block, operand);
+        dense::product(self.size, rows, right, finish.steps(), out, |out, place| {
+            tail::run(rest, block, place, out, operand);
         });
     }
 }

@@ -5,7 +5,7 @@
 //! a piece of the result that is still in the cache: after a product 16 columns of the block, else a row. The
 //! order in which rows and columns are visited changes no value.
 
-use super::dense::PANEL;
+use super::dense::{Change, Finish, PANEL, STEPS_MAX};
 use super::math;
 use super::simd::simd;
 use crate::graph::{Binary, Unary};
@@ -63,6 +63,50 @@ pub(crate) struct Block {
 struct Piece {
     width: usize,
     rows: (usize, usize),
+}
+
+/// The first steps of a chain, as a product does them on its sums.
+pub(crate) struct Finishes<'a> {
+    steps: [Finish<'a>; STEPS_MAX],
+    count: usize,
+}
+
+impl Default for Finishes<'_> {
+    fn default() -> Self {
+        Self { steps: [Finish { change: Change::Relu, values: &[], stride: 0 }; STEPS_MAX], count: 0 }
+    }
+}
+
+impl<'a> Finishes<'a> {
+    /// Takes as many steps as it can, and gives back the rest.
+    pub fn take<'s>(&mut self, steps: &'s [Step], block: Block, operand: &impl Fn(usize) -> &'a [f32]) -> &'s [Step] {
+        for step in steps.iter().take(STEPS_MAX) {
+            // A sum and a product are the same from both sides.
+            let (change, values, stride) = match *step {
+                Step::Unary(Unary::Relu) => (Change::Relu, &[][..], 0),
+                Step::With(kind, at, Layout::Rows { rows }) | Step::Against(kind, at, Layout::Rows { rows })
+                    if rows == 1 || rows >= block.rows =>
+                {
+                    let change = if kind == Binary::Add {
+                        Change::Add
+                    } else if kind == Binary::Mul {
+                        Change::Multiply
+                    } else {
+                        break;
+                    };
+                    (change, operand(at), if rows == 1 { 0 } else { block.width })
+                }
+                Step::Unary(_) | Step::With(..) | Step::Against(..) => break,
+            };
+            self.steps[self.count] = Finish { change, values, stride };
+            self.count += 1;
+        }
+        &steps[self.count..]
+    }
+
+    pub fn steps(&self) -> &[Finish<'a>] {
+        &self.steps[..self.count]
+    }
 }
 
 /// Runs a chain over some rows and columns of a block.

@@ -4,11 +4,13 @@
 //! in flight; eight would hide the latency of four cycles at two a cycle. A line of bf16 is widened as it is
 //! loaded, once for all rows of the tile.
 
+use super::finish::Change;
 use super::{Start, TILE, Tile};
 use half::bf16;
 use std::arch::x86_64::{
-    __m256, _mm_loadu_si128, _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    __m256, _mm_loadu_si128, _mm256_add_ps, _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_cvtepu16_epi32,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_setzero_ps, _mm256_slli_epi32,
+    _mm256_storeu_ps,
 };
 
 const _: () = assert!(TILE == 6, "a kernel for each number of rows");
@@ -36,6 +38,37 @@ unsafe fn load_bf16(line: *const bf16) -> __m256 {
     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
 }
 
+/// One step on all sums of a tile. No function: taken by reference, the sums would leave their registers.
+macro_rules! finish {
+    ($at:ident, $sums:ident) => {{
+        let operand = |i: usize| {
+            let values = $at.values.wrapping_add(i.wrapping_mul($at.stride));
+            (_mm256_loadu_ps(values), _mm256_loadu_ps(values.wrapping_add(8)))
+        };
+        match $at.change {
+            Change::Add => {
+                for (i, [a, b]) in $sums.iter_mut().enumerate() {
+                    let (x, y) = operand(i);
+                    (*a, *b) = (_mm256_add_ps(*a, x), _mm256_add_ps(*b, y));
+                }
+            }
+            Change::Multiply => {
+                for (i, [a, b]) in $sums.iter_mut().enumerate() {
+                    let (x, y) = operand(i);
+                    (*a, *b) = (_mm256_mul_ps(*a, x), _mm256_mul_ps(*b, y));
+                }
+            }
+            Change::Relu => {
+                // The second of two is given where the first is not greater: NaN and -0 stay.
+                let zero = _mm256_setzero_ps();
+                for [a, b] in $sums.iter_mut() {
+                    (*a, *b) = (_mm256_max_ps(zero, *a), _mm256_max_ps(zero, *b));
+                }
+            }
+        }
+    }};
+}
+
 macro_rules! tiles {
     ($name:ident, $rows:ident, $weight:ty, $load:ident) => {
         /// # Safety
@@ -58,12 +91,12 @@ macro_rules! tiles {
         unsafe fn $rows<const M: usize>(t: Tile<$weight>) {
             let mut sums: [[__m256; 2]; M] = [[_mm256_setzero_ps(); 2]; M];
             // SAFETY: every address lies within what the caller of the tile promised: `M` rows of `k` values, `k`
-            // lines and `M` results of 16 values, at their strides.
+            // lines, `M` results and operands of 16 values, at their strides.
             unsafe {
                 if t.start == Start::Result {
                     for (i, sum) in sums.iter_mut().enumerate() {
-                        let result = t.result.add(i * t.result_stride);
-                        *sum = [_mm256_loadu_ps(result), _mm256_loadu_ps(result.add(8))];
+                        let result = t.result.wrapping_add(i.wrapping_mul(t.result_stride));
+                        *sum = [_mm256_loadu_ps(result), _mm256_loadu_ps(result.wrapping_add(8))];
                     }
                 }
                 let (mut line, mut row) = (t.lines, t.rows);
@@ -77,10 +110,15 @@ macro_rules! tiles {
                     line = line.wrapping_add(t.line_stride);
                     row = row.wrapping_add(1);
                 }
+                let mut step = 0;
+                while let Some(at) = t.finish.get(step) {
+                    finish!(at, sums);
+                    step += 1;
+                }
                 for (i, [a, b]) in sums.iter().enumerate() {
-                    let result = t.result.add(i * t.result_stride);
+                    let result = t.result.wrapping_add(i.wrapping_mul(t.result_stride));
                     _mm256_storeu_ps(result, *a);
-                    _mm256_storeu_ps(result.add(8), *b);
+                    _mm256_storeu_ps(result.wrapping_add(8), *b);
                 }
             }
         }

@@ -10,20 +10,23 @@
 //! gives the same bits, and so does [`f32::mul_add`], the twin of the tests. The portable kernel of x86-64 rounds
 //! twice.
 //!
-//! What follows a product (bias, sums, activations) runs over each tile while it is in the cache
-//! ([`super::tail`]).
+//! Bias, sums, products and ReLU that follow are done on the tile's sums in their registers ([`finish`]); what
+//! comes after runs over each tile while it is in the cache ([`super::tail`]).
 //!
 //! The `gemm` crate lays the matrix out anew in each call and writes the result before anything can be added; see
 //! `docs/design/0007-prepacked-layers.md` for both side by side.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod finish;
 mod int8;
 mod portable;
 
+pub(crate) use finish::{Change, Finish, STEPS_MAX};
 pub(crate) use int8::{INPUTS_MAX, Int8, Scale};
 
 use super::simd::Isa;
+use finish::{At, Steps};
 use half::bf16;
 use std::ops::Range;
 
@@ -165,48 +168,49 @@ pub(crate) struct Tile<W> {
     line_stride: usize,
     result: *mut f32,
     result_stride: usize,
+    finish: Steps,
 }
 
 /// Computes a tile.
 ///
 /// # Safety
-/// `1 <= m <= TILE`; `m` rows of `k` values, `k` lines of 16 values and `m` results of 16 values at the given
-/// strides are valid, and the results overlap nothing else.
+/// `1 <= m <= TILE`; `m` rows of `k` values, `k` lines of 16 values, `m` results of 16 values and as many of each
+/// step's operand at the given strides are valid, and the results overlap nothing else.
 pub(crate) type Kernel<W> = unsafe fn(Tile<W>);
 
-/// Computes a product and calls `after` with rows and columns whose results are complete and still in the cache.
+/// Computes a product, changes it step by step, and calls `after` with rows and columns whose results are complete
+/// and still in the cache.
 ///
 /// Results that lie between `n` and `stride` are left alone.
 pub(crate) fn product(
     size: Size,
     rows: Rows<'_>,
     right: Right<'_>,
+    steps: &[Finish<'_>],
     out: &mut [f32],
     after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
 ) {
-    product_on(Isa::detected(), size, rows, right, out, after);
+    product_on(Isa::detected(), (size, rows, right), steps, out, after);
 }
 
 fn product_on(
     isa: Isa,
-    size: Size,
-    rows: Rows<'_>,
-    right: Right<'_>,
+    (size, rows, right): (Size, Rows<'_>, Right<'_>),
+    steps: &[Finish<'_>],
     out: &mut [f32],
     after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
 ) {
     match right {
-        Right::Panels(panels) => product_with(isa, size, rows, &Lines::laid_out(panels, size), out, after),
-        Right::Half(panels) => product_with(isa, size, rows, &Lines::laid_out(panels, size), out, after),
-        Right::Rows(values) => product_with(isa, size, rows, &Lines::as_they_lie(values, size), out, after),
+        Right::Panels(panels) => product_with(isa, (size, rows, &Lines::laid_out(panels, size)), steps, out, after),
+        Right::Half(panels) => product_with(isa, (size, rows, &Lines::laid_out(panels, size)), steps, out, after),
+        Right::Rows(values) => product_with(isa, (size, rows, &Lines::as_they_lie(values, size)), steps, out, after),
     }
 }
 
 fn product_with<W: Weight>(
     isa: Isa,
-    size: Size,
-    rows: Rows<'_>,
-    lines: &Lines<'_, W>,
+    (size, rows, lines): (Size, Rows<'_>, &Lines<'_, W>),
+    steps: &[Finish<'_>],
     out: &mut [f32],
     mut after: impl FnMut(&mut [f32], (Range<usize>, Range<usize>)),
 ) {
@@ -216,6 +220,8 @@ fn product_with<W: Weight>(
     }
     assert!(rows.stride >= k && rows.values.len() >= (m - 1) * rows.stride + k, "rows of a product");
     assert!(stride >= n && out.len() >= (m - 1) * stride + n, "results of a product");
+    assert!(steps.len() <= STEPS_MAX, "steps of a product");
+    steps.iter().for_each(|s| s.check(m, n));
     let tile = W::kernel(isa);
     let whole = n / PANEL * PANEL;
     let group = if k <= SHALLOW { SHALLOW_ROWS } else { m };
@@ -229,7 +235,11 @@ fn product_with<W: Weight>(
             let mut ahead = lines.piece(next.0, next.1).chunks(lines.share(m));
             for (row, count) in tiles(group.min(m - first)).map(|(row, count)| (first + row, count)) {
                 ahead.next().unwrap_or(&[]).chunks(CACHE_LINE / size_of::<W>()).for_each(|line| prefetch(line));
-                // SAFETY: rows and results were measured above; `Lines` has `k` lines at each whole panel.
+                let last = from + depth == k;
+                let mut finish = [At::NONE; STEPS_MAX];
+                let finish = &mut finish[..if last { steps.len() } else { 0 }];
+                finish.iter_mut().zip(steps).for_each(|(at, step)| *at = step.at(row, column));
+                // SAFETY: rows, results and operands were measured above; `Lines` has `k` lines at each whole panel.
                 unsafe {
                     tile(Tile {
                         m: count,
@@ -241,9 +251,10 @@ fn product_with<W: Weight>(
                         line_stride: lines.stride,
                         result: out.as_mut_ptr().add(row * stride + column),
                         result_stride: stride,
+                        finish: Steps::of(finish),
                     });
                 }
-                if from + depth == k {
+                if last {
                     after(out, (row..row + count, column..column + PANEL));
                 }
             }
@@ -251,6 +262,10 @@ fn product_with<W: Weight>(
     }
     if whole < n {
         remainder(tile, size, rows, lines, out);
+        for row in 0..m {
+            let values = &mut out[row * stride + whole..row * stride + n];
+            steps.iter().for_each(|s| s.apply(row, whole..n, values));
+        }
         after(out, (0..m, whole..n));
     }
 }
@@ -279,6 +294,7 @@ fn remainder<W: Weight>(tile: Kernel<W>, size: Size, rows: Rows<'_>, lines: &Lin
                 line_stride: lines.stride,
                 result: block.as_mut_ptr(),
                 result_stride: PANEL,
+                finish: Steps::NONE,
             });
         }
         for (i, values) in block.chunks_exact(PANEL).enumerate().take(count) {

@@ -19,9 +19,8 @@ fn run(isa: Isa, (m, k, n): (usize, usize, usize), a: &[f32], right: Right<'_>) 
     let mut seen = vec![0; m * n];
     product_on(
         isa,
-        Size { m, k, n, stride: n },
-        Rows { values: a, stride: k },
-        right,
+        (Size { m, k, n, stride: n }, Rows { values: a, stride: k }, right),
+        &[],
         &mut out,
         |_, (rows, columns)| {
             rows.for_each(|r| columns.clone().for_each(|c| seen[r * n + c] += 1));
@@ -86,8 +85,42 @@ fn rounded(isa: Isa, (m, k): (usize, usize), a: &[f32], right: &Int8, n: usize) 
     out
 }
 
+/// Steps with operands of one row and of all.
+fn steps<'a>(n: usize, operands: &'a [f32], choice: u64) -> Vec<Finish<'a>> {
+    let change = |i: u64| [Change::Add, Change::Multiply, Change::Relu][(choice >> (2 * i) & 3).min(2) as usize];
+    let stride = |i: u64| if choice >> (16 + i) & 1 == 0 { 0 } else { n };
+    let count = choice >> 32 & 7;
+    (0..count.min(STEPS_MAX as u64))
+        .map(|i| Finish { change: change(i), values: &operands[i as usize..], stride: stride(i) })
+        .collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn steps_in_registers_are_steps_on_the_result(
+        m in 1usize..30, k in 0usize..300, n in 1usize..70, seed: u64, choice: u64,
+    ) {
+        let (mut a, b, operands) = (numbers(m * k, seed), numbers(k * n, !seed), numbers(m * n + 8, seed ^ 9));
+        if let Some(x) = a.first_mut().filter(|_| seed.is_multiple_of(3)) {
+            *x = f32::NAN;
+        }
+        let (panels, steps): (Panels, _) = (Panels::new(k, n, &b), steps(n, &operands, choice));
+        for right in [Right::Panels(&panels), Right::Rows(&b)] {
+            for isa in [Isa::Portable, Isa::detected()] {
+                let mut expected = run(isa, (m, k, n), &a, right);
+                for (row, values) in expected.chunks_exact_mut(n).enumerate() {
+                    steps.iter().for_each(|s| s.apply(row, 0..n, values));
+                }
+                let mut found = vec![0.0; m * n];
+                let size = Size { m, k, n, stride: n };
+                product_on(isa, (size, Rows { values: &a, stride: k }, right), &steps, &mut found, |_, _| {});
+                let same = |x: &f32, y: &f32| x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
+                prop_assert!(found.iter().zip(&expected).all(|(x, y)| same(x, y)));
+            }
+        }
+    }
 
     #[test]
     fn rounded_products_are_exact_sums_and_near(m in 1usize..20, k in 1usize..300, n in 1usize..50, seed: u64) {
@@ -139,7 +172,7 @@ fn strides_are_kept() {
     let panels: Panels = Panels::new(4, 20, &b);
     let mut out = vec![7.0; 3 * 25];
     let rows = Rows { values: &a, stride: 10 };
-    product(Size { m: 3, k: 4, n: 20, stride: 25 }, rows, Right::Panels(&panels), &mut out, |_, _| {});
+    product(Size { m: 3, k: 4, n: 20, stride: 25 }, rows, Right::Panels(&panels), &[], &mut out, |_, _| {});
     for row in 0..3 {
         let expected = run(Isa::detected(), (1, 4, 20), &a[row * 10..row * 10 + 4], Right::Panels(&panels));
         let (values, gap) = out[row * 25..row * 25 + 25].split_at(20);
