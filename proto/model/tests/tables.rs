@@ -1,15 +1,25 @@
-//! Does a table of a million rows stay in its file, and is it read right there?
+//! Does a table of a million rows stay in its file, is it read right there, and do two processes share its pages?
 //!
-//! In a process of its own, because the memory of a process is what is measured.
+//! In a process of its own, because the memory of a process is what is measured. The second process is this program
+//! again, told by [`FOLDER`] which bundle to open.
 
 use gavel_model::{Bundle, FeatureRow, FeatureValue, Scratch, table_row};
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const BUCKETS: u32 = 999_999;
 const WIDTH: usize = 16;
 /// Private memory that opening a bundle may take: a sixth of the table's 64 MB.
 const PRIVATE_KB_MAX: u64 = 10 * 1024;
+
+/// The environment's name of the folder that the second process opens; the first has none.
+const FOLDER: &str = "GAVEL_TEST_TABLES_FOLDER";
+/// What the second process says when it has read its table.
+const READY: &str = "the table was read";
+/// Bytes of a page.
+const PAGE: usize = 4096;
 
 const SCHEMA: &str = r#"
 format = 1
@@ -114,18 +124,15 @@ fn write(folder: &Path) {
         .message(1, node("MatMul", &["price", "weights"], "vector"))
         .message(5, floats("weights", &[1, WIDTH as u64], (0..WIDTH).map(value)))
         .message(11, input("price", 1));
-    let mut sums = String::new();
-    for (name, bytes) in [
+    let files = [
         ("bundle.toml", SCHEMA.as_bytes().to_vec()),
         ("user.onnx", file(output(embedded(16, "query"), "query"))),
         ("item.onnx", file(output(item, "vector"))),
         ("ranker.onnx", file(output(ranker, "click"))),
         ("golden.jsonl.zst", Vec::new()),
-    ] {
-        sums += &format!("{}  {name}\n", blake3::hash(&bytes).to_hex());
-        fs::write(folder.join(name), bytes).expect("a file of the bundle");
-    }
-    fs::write(folder.join("BLAKE3SUMS"), sums).expect("the sums");
+    ];
+    let files = files.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+    gavel_model::bundle::pack::write_folder(folder, files).expect("the files of the bundle");
 }
 
 /// Memory of this process that it shares with nobody, in kB.
@@ -133,6 +140,67 @@ fn private_kb() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux tells what a process holds");
     let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).expect("a line of RssAnon");
     line.trim().trim_end_matches(" kB").parse().expect("kB")
+}
+
+/// Looks up a row of every page of the user tower's and the ranker's table.
+fn read_every_page(bundle: &Bundle) {
+    let mut scratch = Scratch::default();
+    for row in (0..u64::from(BUCKETS)).step_by(PAGE / (WIDTH * size_of::<f32>())) {
+        let user = FeatureRow { values: vec![FeatureValue::Category(row + u64::from(BUCKETS))] };
+        bundle.run_user(&mut scratch, &user).expect("the user part");
+    }
+}
+
+/// What a process has in memory of a folder's mapped files, and its share of it when a page counts for each process
+/// that maps it by an equal part (`Rss` and `Pss` of proc_pid_smaps(5)), in kB.
+fn mapped_kb(process: u32, folder: &Path) -> (u64, u64) {
+    let smaps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("Linux tells what a process maps");
+    let (mut resident, mut share, mut is_of_folder) = (0, 0, false);
+    for line in smaps.lines() {
+        let kb = |name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+        if line.split(' ').next().is_some_and(|range| range.contains('-')) {
+            is_of_folder = line.ends_with(".onnx") && line.contains(&folder.display().to_string());
+        } else if is_of_folder {
+            resident += kb("Rss:").unwrap_or(0);
+            share += kb("Pss:").unwrap_or(0);
+        }
+    }
+    (resident, share)
+}
+
+/// The second process. As a test of the first it has nothing to do.
+#[test]
+fn the_second_process() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let bundle = Bundle::open(Path::new(&folder)).unwrap();
+    read_every_page(&bundle);
+    println!("{READY}");
+    // Until the first has looked.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// While two processes have read every page, each page is in memory once, and half of it counts for each.
+fn two_processes_share(bundle: &Bundle, folder: &Path) {
+    read_every_page(bundle);
+    let (resident, alone) = mapped_kb(std::process::id(), folder);
+    let tables = 2 * (u64::from(BUCKETS) + 1) * WIDTH as u64 * 4 / 1024;
+    assert!(resident >= tables && alone >= tables, "{resident} kB resident, {alone} kB alone, {tables} kB of tables");
+    let mut second = Command::new(std::env::current_exe().expect("this program"))
+        .args(["the_second_process", "--exact", "--nocapture"])
+        .env(FOLDER, folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the second process");
+    let mut lines = BufReader::new(second.stdout.take().expect("its output")).lines();
+    assert!(lines.any(|line| line.is_ok_and(|l| l.ends_with(READY))), "the second process reads its table");
+    let both = [std::process::id(), second.id()].map(|process| mapped_kb(process, folder));
+    second.stdin.take().expect("its input").write_all(b"\n").expect("it still waits");
+    assert!(second.wait().expect("its end").success());
+    println!("kB of {tables} kB of tables: alone {resident} resident, share {alone}; both (resident, share) {both:?}");
+    for (resident, share) in both {
+        assert!(resident >= tables && share <= resident * 11 / 20, "{share} kB of {resident} kB count for one");
+    }
 }
 
 #[test]
@@ -145,6 +213,9 @@ fn a_large_table_stays_in_its_file() {
     let second = Bundle::open(folder.path()).unwrap();
     let two = private_kb().saturating_sub(before);
     assert!(one <= PRIVATE_KB_MAX && two <= 2 * PRIVATE_KB_MAX, "{one} kB private after one open, {two} kB after two");
+    drop(second);
+    two_processes_share(&first, folder.path());
+    let second = Bundle::open(folder.path()).unwrap();
 
     let (mut scratch, items) = (Scratch::default(), [FeatureRow { values: vec![FeatureValue::Dense(0.25)] }]);
     for bundle in [&first, &second] {
