@@ -1,7 +1,7 @@
 """Are the raw scores of trees equal to LightGBM's in every bit, and how fast are they?
 
-One model (300 trees of 64 leaves over 100 features, or a file), one set of rows, one run: LightGBM, lleaves if it is
-installed, and `gavel` (the example `trees` of the crate gavel-model, as a process that scores in memory) take turns,
+One model (300 trees of 64 leaves over 100 features, or a file), one set of rows, one run: LightGBM, lleaves in its two
+ways to compile if it is installed, and `gavel` (the example `trees` of the crate gavel-model, as a process that scores in memory) take turns,
 one thread each, and the median of the turns' CPU time counts. A turn is some scorings in a row; the first turn of each
 warms up and does not count. Exits with 1 when a bit differs.
 
@@ -103,13 +103,22 @@ def scoring(function, repeats):
     return (time.process_time_ns() - before) / repeats
 
 
-def compiled(model):
+def compiled(model, cache):
+    """lleaves by name: every tree inlined into one function, its default, and a function for each tree.
+
+    Inlining makes LLVM work for a quarter of an hour or more on 300 trees. With a folder to keep the objects in it is
+    done once; without one it is left out.
+    """
     try:
         import lleaves
     except ImportError:
-        return None
-    made = lleaves.Model(model_file=str(model))
-    made.compile(raw_score=True)
+        return {}
+    made = {}
+    for name, is_inlined in (("lleaves", True), ("lleaves_calls", False)):
+        kept = cache / f"{name}.o" if cache else None
+        if kept or not is_inlined:
+            made[name] = lleaves.Model(model_file=str(model))
+            made[name].compile(cache=str(kept) if kept else None, raw_score=True, finline=is_inlined)
     return made
 
 
@@ -137,10 +146,13 @@ def main():
     parser.add_argument("--parity-rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--binary", default=str(ROOT / "target/release/examples/trees"))
+    parser.add_argument("--lleaves-cache", type=pathlib.Path, help="a folder for what lleaves compiles of --model")
     parser.add_argument("--json", type=pathlib.Path)
     arguments = parser.parse_args()
     if not pathlib.Path(arguments.binary).is_file():
         sys.exit(f"{arguments.binary} is not there: cargo build --release -p gavel-model --example trees")
+    if arguments.lleaves_cache and not arguments.model:
+        sys.exit("--lleaves-cache keeps what was compiled of one model: name it with --model")
     generator = numpy.random.default_rng(1)
     categories = list(range(2, arguments.features, 3))[: arguments.categories]
     with tempfile.TemporaryDirectory() as folder:
@@ -167,13 +179,13 @@ def measure(generator, arguments, categories, model):
 
     table = rows(generator, arguments.rows, features, categories)
     as_double = table.astype(numpy.float64)
-    gavel, other = Gavel(arguments.binary, model, table), compiled(model)
+    gavel, others = Gavel(arguments.binary, model, table), compiled(model, arguments.lleaves_cache)
     turns = {
         "gavel": lambda: gavel.scoring(REPEATS),
         "lightgbm": lambda: scoring(lambda: booster.predict(table, raw_score=True, num_threads=1), REPEATS // 10),
     }
-    if other:
-        turns["lleaves"] = lambda: scoring(lambda: other.predict(as_double, n_jobs=1), REPEATS // 2)
+    for name, other in others.items():
+        turns[name] = lambda other=other: scoring(lambda: other.predict(as_double, n_jobs=1), REPEATS // 2)
     times = {name: [] for name in turns}
     for _ in range(arguments.rounds + 1):
         for name, turn in turns.items():
@@ -186,10 +198,8 @@ def measure(generator, arguments, categories, model):
         "parity_rows": len(many),
         "different_rows": different,
         **{f"{name}_us": round(value, 1) for name, value in middle.items()},
-        "ratio_lightgbm": round(middle["lightgbm"] / middle["gavel"], 2),
+        **{f"ratio_{name}": round(value / middle["gavel"], 2) for name, value in middle.items() if name != "gavel"},
     }
-    if other:
-        report["ratio_lleaves"] = round(middle["lleaves"] / middle["gavel"], 2)
     return report
 
 
