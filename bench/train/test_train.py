@@ -284,16 +284,39 @@ class Recipe(unittest.TestCase):
         users = [bundle.raw_user(data, v) for v in split.visit]
         feeds = bundle.feeds(data.schema, users, [bundle.raw_item(data, split, n) for n in range(len(users))])
         sides = {k: v for f in ("user_tower.onnx", "item_tower.onnx") for k, v in bundle.run(out, f, feeds).items()}
-        found = bundle.run(out, "light.onnx", sides | {"similarity": near})["light"][:, 0]
+        found = bundle.run(out, "light.onnx", sides | {"similarity": near})
         wanted = np.asarray(light.scores(head, user, np.asarray(item)[:, None, :], near))[:, 0]
-        self.assertLess(float(np.abs(found - wanted).max()), 1e-4)
+        for place, name in enumerate(("light", "light_conversion")):
+            self.assertLess(float(np.abs(found[name][:, 0] - wanted[:, place]).max()), 1e-4)
 
     def test_what_survives_a_cut(self):
         wanted = np.arange(2_000.0)[None, :]
-        self.assertEqual(set(light.survival(wanted, wanted).values()), {1.0})
+        best = light.best_of(wanted)
+        self.assertEqual(best.sum(), light.BEST)
+        self.assertEqual(set(light.survival(wanted, best).values()), {1.0})
         half = wanted.copy()
         half[0, -25:] = -1
-        self.assertEqual(light.survival(half, wanted)["800"], 0.5)
+        self.assertEqual(light.survival(half, best)["800"], 0.5)
+
+    def test_a_light_ranking_survives_itself_in_every_market(self):
+        rng = np.random.default_rng(1)
+        click = rng.random((3, 2_000))
+        ranker = (click, click * rng.random((3, 2_000)))
+        self.assertEqual({share for by in light.survivals(ranker, ranker, 1).values() for share in by.values()}, {1.0})
+        # Without a conversion of its own, the light ranking loses bids on conversions, and keeps those on clicks.
+        blind = light.survivals((click, click * 0.5), ranker, 1)
+        self.assertEqual(blind["clicks alone"]["50"], 1.0)
+        self.assertLess(blind["conversions alone"]["50"], 0.5)
+
+    def test_a_distilled_head_keeps_both_orders(self):
+        rng = np.random.default_rng(1)
+        user, item = rng.normal(size=(20, 4)), rng.normal(size=(20, 200, 4))
+        user, item = user.astype(np.float32), item.astype(np.float32)
+        dot, click, both = (item * user[:, None]).sum(axis=2), item[..., 0] - 3, item[..., 0] + 2 * item[..., 1] - 6
+        head = light.distil(user, item, dot, (click, both), 1, steps=300, log=lambda _: None)
+        found = metrics.sigmoid(np.asarray(light.scores(head, user, item, dot), np.float64))
+        for order, wanted in ((found[..., 0], click), (found.prod(axis=-1), both)):
+            self.assertGreater(light.survival(order, light.best_of(wanted))["50"], 0.8)
 
     def test_trees_from_raw_features_score_bit_for_bit_as_in_training(self):
         family, rank, _, out, lines = self.write("trees")

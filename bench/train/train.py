@@ -32,9 +32,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, help="Markdown page to write, with a .json beside it")
     parser.add_argument("--family", choices=families.NAMES, help="ranker; without it the schema's `[ranker] family`, or wide-mmoe")
     parser.add_argument("--figures", type=Path, help="JSON to write for families.py")
-    parser.add_argument("--light", choices=["product", "head"], default="product", help="light ranking of the bundle: the inner product, or a small head distilled from the ranker")
-    parser.add_argument("--light-order", choices=light.ORDERS, default=light.ORDERS[0], help="which of the ranker's orders the head of the bundle is distilled from")
-    parser.add_argument("--light-visits", type=int, default=200, help="training visits whose candidates the light head is distilled on; it is judged on half as many")
+    parser.add_argument("--light", choices=["product", "head"], default="head", help="light ranking of the bundle: a small head distilled from the ranker, or the inner product")
+    parser.add_argument("--light-visits", type=int, default=400, help="training visits whose candidates the light head is distilled on; it is judged on a quarter as many")
     parser.add_argument("--visit-share", type=float, default=1.0, help="share of the training visits that the ranker is trained on")
     parser.add_argument("--negative-rate", type=float, default=1.0, help="share of the rows without a click that it is trained on; calibration corrects for it")
     parser.add_argument("--cache", type=Path, help="folder for the loaded tables, the trained parameters and the figures of the heads: what is there is not made again")
@@ -109,13 +108,13 @@ def main() -> None:
         chances = np.clip([p, p * calibrate.apply(calibration[conversion], found[conversion])], 1e-7, 1 - 1e-7)
         return list(np.log(chances / (1 - chances)))
 
-    survived, heads = None, {}
-    if args.figures or args.light == "head":
-        survived, rule, heads = light.study(data, args.data, towers, teach, args.seed, (args.light_visits, args.light_visits // 2), say)
+    survived, head = None, None
+    if args.figures or args.report or args.light == "head":
+        survived, rule, head = light.study(data, args.data, towers, teach, args.seed, (args.light_visits, args.light_visits // 4), prior, say)
         say(json.dumps(survived))
     else:
         rule = light_of(data, export.stored_towers(towers), click)
-    head = heads[args.light_order] if args.light == "head" else None
+    head = head if args.light == "head" else None
     written = bundle.write(args.out, data, towers, chosen, rank, raw, (calibration, rule, round(prior, 6)), args.seed, head)
     say(json.dumps(written))
     result = {

@@ -177,8 +177,9 @@ def golden(folder: Path, data: Dataset, family, calibration: dict, seed: int) ->
         })
     if (folder / "light.onnx").exists():
         similarity = {"similarity": (query * vector).sum(axis=1, keepdims=True)}
-        for line, logit in zip(lines, run(folder, "light.onnx", of_user | of_item | similarity)["light"]):
-            line["light"] = rounded(logit[0])
+        for name, logits in run(folder, "light.onnx", of_user | of_item | similarity).items():
+            for line, logit in zip(lines, logits):
+                line[name] = rounded(logit[0])
     return lines, rows
 
 

@@ -1,10 +1,14 @@
 """How much of the ranker's choice survives a cheaper ranking before it?
 
-Light ranking orders what retrieval brought and passes on the best; the ranker never sees the rest. Two kinds: the
-inner product of the towers, scaled and shifted, and a small head on second outputs of the towers (`user_light`,
-`item_light`), distilled from the ranker. For visits of the validation weeks the candidates are products with a live
-placement in that store, drawn evenly. The head reads the inner product too (`similarity`). Survival at a width is the share of the ranker's 50 best among them that are
-also among the width's best of the light ranking, mean over visits.
+Light ranking orders what retrieval brought by light probability x bid, and passes on the best; the ranker never sees
+the rest. An ad may bid on clicks or on conversions, so both chances are needed. Two kinds: a line through the inner
+product of the towers for the click, with one conversion rate for all, and a small head on second outputs of the
+towers (`user_light`, `item_light`) and the inner product (`similarity`), distilled from the ranker's click and
+conversion at once.
+
+For visits of the validation weeks the candidates are products with a live placement in that store, drawn evenly.
+Survival at a width is the share of the ranker's 50 best among them that are also among the width's best of the light
+ranking, mean over visits: with one kind of bid and equal bids, and in a market of three kinds (`market`).
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ BEST, WIDTHS = 50, (50, 100, 200, 400, 800)
 CANDIDATES, TRAIN_CANDIDATES = 2_000, 400
 WIDTH, HIDDEN = 32, 32
 SIMILARITY_SCALE = np.float32(0.1)  # inner products reach the towers' scale of about ten
-ORDERS = ("click", "click x conversion")  # by what the ranker may order: bids on clicks, bids on conversions
+# What a bid type pays for, and its share of the market; bids on impressions are ordered by the bid alone.
+PAID_FOR = {"clicks": 0.35, "conversions": 0.5, "impressions": 0.15}
+SPREAD = 0.5  # standard deviation of the log of what a conversion is worth to an ad of the market
 
 
 def live(data: Dataset, folder: Path) -> dict[int, pd.DataFrame]:
@@ -77,39 +83,44 @@ def init(user: int, item: int, rng: np.random.Generator) -> dict:
     """A head and the projections before it."""
     return {
         "user": models.dense_layer(rng, user, WIDTH), "item": models.dense_layer(rng, item, WIDTH),
-        "hidden": models.dense_layer(rng, 3 * WIDTH, HIDDEN), "out": models.dense_layer(rng, HIDDEN + WIDTH + 1, 1),
+        "hidden": models.dense_layer(rng, 3 * WIDTH, HIDDEN), "out": models.dense_layer(rng, HIDDEN + WIDTH + 1, 2),
     }
 
 
 def head(p: dict, user, item, similarity):
-    """The light logit [..., 1] of `user_light`, `item_light` and the inner product [..., 1]."""
+    """Logits [..., 2] of a click, and of a conversion given one, of `user_light`, `item_light` and the inner product."""
     met = user * item
     hidden = jax.nn.relu(models.apply(p["hidden"], jnp.concatenate([user, item, met], axis=-1)))
     return models.apply(p["out"], jnp.concatenate([hidden, met, similarity * SIMILARITY_SCALE], axis=-1))
 
 
 def scores(p: dict, of_user, of_item, similarity):
-    """Light logits [visits, candidates] of the towers' activations and inner products."""
+    """Light logits [visits, candidates, 2] of the towers' activations and inner products."""
     user = models.apply(p["user"], of_user)[:, None, :]
     item = models.apply(p["item"], of_item)
-    return head(p, jnp.broadcast_to(user, item.shape), item, similarity[..., None])[..., 0]
+    return head(p, jnp.broadcast_to(user, item.shape), item, similarity[..., None])
 
 
-def distil(of_user: np.ndarray, of_item: np.ndarray, dot: np.ndarray, teacher: np.ndarray, seed: int, steps: int = 500, log=print) -> dict:
-    """A head that orders a visit's candidates as the teacher's logits do, and is of their size.
+def distil(of_user: np.ndarray, of_item: np.ndarray, dot: np.ndarray, teacher: tuple[np.ndarray, np.ndarray], seed: int, steps: int = 1_000, log=print) -> dict:
+    """A head whose chances order a visit's candidates as the teacher's do, for either kind of bid, and are of their size.
 
-    Cross-entropy between the softmaxes over a visit's candidates cares for the top, where the cut is; a small
-    squared error keeps the logit.
+    `teacher` holds the logits of a click, and of a click that brings a conversion. For each of the two,
+    cross-entropy between the softmaxes over a visit's candidates cares for the top, where the cut is; a small squared
+    error keeps the size, by which kinds of bids are compared.
     """
     rng = np.random.default_rng(seed)
     p = jax.tree.map(jnp.asarray, init(of_user.shape[1], of_item.shape[-1], rng))
     optimizer = optax.adamw(optax.cosine_decay_schedule(3e-3, steps), weight_decay=1e-3)
     state = optimizer.init(p)
+    wanted = [np.asarray(jax.nn.log_sigmoid(t)) for t in teacher]
 
-    def loss_of(p, u, i, d, t):
-        out = scores(p, u, i, d)
-        listwise = -(jax.nn.softmax(t, axis=1) * jax.nn.log_softmax(out, axis=1)).sum(axis=1).mean()
-        return listwise + 0.05 * ((out - t) ** 2).mean()
+    def loss_of(p, u, i, d, *wanted):
+        click, conversion = (jax.nn.log_sigmoid(x) for x in jnp.moveaxis(scores(p, u, i, d), -1, 0))
+        total = 0.0
+        for out, t in zip((click, click + conversion), wanted):
+            listwise = -(jax.nn.softmax(t, axis=1) * jax.nn.log_softmax(out, axis=1)).sum(axis=1).mean()
+            total += listwise + 0.05 * ((out - t) ** 2).mean()
+        return total
 
     @jax.jit
     def step(p, s, *batch):
@@ -119,17 +130,42 @@ def distil(of_user: np.ndarray, of_item: np.ndarray, dot: np.ndarray, teacher: n
 
     for n in range(steps):
         rows = rng.choice(len(of_user), 16, replace=False)
-        p, state, loss = step(p, state, of_user[rows], of_item[rows], dot[rows], teacher[rows])
+        p, state, loss = step(p, state, of_user[rows], of_item[rows], dot[rows], *(t[rows] for t in wanted))
     log(f"light head: loss {float(loss):.4f} at the end")
     return jax.tree.map(np.asarray, p)
 
 
-def survival(order: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """Share of each row's best by `wanted` among its best by `order`, by width."""
-    best = np.argsort(-wanted, axis=1, kind="stable")[:, :BEST]
+def best_of(wanted: np.ndarray) -> np.ndarray:
+    """True at the BEST best of each row."""
+    return np.argsort(np.argsort(-wanted, axis=1, kind="stable"), axis=1) < BEST
+
+
+def survival(order: np.ndarray, best: np.ndarray) -> dict[str, float]:
+    """Share of the marked candidates among each row's best by `order`, by width."""
     rank = np.argsort(np.argsort(-order, axis=1, kind="stable"), axis=1)
-    of_best = np.take_along_axis(rank, best, axis=1)
-    return {str(width): round(float((of_best < width).mean()), 4) for width in WIDTHS}
+    return {str(width): round(float((rank[best] < width).mean()), 4) if best.any() else None for width in WIDTHS}
+
+
+def market(chances: tuple[np.ndarray, np.ndarray], rates: tuple[float, float], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What an impression of each candidate is worth at its bid, and what it pays for (place in PAID_FOR).
+
+    A conversion is worth a log-normal amount to an ad. Bids on clicks and impressions are that amount times the mean
+    `rates` (a conversion's by click, a conversion's by impression), as an advertiser sets them who knows no more.
+    """
+    rng, (click, both) = np.random.default_rng(seed), chances
+    amount = np.exp(rng.normal(0.0, SPREAD, click.shape))
+    pays = rng.choice(len(PAID_FOR), click.shape, p=list(PAID_FOR.values()))
+    return amount * np.choose(pays, [rates[0] * click, both, np.full(click.shape, rates[1])]), pays
+
+
+def survivals(light: tuple[np.ndarray, np.ndarray], ranker: tuple[np.ndarray, np.ndarray], seed: int) -> dict[str, dict]:
+    """Survival by what bids pay for. Chances of a click and of a conversion: of the light ranking and of the ranker."""
+    rates = (float(ranker[1].mean() / ranker[0].mean()), float(ranker[1].mean()))
+    (order, pays), (wanted, _) = market(light, rates, seed), market(ranker, rates, seed)
+    best = best_of(wanted)
+    out = {f"{what} alone": survival(l, best_of(r)) for what, l, r in zip(PAID_FOR, light, ranker)}
+    out["market"] = survival(order, best)
+    return out | {f"market: {what}": survival(order, best & (pays == place)) for place, what in enumerate(PAID_FOR)}
 
 
 def fitted(raw: np.ndarray, teacher: np.ndarray) -> dict:
@@ -146,10 +182,11 @@ def fitted(raw: np.ndarray, teacher: np.ndarray) -> dict:
     return {"scale": float(f"{scale / spread:.6g}"), "offset": float(f"{offset - scale * mean / spread:.6g}")}
 
 
-def study(data: Dataset, folder: Path, towers: dict, teach, seed: int, visits: tuple[int, int], log=print) -> tuple[dict, dict, dict]:
-    """The table of survival, the rule of the inner product for clicks, and a head for each order of `ORDERS`.
+def study(data: Dataset, folder: Path, towers: dict, teach, seed: int, visits: tuple[int, int], prior: float, log=print) -> tuple[dict, dict, dict]:
+    """The tables of survival, the rule of the inner product for clicks, and a head.
 
-    `teach` gives, for a split, the calibrated logits of a click, and of a click that brings a conversion.
+    `teach` gives, for a split, the calibrated logits of a click, and of a click that brings a conversion; `prior` is
+    the share of conversions among clicks, which stands for all where no head says more.
     """
     rng, placements, towers = np.random.default_rng(seed), live(data, folder), export.stored_towers(towers)
     found = []
@@ -158,25 +195,51 @@ def study(data: Dataset, folder: Path, towers: dict, teach, seed: int, visits: t
         pairs = meetings(data, placements, chosen, count, rng)
         query, of_user, vector, of_item = activations(data, towers, pairs)
         square = (len(query), count)
-        logits = dict(zip(ORDERS, (x.reshape(square) for x in teach(pairs))))
+        logits = tuple(x.reshape(square) for x in teach(pairs))
         dot = np.einsum("vd,vcd->vc", query, vector.reshape(*square, -1))
         found.append((of_user, of_item.reshape(*square, -1), dot, logits))
     (user, item, dot, logits), (user_valid, item_valid, dot_valid, logits_valid) = found
-    heads = {order: distil(user, item, dot, logit, seed, log=log) for order, logit in logits.items()}
-    ranked = {"inner product": dot_valid}
-    ranked |= {f"head, distilled from {order}": np.asarray(scores(p, user_valid, item_valid, dot_valid)) for order, p in heads.items()}
-    table = {kind: {order: survival(light, wanted) for order, wanted in logits_valid.items()} for kind, light in ranked.items()}
+    trained, rule = distil(user, item, dot, logits, seed, log=log), fitted(dot, logits[0])
+    of_line = metrics.sigmoid(rule["scale"] * dot_valid + rule["offset"])
+    of_head = metrics.sigmoid(np.asarray(scores(trained, user_valid, item_valid, dot_valid), np.float64))
+    ranker = tuple(metrics.sigmoid(x.astype(np.float64)) for x in logits_valid)
+    lights = {"inner product": (of_line, of_line * prior), "head": (of_head[..., 0], of_head[..., 0] * of_head[..., 1])}
+    table = {kind: survivals(light, ranker, seed) for kind, light in lights.items()}
     out = {"visits": len(dot_valid), "candidates": CANDIDATES, "best": BEST, "trained_on": list(dot.shape), "survival": table}
-    return out, fitted(dot, logits["click"]), heads
+    return out, rule, trained
 
 
 def graph(p: dict):
-    """The head as `light.onnx`: inputs `user_light`, `item_light` and `similarity`, output `light`."""
+    """The head as `light.onnx`: inputs `user_light`, `item_light`, `similarity`; outputs `light`, `light_conversion`."""
     g = export.Graph("light")
     user, item = g.input("user_light", WIDTH), g.input("item_light", WIDTH)
     met = g.node("Mul", user, item)
     hidden = g.node("Relu", g.linear("hidden", p["hidden"], g.node("Concat", user, item, met, axis=1)))
     near = g.node("Mul", g.input("similarity"), g.constant("similarity.scale", np.array([SIMILARITY_SCALE])))
-    product = g.node("MatMul", g.node("Concat", hidden, met, near, axis=1), g.constant("out.w", p["out"]["w"]))
-    g.node("Add", product, g.constant("out.b", p["out"]["b"]), output="light")
-    return g.model({"light": 1})
+    both = g.linear("out", p["out"], g.node("Concat", hidden, met, near, axis=1))
+    for place, name in enumerate(("light", "light_conversion")):
+        g.node("Identity", g.column(both, place), output=name)
+    return g.model({"light": 1, "light_conversion": 1})
+
+
+def section(found: dict) -> list[str]:
+    """How the study was made, for a page."""
+    shares = ", ".join(f"{share:.0%} {what}" for what, share in PAID_FOR.items())
+    return [
+        f"Share of the ranker's {found['best']} best among {found['candidates']:,} candidates that pass a cut of each width, mean over {found['visits']} visits of weeks 41-44; "
+        "candidates are products with a live placement in the visit's store, drawn evenly. *Clicks alone* and *conversions alone*: every ad bids the same, on that. "
+        f"*market*: an ad pays for one of three ({shares}); a conversion is worth a log-normal amount to it (deviation of the log {SPREAD}), and a bid on clicks or impressions is that "
+        "times the mean rate; the lines below the market's are those of its best that pay for each. "
+        f"The head is distilled from the ranker on {found['trained_on'][0]} training visits of {found['trained_on'][1]} candidates; match features are not among its inputs.", "",
+    ]
+
+
+COLUMNS = ["light ranking", "bids on", *(str(width) for width in WIDTHS)]
+
+
+def rows(found: dict) -> list[list[str]]:
+    """The survival tables, a row a list, under COLUMNS."""
+    return [
+        [kind, what, *("" if share is None else f"{share:.3f}" for share in shares.values())]
+        for kind, by in found["survival"].items() for what, shares in by.items()
+    ]

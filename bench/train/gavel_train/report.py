@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import baselines, calibrate, metrics
+from . import baselines, calibrate, light, metrics
 from .dataset import Dataset
 
 
@@ -76,6 +76,10 @@ def page(report: dict) -> str:
     for method, f in r["methods"].items():
         lines.append(f"| {method} | " + " | ".join(f"{f[f'recall@{k}']['macro']:.3f} / {f[f'recall@{k}']['micro']:.3f}" for k in (50, 200, 1000)) + " |")
     lines += ["", "Norms of the item vectors: {:.3f} to {:.3f}, median {:.3f}.".format(*(r["item_norms"][n] for n in (0, 2, 1)))]
+    if report.get("survival"):
+        lines += ["", "## Light ranking", "", *light.section(report["survival"]),
+                  "| " + " | ".join(light.COLUMNS) + " |", "|" + "---|" * len(light.COLUMNS)]
+        lines += ["| " + " | ".join(row) + " |" for row in light.rows(report["survival"])]
     b = report["bundle"]
     lines += ["", "## Bundle", "", f"{b['bytes']:,} bytes. Largest relative difference between the training framework and ONNX Runtime on the golden rows: "
               + ", ".join(f"{k} {v:.1e}" for k, v in b["parity"].items()) + ".", "", *report.get("notes", []), ""]

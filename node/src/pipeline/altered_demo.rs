@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gavel_model::{Bundle, FeatureRow, FeatureSpec, FeatureValue, Scratch};
+use gavel_model::{Bundle, FeatureRow, FeatureSpec, FeatureValue, LightLogits, Scratch};
 
 use super::fixture::demo_bundle;
 
@@ -80,13 +80,15 @@ pub fn write_broken(folder: &Path, broken: Break) {
     write(folder, vec![("bundle.toml", schema.into_bytes()), ("ranker.onnx", [read("ranker.onnx"), more].concat())]);
 }
 
-/// The demo bundle with a light head: the largest of the vector less the similarity, plus the largest of the query.
+/// The demo bundle with a light head. A click: the largest of the vector less the similarity, plus the largest of the
+/// query. A conversion: the negative of the largest of the vector.
 pub fn write_with_light_head(folder: &Path) {
     let largest = |of: &str, name: &str| file(Message::default().largest(of, name), name);
     let (user, item) = (largest("query", "user_light"), largest("vector", "item_light"));
     let set = Message::default().bytes(1, b"").number(2, 17);
     let graph = Message::default().input("item_light").input("similarity").input("user_light");
     let graph = graph.node("Sub", &["item_light", "similarity"], "less").node("Add", &["less", "user_light"], "light");
+    let graph = graph.node("Neg", &["item_light"], "light_conversion").output("light_conversion");
     let head = [Message::default().number(1, 8).bytes(8, &set.0).0, file(graph, "light")].concat();
     let schema = text("bundle.toml");
     let (from, after) = schema.split_once("[light]").unwrap();
@@ -118,12 +120,7 @@ fn write(folder: &Path, others: Vec<(&'static str, Vec<u8>)>) {
     files.extend(others);
     let mut seal = |golden: &str| {
         files.insert("golden.jsonl.zst", zstd::encode_all(golden.as_bytes(), 1).unwrap());
-        let mut sums = String::new();
-        for (name, bytes) in &files {
-            sums += &format!("{}  {name}\n", blake3::hash(bytes).to_hex());
-            std::fs::write(folder.join(name), bytes).unwrap();
-        }
-        std::fs::write(folder.join("BLAKE3SUMS"), sums).unwrap();
+        gavel_model::bundle::pack::write_folder(folder, files.iter().map(|(n, b)| (*n, b.as_slice()))).unwrap();
     };
     seal("");
     let golden = golden_row(&Bundle::open(folder).unwrap());
@@ -151,11 +148,22 @@ fn golden_row(bundle: &Bundle) -> String {
     let by_name = |of: &dyn Fn(usize) -> f32| {
         schema.heads.iter().enumerate().map(|(i, h)| format!("\"{}\":{}", h.name, of(i))).collect::<Vec<_>>().join(",")
     };
+    let similarity: f32 = of_user.query.iter().zip(&of_item.vectors).map(|(q, v)| q * v).sum();
+    let mut light = LightLogits::default();
+    bundle.light(&mut scratch, &of_user.part, &of_item.lights, &[similarity], &mut light).unwrap();
+    let light: Vec<String> = ["light", "light_conversion"]
+        .into_iter()
+        .zip(light.clicks.iter().chain(&light.conversions))
+        .filter(|_| bundle.light_cost().is_some())
+        .map(|(name, logit)| format!(",\"{name}\":{logit}"))
+        .collect();
     let heads = by_name(&|i| raw[i]);
     let predictions = by_name(&|i| schema.heads[i].predict(raw[i]));
     format!(
         "{{\"user\":{{\"visits\":1.0}},\"item\":{{\"price\":1.0}},\"query\":{:?},\"vector\":{:?},\
-         \"heads\":{{{heads}}},\"predictions\":{{{predictions}}}}}",
-        of_user.query, of_item.vectors
+         \"heads\":{{{heads}}},\"predictions\":{{{predictions}}}{}}}",
+        of_user.query,
+        of_item.vectors,
+        light.concat()
     )
 }

@@ -3,7 +3,7 @@
 //! An item's row begins with the few values that the light head reads, if the bundle has a head; what the ranker
 //! reads stands behind them.
 
-use gavel_model::{Bundle, ModelError, Scratch};
+use gavel_model::{Bundle, LightLogits, ModelError, Scratch};
 
 use crate::ranking::light::Retrieved;
 use crate::shard::Shard;
@@ -13,10 +13,10 @@ use crate::shard::Shard;
 pub struct LightBuffers {
     rows: Vec<f32>,
     similarities: Vec<f32>,
-    logits: Vec<f32>,
+    logits: LightLogits,
 }
 
-/// The items that were found, each with its light logit.
+/// The items that were found, each with its light logits.
 ///
 /// # Errors
 /// When the user part has another width than the bundle says.
@@ -35,21 +35,24 @@ pub fn retrieved<'a>(
         if width > 0 {
             // Not a number for an item without a row, so that it is dropped and counted.
             let end = rows.len() + width;
-            shard.append_activations(*item, rows);
+            shard.append_activations(*item, 0..width, rows);
             rows.resize(end, f32::NAN);
         }
         similarities.push(*similarity);
     }
     bundle.light(scratch, user_part, rows, similarities, logits)?;
-    let found = found.iter().zip(logits.iter());
-    Ok(found.map(|((item, similarity), logit)| Retrieved { item: *item, similarity: *similarity, logit: *logit }))
+    let LightLogits { clicks, conversions } = logits;
+    let found = found.iter().zip(clicks.iter()).enumerate();
+    Ok(found.map(|(at, ((item, similarity), click))| Retrieved {
+        item: *item,
+        similarity: *similarity,
+        click: *click,
+        conversion: conversions.get(at).copied(),
+    }))
 }
 
 /// Appends what the ranker reads of an item's row.
 pub fn append_behind(bundle: &Bundle, shard: &Shard, item: u32, out: &mut Vec<f32>) {
-    let (start, light) = (out.len(), bundle.light_width());
-    shard.append_activations(item, out);
-    if light > 0 {
-        out.drain(start..(start + light).min(out.len()));
-    }
+    let light = bundle.light_width();
+    shard.append_activations(item, light..light + bundle.activation_width(), out);
 }

@@ -13,6 +13,7 @@ use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, user};
 use super::search::{Outcome, Reasons, Search};
 use super::{SearchFault, SearchScratch, search_shard};
 use crate::ranking::explain::Reason;
+use crate::ranking::light::LightChance;
 use crate::retrieval::Mode;
 use crate::segment::Term;
 use crate::staging::MemoryBudget;
@@ -40,7 +41,7 @@ fn everything(target: &Target, search: &Search) -> Vec<(i128, u64, u64)> {
         let cross = bundle.cross(&user(bundle), &FeatureRow { values: values.collect() });
         let mut predicted = Vec::new();
         let mut activations = Vec::new();
-        shard.append_activations(item, &mut activations);
+        super::light::append_behind(bundle, shard, item, &mut activations);
         bundle.rank(&mut Scratch::default(), &search.user_part, &activations, &cross, 1, &mut predicted).unwrap();
         if predicted.iter().any(|p| !p.is_finite()) {
             continue;
@@ -224,17 +225,18 @@ fn a_light_head_decides_who_is_ranked() {
 
     let row = |item: u32| {
         let mut row = Vec::new();
-        shard.append_activations(item, &mut row);
+        shard.append_activations(item, 0..loaded.bundle.activation_width() + 1, &mut row);
         row
     };
-    // By hand: the largest of the vector less the similarity orders the items that have an ad to show.
+    // By hand: the largest of the vector less the similarity says who clicks, its negative who then buys.
     let by_id: HashMap<u64, f32> = all.retrieved.iter().copied().collect();
     let eligible = shard.eligible(&super::targeting(&target, &search)).ads;
     let mut order: Vec<(f64, u32)> = Vec::new();
     for item in (0..shard.items()).filter(|item| by_id.contains_key(&shard.item_id(*item).0)) {
         let logit = row(item)[0] - by_id[&shard.item_id(item).0] + query_max;
-        let click = 1.0 / (1.0 + (-f64::from(logit)).exp());
-        let value = |ad: u32| loaded.light.value(target.delivery.row(shard, ad), click);
+        let probability = |logit: f32| 1.0 / (1.0 + (-f64::from(logit)).exp());
+        let chance = LightChance { click: probability(logit), conversion: probability(-row(item)[0]) };
+        let value = |ad: u32| chance.value(target.delivery.row(shard, ad));
         let ads = shard.ads_of(item).filter(|ad| eligible.contains(*ad));
         order.extend(ads.map(value).reduce(f64::max).map(|value| (value, item)));
     }

@@ -1,9 +1,9 @@
 //! Which few of the retrieved items deserve the ranker?
 //!
-//! Retrieval orders by similarity, the auction by money. The light order stands between: the click
-//! probability that the two towers imply, times what a click (or an impression, or a conversion at its
-//! prior rate) is worth under the item's best eligible bid (decision 14). Items whose ads cannot bid are
-//! left out before the cut, so that they take no place of one that can.
+//! Retrieval orders by similarity, the auction by money. The light order stands between: the chance of what
+//! the ad pays for (an impression, a click, a conversion), as the bundle's light order sees it, times the
+//! item's best eligible bid (decision 14). A bundle that says nothing of conversions has one rate for all. Items whose
+//! ads cannot bid are left out before the cut, so that they take no place of one that can.
 //!
 //! Ties go to the lower ordinal, so equal inputs give equal cuts on every replica.
 
@@ -22,21 +22,36 @@ pub struct LightModel {
     pub prior_conversion: f32,
 }
 
-impl LightModel {
-    /// The click probability of the bundle's light logit.
-    #[must_use]
-    pub fn click(logit: f32) -> f64 {
-        1.0 / (1.0 + (-f64::from(logit)).exp())
-    }
+/// What may come of an impression.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LightChance {
+    /// Probability of a click.
+    pub click: f64,
+    /// Probability of a conversion given a click.
+    pub conversion: f64,
+}
 
+impl LightModel {
+    /// The chances that the light logits of an item stand for.
+    #[must_use]
+    pub fn chance(&self, found: &Retrieved) -> LightChance {
+        let probability = |logit: f32| 1.0 / (1.0 + (-f64::from(logit)).exp());
+        LightChance {
+            click: probability(found.click),
+            conversion: found.conversion.map_or(f64::from(self.prior_conversion), probability),
+        }
+    }
+}
+
+impl LightChance {
     /// Currency micros that an impression of a campaign's ad is expected to bring.
     #[must_use]
-    pub fn value(&self, row: &DeliveryRow, click: f64) -> f64 {
+    pub fn value(&self, row: &DeliveryRow) -> f64 {
         let bid = row.paced().0 as f64;
         match row.bid_type {
             BidType::Cpm => bid / 1_000.0,
-            BidType::Cpc => bid * click,
-            BidType::Cpa | BidType::Ocpm | BidType::Ocpc => bid * click * f64::from(self.prior_conversion),
+            BidType::Cpc => bid * self.click,
+            BidType::Cpa | BidType::Ocpm | BidType::Ocpc => bid * self.click * self.conversion,
         }
     }
 }
@@ -49,7 +64,15 @@ pub struct Retrieved {
     /// Similarity to the query.
     pub similarity: f32,
     /// The light logit of a click.
-    pub logit: f32,
+    pub click: f32,
+    /// That of a conversion given a click, where the bundle has one.
+    pub conversion: Option<f32>,
+}
+
+impl Retrieved {
+    fn is_finite(&self) -> bool {
+        self.similarity.is_finite() && self.click.is_finite() && self.conversion.is_none_or(f32::is_finite)
+    }
 }
 
 /// A retrieved item with what it promises.
@@ -74,7 +97,7 @@ pub struct LightFunnel {
     pub kept: u64,
     /// Those by the bid type of their best ad, at its wire number less one.
     pub kept_by_bid_type: [u64; BidType::ALL.len()],
-    /// Items whose similarity or light logit was not finite.
+    /// Items whose similarity or light logits were not finite.
     pub non_finite: u64,
 }
 
@@ -90,7 +113,7 @@ pub fn light_cut<T: AdTable, W: Witness>(
     let mut funnel = LightFunnel::default();
     out.clear();
     for found in retrieved {
-        if !found.similarity.is_finite() || !found.logit.is_finite() {
+        if !found.is_finite() {
             funnel.non_finite += 1;
             note_all(table, found.item, Reason::NonFinite, 0.0, witness);
         } else if let Some(valued) = best_of(table, model, found) {
@@ -117,15 +140,15 @@ pub fn light_cut<T: AdTable, W: Witness>(
 
 /// The most valuable ad of an item that can bid.
 fn best_of<T: AdTable>(table: &T, model: LightModel, found: Retrieved) -> Option<LightItem> {
-    let Retrieved { item, similarity, logit } = found;
-    let click = LightModel::click(logit);
+    let Retrieved { item, similarity, .. } = found;
+    let chance = model.chance(&found);
     let mut best: Option<LightItem> = None;
     for ad in table.ads_of(item) {
         if !table.admits(ad) {
             continue;
         }
         let row = table.delivery(ad);
-        let value = model.value(row, click);
+        let value = chance.value(row);
         if best.is_none_or(|best| value > best.value) {
             best = Some(LightItem { item, similarity, value, bid_type: row.bid_type });
         }

@@ -86,15 +86,17 @@ fn open_ads(table: &Table, item: u32) -> Vec<u32> {
 /// The light order as one sentence: value everything, sort everything, take the first.
 fn light_twin(table: &Table, retrieved: &[Retrieved], keep: usize) -> Vec<(u32, f64)> {
     let mut all: Vec<(u32, f64)> = Vec::new();
-    for Retrieved { item, logit, .. } in retrieved.iter().filter(|r| r.logit.is_finite()) {
-        let click = 1.0 / (1.0 + (-f64::from(*logit)).exp());
+    let finite = |r: &&Retrieved| r.click.is_finite() && r.conversion.is_none_or(f32::is_finite);
+    for Retrieved { item, click, conversion, .. } in retrieved.iter().filter(finite) {
+        let probability = |logit: f32| 1.0 / (1.0 + (-f64::from(logit)).exp());
+        let (click, conversion) = (probability(*click), conversion.map_or(f64::from(0.05f32), probability));
         let value = |ad: &u32| {
             let row = &table.rows[*ad as usize];
             let bid = row.paced().0 as f64;
             match row.bid_type {
                 BidType::Cpm => bid / 1_000.0,
                 BidType::Cpc => bid * click,
-                BidType::Cpa | BidType::Ocpm | BidType::Ocpc => bid * click * f64::from(0.05f32),
+                BidType::Cpa | BidType::Ocpm | BidType::Ocpc => bid * click * conversion,
             }
         };
         let values: Vec<f64> = open_ads(table, *item).iter().map(value).collect();
@@ -139,14 +141,21 @@ proptest! {
         let items = table.starts.len() as u32 - 1;
         let logits = [-1.0, -0.6, -0.2, 0.2, 0.6, f32::NAN, f32::INFINITY];
         let logit = |item: u32| logits[((item * 3 + seed) % 7) as usize];
-        let retrieved: Vec<Retrieved> =
-            (0..items).map(|item| Retrieved { item, similarity: 0.5, logit: logit(item) }).collect();
+        // One kind of bundle in two has a conversion of its own for each item.
+        let of = |item: u32| Retrieved {
+            item,
+            similarity: 0.5,
+            click: logit(item),
+            conversion: (seed % 2 == 0).then(|| logit(item / 2 + 1)),
+        };
+        let retrieved: Vec<Retrieved> = (0..items).map(of).collect();
+        let finite = |r: &Retrieved| r.click.is_finite() && r.conversion.is_none_or(f32::is_finite);
         let mut out = Vec::new();
         let funnel = light_cut(&table, MODEL, retrieved.iter().copied(), keep, &mut out, &mut Unwatched);
         let got: Vec<(u32, f64)> = out.iter().map(|l: &LightItem| (l.item, l.value)).collect();
         prop_assert_eq!(got, light_twin(&table, &retrieved, keep));
         prop_assert_eq!(funnel.kept_by_bid_type.iter().sum::<u64>(), funnel.kept);
-        prop_assert_eq!(funnel.non_finite, retrieved.iter().filter(|r| !r.logit.is_finite()).count() as u64);
+        prop_assert_eq!(funnel.non_finite, retrieved.iter().filter(|r| !finite(r)).count() as u64);
     }
 
     #[test]

@@ -75,8 +75,14 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
     for (ordinal, _) in &found.items {
         let n = (shard.item_id(*ordinal).0 - 10) / 3;
         let mut row = Vec::new();
-        shard.append_activations(*ordinal, &mut row);
-        assert_eq!(row, activations(n));
+        let all = activations(n);
+        shard.append_activations(*ordinal, 0..all.len(), &mut row);
+        assert_eq!(row, all);
+        row.clear();
+        shard.append_activations(*ordinal, 1..all.len(), &mut row);
+        assert_eq!(row, all[1..], "sealed or not, some columns are those of the whole row");
+        shard.append_activations(*ordinal, 1..all.len() + 1, &mut row);
+        assert_eq!(row.len(), all.len() - 1, "what is not there is not appended");
         assert_eq!(shard.find_item(shard.item_id(*ordinal)), Some(*ordinal));
         assert_eq!((shard.advertiser(*ordinal), shard.ads_of(*ordinal).len()), (item(n).advertiser, 2));
         for ad in shard.ads_of(*ordinal) {

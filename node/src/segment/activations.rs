@@ -11,6 +11,7 @@ use super::{
     model_folder::ROWS,
     vectors::VectorFormat,
 };
+use std::ops::Range;
 
 /// The rows of a sealed folder.
 pub(super) enum Activations {
@@ -27,10 +28,9 @@ impl Activations {
         })
     }
 
-    /// Appends the values of a row; nothing when there is no such row.
+    /// Appends the values at these places; nothing when they are not all there.
     #[inline]
-    pub fn append(&self, row: usize, width: usize, out: &mut Vec<f32>) {
-        let range = row * width..(row + 1) * width;
+    pub fn append(&self, range: Range<usize>, out: &mut Vec<f32>) {
         match self {
             Self::F32(values) => out.extend_from_slice(values.get(range).unwrap_or(&[])),
             Self::Bf16(values) => widen(values.get(range).unwrap_or(&[]), out),

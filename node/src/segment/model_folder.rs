@@ -17,7 +17,7 @@ use super::{
     vectors::{self, Matrix, Metric, VectorFormat},
 };
 use serde::{Deserialize, Serialize};
-use std::{path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 pub(super) const GRAPH: &str = "graph";
 pub(super) const ACTIVATIONS: &str = "activations";
@@ -179,10 +179,13 @@ impl ModelFolder {
         self.activation_width
     }
 
-    /// Appends the activations of an item; nothing when there is no such item.
+    /// Appends these columns of an item's activations; nothing when there is no such item, or no such column.
     #[inline]
-    pub fn append_activations(&self, item: u32, out: &mut Vec<f32>) {
-        self.activations.append(item as usize, self.activation_width, out);
+    pub fn append_activations(&self, item: u32, columns: Range<usize>, out: &mut Vec<f32>) {
+        if columns.start <= columns.end && columns.end <= self.activation_width {
+            let row = item as usize * self.activation_width;
+            self.activations.append(row + columns.start..row + columns.end, out);
+        }
     }
 
     /// Checks a query and brings it to the form of the metric.

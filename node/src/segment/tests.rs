@@ -194,7 +194,7 @@ fn structure_is_checked_apart() {
 
 fn activations_of(model: &ModelFolder, item: u32) -> Vec<f32> {
     let mut row = Vec::new();
-    model.append_activations(item, &mut row);
+    model.append_activations(item, 0..model.activation_width(), &mut row);
     row
 }
 

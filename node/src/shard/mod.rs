@@ -174,12 +174,12 @@ impl Shard {
         self.content.ads_of_campaign_id(campaign).iter().copied().chain(newer)
     }
 
-    /// Appends the activations of an item.
+    /// Appends these columns of an item's activations; nothing when there is no such item, or no such column.
     #[inline]
-    pub fn append_activations(&self, item: u32, out: &mut Vec<f32>) {
+    pub fn append_activations(&self, item: u32, columns: Range<usize>, out: &mut Vec<f32>) {
         match item.checked_sub(self.content.items()) {
-            None => self.model.append_activations(item, out),
-            Some(local) => out.extend_from_slice(self.delta.activations_row(local)),
+            None => self.model.append_activations(item, columns, out),
+            Some(local) => out.extend_from_slice(self.delta.activations_row(local).get(columns).unwrap_or(&[])),
         }
     }
 

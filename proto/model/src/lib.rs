@@ -25,8 +25,8 @@ pub mod schema;
 pub mod trees;
 
 pub use bundle::{
-    Bundle, BundleCheck, EncodedRequest, Example, GoldenReport, ItemOutput, PartCost, PartitionReport, Scratch,
-    UserOutput,
+    Bundle, BundleCheck, EncodedRequest, Example, GoldenReport, ItemOutput, LightLogits, PartCost, PartitionReport,
+    Scratch, UserOutput,
 };
 pub use error::{BundleError, GraphError, ModelError};
 pub use exec::{DenseLayer, Isa};

@@ -44,6 +44,9 @@ pub struct PackArgs {
     /// The item tower, an ONNX file with the output vector.
     #[arg(long, requires = "user_tower")]
     pub item_tower: Option<PathBuf>,
+    /// The light head, an ONNX file over second outputs of the towers (user_light, item_light) and the similarity.
+    #[arg(long, requires = "item_tower")]
+    pub light: Option<PathBuf>,
     /// Instead of trained towers.
     #[arg(long, value_enum, conflicts_with_all = ["user_tower", "item_tower"])]
     pub towers: Option<MadeTowers>,

@@ -41,6 +41,14 @@ fn as_json(found: &BundleCheck) -> Value {
         "share_off_request_path": partition.share_off_request_path(),
         "user_part_bytes": found.user_part * size_of::<f32>(),
         "activation_bytes": found.activations * size_of::<f32>(),
+        "light": found.light.map(|light| json!({
+            "ops": light.cost.operations,
+            "flops": light.cost.flops,
+            "bytes": light.cost.constant_bytes,
+            "user_bytes": light.user * size_of::<f32>(),
+            "item_bytes": light.item * size_of::<f32>(),
+            "golden_rows": found.golden.map_or(0, |g| g.light_rows),
+        })),
         "parts": {
             "user": part(partition.user),
             "item": part(partition.item),
@@ -68,8 +76,9 @@ fn as_text(found: &BundleCheck) -> String {
             ("candidate", partition.candidate, "for each candidate"),
             ("whole", partition.whole, "unsplit, for each candidate"),
         ];
+        let light = found.light.map(|light| ("light", light.cost, "for each item that retrieval finds"));
         let _ = writeln!(text, "{:<10} {:>10} {:>14} {:>14}", "part", "operations", "FLOPs", "bytes");
-        for (name, cost, when) in parts {
+        for (name, cost, when) in parts.into_iter().chain(light) {
             let PartCost { operations, flops, constant_bytes } = cost;
             let _ = writeln!(text, "{name:<10} {operations:>10} {flops:>14} {constant_bytes:>14}  {when}");
         }
@@ -85,9 +94,16 @@ fn as_text(found: &BundleCheck) -> String {
             bytes(found.user_part),
             bytes(found.activations)
         );
+        if let Some(light) = found.light {
+            let of = "of the light head among them";
+            let _ = writeln!(text, "{of}: {} bytes a request, {} bytes an item", bytes(light.user), bytes(light.item));
+        }
     }
     if let Some(golden) = found.golden {
         let _ = writeln!(text, "{} golden rows, largest relative difference {:.1e}", golden.rows, golden.worst);
+        if found.light.is_some() {
+            let _ = writeln!(text, "{} of them verify the light head", golden.light_rows);
+        }
     }
     if let Some(worst) = found.split_error {
         let _ = writeln!(text, "split and whole ranker differ by at most {worst:.1e}");

@@ -31,9 +31,11 @@ pub fn run(args: &PackArgs) -> Result<(), Failure> {
     if out.exists() {
         return Err(Failure::usage(format!("{} is there already: remove it or name another folder", out.display())));
     }
-    let source = Source { schema: text(schema)?, ranker, towers: towers(args)?, golden: golden(args)? };
+    let light = args.light.as_ref().map(|path| bytes(path)).transpose()?;
+    let source = Source { schema: text(schema)?, ranker, towers: towers(args)?, light, golden: golden(args)? };
     // Exporters put large weights beside the graph: nothing outside its folder is read.
-    let of_towers = args.user_tower.iter().filter_map(|p| p.parent().map(Path::to_path_buf));
+    let given = [&args.user_tower, &args.item_tower, &args.light].into_iter().flatten();
+    let of_towers = given.filter_map(|p| p.parent().map(Path::to_path_buf));
     let folders: Vec<PathBuf> = folder.into_iter().chain(of_towers).collect();
     let beside = |name: &str| {
         let flat = !name.is_empty() && Path::new(name).file_name().is_some_and(|n| n == name);

@@ -5,7 +5,7 @@
 //! alone and do not reach the bundle: `[[input]]`, a graph's input that holds several features side by side, and a
 //! head's `output`, the name (and column) that the graph's output has.
 
-use super::{GOLDEN, ITEM_TOWER, Problem, RANKER, Ranker, Towers, USER_TOWER};
+use super::{GOLDEN, ITEM_TOWER, LIGHT, Problem, RANKER, Ranker, Source, Towers, USER_TOWER};
 use crate::bundle::read_schema;
 use crate::schema::Schema;
 use std::fmt::Write as _;
@@ -13,8 +13,8 @@ use toml::{Table, Value};
 
 /// Dimensions of towers that packing makes.
 const MADE_DIMENSION: i64 = 8;
-/// Light pCTR without a trained light model: all alike.
-const LIGHT: (f64, f64) = (0.0, -3.0);
+/// Scale and offset of the light order without a trained one: all alike.
+const ALL_ALIKE: (f64, f64) = (0.0, -3.0);
 
 /// A graph's input that holds several features side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub fn read(text: &str, ranker: &Ranker, towers: &Towers) -> Result<Self, Problem> {
+    pub fn read(source: &Source) -> Result<Self, Problem> {
+        let Source { schema: text, ranker, towers, .. } = source;
         let wrong = |what: String| Problem::new(what, "mend the schema; gavel model pack --template prints one");
         let mut table: Table = text.parse().map_err(|e| wrong(format!("the schema: {e}")))?;
         let packed = packed(&mut table).map_err(wrong)?;
@@ -53,15 +54,35 @@ impl Draft {
         if matches!(towers, Towers::Constant | Towers::Missing) {
             table.entry("dimension").or_insert(Value::Integer(MADE_DIMENSION));
         }
-        let light = [("scale", LIGHT.0), ("offset", LIGHT.1)];
-        table
-            .entry("light")
-            .or_insert_with(|| Value::Table(light.map(|(k, v)| (k.to_owned(), v.into())).into_iter().collect()));
+        light(&mut table, source.light.is_some())?;
         table.insert("files".to_owned(), Value::Table(files(ranker, &outputs).map_err(wrong)?));
         let text = written(&table);
         let schema = read_schema(&text).map_err(|e| wrong(e.to_string()))?;
         Ok(Self { text, schema, packed, outputs })
     }
+}
+
+/// `[light]` as the files have it: the head that is packed, what the schema says, or nothing that tells items apart.
+fn light(table: &mut Table, is_head_given: bool) -> Result<(), Problem> {
+    let named = |pairs: Vec<(&str, Value)>| pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Table>();
+    let said = table.get("light").and_then(Value::as_table);
+    let is_head_said = said.is_some_and(|light| light.contains_key("head"));
+    if is_head_said && !is_head_given {
+        return Err(Problem::new("[light] names a head and no file is given", "give --light FILE.onnx"));
+    }
+    if is_head_given && said.is_some_and(|light| light.contains_key("scale") || light.contains_key("offset")) {
+        let what = "[light] has a scale and an offset, and --light gives a head";
+        return Err(Problem::new(what, "leave [light] out of the schema, or --light out of the command"));
+    }
+    let made = if is_head_given {
+        named(vec![("head", LIGHT.into())])
+    } else {
+        named(vec![("scale", ALL_ALIKE.0.into()), ("offset", ALL_ALIKE.1.into())])
+    };
+    if is_head_given || said.is_none() {
+        table.insert("light".to_owned(), Value::Table(made));
+    }
+    Ok(())
 }
 
 fn files(ranker: &Ranker, outputs: &[Output]) -> Result<Table, String> {

@@ -2,13 +2,15 @@
 //!
 //! A team has a ranker (an ONNX file, or LightGBM's model files) and says in a schema which input is which feature.
 //! [`write`] puts the bundle together: the schema without what only packing needs ([`draft`]), the graph with its
-//! inputs and outputs named as features and heads ([`rewrite`]), towers ([`towers`]) and golden rows ([`rows`]).
+//! inputs and outputs named as features and heads ([`rewrite`]), towers ([`towers`]), the light head ([`light`]) and
+//! golden rows ([`rows`]).
 //! Whatever does not fit is found at once and said with what to do ([`ports`], [`tree_ports`]): nobody should have to
 //! mend ten mistakes in ten runs.
 //!
 //! Nothing here decides whether a bundle is sound: the result is opened and its golden rows are run as a server does.
 
 mod draft;
+mod light;
 mod nearest;
 mod ports;
 mod rewrite;
@@ -18,13 +20,14 @@ mod towers;
 mod tree_ports;
 
 pub use rows::Golden;
+#[cfg(test)]
+pub(crate) use rows::of_inputs as golden_row;
 pub use template::template;
 pub use towers::Towers;
 
-use crate::bundle::{Bundle, GoldenReport};
+use crate::bundle::{Bundle, GoldenReport, pack};
 use draft::Draft;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 /// Files of a bundle by name.
@@ -69,6 +72,8 @@ pub struct Source {
     pub ranker: Ranker,
     /// The towers of retrieval.
     pub towers: Towers,
+    /// The light head, ONNX, over second outputs of the towers; without one the light order is a line.
+    pub light: Option<Vec<u8>>,
     /// The golden rows; without them all other problems are still found.
     pub golden: Option<Golden>,
 }
@@ -111,6 +116,7 @@ const GOLDEN: &str = "golden.jsonl.zst";
 const RANKER: &str = "ranker.onnx";
 const USER_TOWER: &str = "user_tower.onnx";
 const ITEM_TOWER: &str = "item_tower.onnx";
+const LIGHT: &str = "light.onnx";
 
 /// Writes a bundle to a folder that does not exist yet, whole or not at all, and runs its golden rows. `beside` finds
 /// a file that an ONNX file names: exporters put large weights beside it.
@@ -149,7 +155,7 @@ pub fn write(source: &Source, out: &Path, beside: &dyn Fn(&str) -> Option<Vec<u8
 
 /// Every file but the golden rows.
 fn compose(source: &Source, beside: &dyn Fn(&str) -> Option<Vec<u8>>, work: &mut Work) -> Option<Draft> {
-    let draft = match Draft::read(&source.schema, &source.ranker, &source.towers) {
+    let draft = match Draft::read(source) {
         Ok(draft) => draft,
         Err(problem) => {
             work.problems.push(problem);
@@ -161,6 +167,9 @@ fn compose(source: &Source, beside: &dyn Fn(&str) -> Option<Vec<u8>>, work: &mut
         Ranker::Trees(models) => tree_ports::check(models, &draft, work),
     }
     towers::add(&source.towers, &draft, beside, work);
+    if let Some(head) = &source.light {
+        light::add(head, &source.towers, beside, work);
+    }
     if draft.schema.head(crate::schema::HeadRole::Click).is_none() {
         work.problems.push(Problem::new(
             "no head has the role of a click",
@@ -179,13 +188,13 @@ fn fill(work: &mut Work, golden: &Golden, dir: &Path) -> Result<([u8; 32], Golde
     };
     let none = zstd::encode_all(&b""[..], 0).map_err(|e| folder(dir, &e))?;
     work.files.insert(GOLDEN.to_owned(), none);
-    seal(&mut work.files, dir)?;
+    seal(&work.files, dir)?;
     let bundle = Bundle::open(dir).map_err(refused)?;
     let rows = rows::complete(&bundle, golden, &work.probabilities).map_err(Refusal::Problems)?;
     work.warnings.extend(rows.warnings);
     let packed = zstd::encode_all(rows.text.as_bytes(), 0).map_err(|e| folder(dir, &e))?;
     work.files.insert(GOLDEN.to_owned(), packed);
-    seal(&mut work.files, dir)?;
+    seal(&work.files, dir)?;
     let bundle = Bundle::open(dir).map_err(refused)?;
     let report = bundle.verify_golden().map_err(|e| {
         Refusal::Problems(vec![Problem::new(
@@ -198,22 +207,13 @@ fn fill(work: &mut Work, golden: &Golden, dir: &Path) -> Result<([u8; 32], Golde
 }
 
 /// Writes the files with their checksums.
-fn seal(files: &mut Files, dir: &Path) -> Result<(), Refusal> {
-    files.remove("BLAKE3SUMS");
-    let mut sums = String::new();
-    for (name, content) in &*files {
-        let _ = writeln!(sums, "{}  {name}", blake3::hash(content).to_hex());
-    }
-    files.insert("BLAKE3SUMS".to_owned(), sums.into_bytes());
+fn seal(files: &Files, dir: &Path) -> Result<(), Refusal> {
     if dir.exists() {
         std::fs::remove_dir_all(dir).map_err(|e| folder(dir, &e))?;
     }
     std::fs::create_dir_all(dir).map_err(|e| folder(dir, &e))?;
-    for (name, content) in &*files {
-        let path = dir.join(name);
-        std::fs::write(&path, content).map_err(|e| folder(&path, &e))?;
-    }
-    Ok(())
+    let files = files.iter().map(|(name, content)| (name.as_str(), content.as_slice()));
+    pack::write_folder(dir, files).map_err(|e| Refusal::Folder(e.to_string()))
 }
 
 fn folder(path: &Path, error: &std::io::Error) -> Refusal {

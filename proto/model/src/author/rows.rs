@@ -6,7 +6,8 @@
 //! the unsplit graph's own numbers show that the split changes nothing, and not that the export is right.
 
 use super::Problem;
-use crate::bundle::{Bundle, RawRow, Scratch};
+use crate::bundle::light::{CLICK, CONVERSION};
+use crate::bundle::{Bundle, RawRow, Scratch, light_of_item};
 use crate::limits::GOLDEN_ROWS_MAX;
 use crate::schema::HeadSpec;
 use serde_json::{Map, Value, json};
@@ -45,12 +46,13 @@ pub(super) fn complete(bundle: &Bundle, golden: &Golden, probabilities: &[String
     let mut rows = Rows { text: String::new(), warnings: Vec::new() };
     let mut problems = Vec::new();
     let mut scratch = Scratch::default();
-    let mut vectors = true;
+    let mut given = Given { vectors: true, light: bundle.light_cost().is_some() };
+    let has_head = given.light;
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).take(GOLDEN_ROWS_MAX);
     for (at, line) in lines {
         match row(bundle, &mut scratch, line, expected, probabilities) {
-            Ok((row, with_vectors)) => {
-                vectors &= with_vectors;
+            Ok((row, with)) => {
+                given = Given { vectors: given.vectors && with.vectors, light: given.light && with.light };
                 rows.text.push_str(&format!("{row}\n"));
             }
             Err(what) => problems.push(Problem::new(format!("golden row {}: {what}", at + 1), "mend the row")),
@@ -73,30 +75,60 @@ pub(super) fn complete(bundle: &Bundle, golden: &Golden, probabilities: &[String
              graph is what you trained; give --golden with the outputs of your runtime for that"
                 .to_owned(),
         );
-    } else if !vectors {
+        return Ok(rows);
+    }
+    if !given.vectors {
         rows.warnings.push(
             "the golden rows have no query and vector: the towers are checked against themselves only".to_owned(),
+        );
+    }
+    if has_head && !given.light {
+        rows.warnings.push(
+            "the golden rows have no light (and light_conversion): the light head is checked against itself only"
+                .to_owned(),
         );
     }
     Ok(rows)
 }
 
-/// One row, and whether its vectors were given.
+/// What all rows had of what is filled in otherwise.
+#[derive(Clone, Copy)]
+struct Given {
+    vectors: bool,
+    light: bool,
+}
+
+/// The row that a bundle passes, of raw features.
+#[cfg(test)]
+pub(crate) fn of_inputs(bundle: &Bundle, scratch: &mut Scratch, line: &str) -> Result<Value, String> {
+    row(bundle, scratch, line, false, &[]).map(|(row, _)| row)
+}
+
+/// One row, and what of it was given.
 fn row(
     bundle: &Bundle,
     scratch: &mut Scratch,
     line: &str,
     expected: bool,
     probabilities: &[String],
-) -> Result<(Value, bool), String> {
+) -> Result<(Value, Given), String> {
     let mut row: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let raw = RawRow::read(bundle.schema(), row.get("user"), row.get("item"))?;
     let cross = bundle.cross(&raw.user, &raw.item);
     let of_user = bundle.run_user(scratch, &raw.user).map_err(|e| e.to_string())?;
     let of_item = bundle.run_items(scratch, std::slice::from_ref(&raw.item)).map_err(|e| e.to_string())?;
-    let given = row.contains_key("query") && row.contains_key("vector");
+    let given =
+        Given { vectors: row.contains_key("query") && row.contains_key("vector"), light: row.contains_key(CLICK) };
     row.entry("query").or_insert_with(|| json!(of_user.query));
     row.entry("vector").or_insert_with(|| json!(of_item.vectors));
+    if bundle.light_cost().is_some() {
+        let light = light_of_item(bundle, scratch, &of_user, &of_item)?;
+        for (name, logits) in [(CLICK, light.clicks), (CONVERSION, light.conversions)] {
+            if let Some(logit) = logits.first() {
+                row.entry(name).or_insert_with(|| json!(logit));
+            }
+        }
+    }
     let heads = &bundle.schema().heads;
     let raws = if expected {
         let outputs = row.get("heads").and_then(Value::as_object).ok_or("it has no heads: what your runtime gave")?;

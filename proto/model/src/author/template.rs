@@ -13,7 +13,9 @@ const HEAD: &str = "\
 # A schema for `gavel model pack`. Decide what is marked with a question mark; docs/bring-your-own-model.md explains it.
 name = \"my-model\"                # ? what people call it
 
-# side: user, context (of the request) or item. kind: category, dense or set.
+# side: user, context (of the request) or item. kind: category, dense (a number), set (values with weights, heaviest
+# first) or sequence (values in order, newest first). An input that is the weight of the item's value in a set of the
+# user is no feature: write [[cross]] with its name, user = the set and item = the category.
 ";
 
 /// A schema skeleton for a ranker.
@@ -58,7 +60,13 @@ fn of_graph(graph: &GraphProto) -> String {
             _ if of_set => {}
             (true, 1) => feature(&mut text, &input.name, &format!("kind = \"category\"\n{buckets}")),
             (true, _) if has_weights || rows_of(graph, &input.name).is_some() => {
-                feature(&mut text, &input.name, &format!("kind = \"set\"\n{buckets}\nmax_len = {width}"));
+                // A graph that does not ask for weights more often reads an order than a bag.
+                let kind = if has_weights {
+                    "kind = \"set\"                     # ? or sequence"
+                } else {
+                    "kind = \"sequence\"                # ? or set"
+                };
+                feature(&mut text, &input.name, &format!("{kind}\n{buckets}\nmax_len = {width}"));
             }
             (false, 1) => feature(&mut text, &input.name, DENSE),
             (_, width) => {

@@ -1,7 +1,8 @@
 //! Does packing make a bundle of what exporters write, and say everything that is in the way?
 
 use super::*;
-use crate::onnx::testing::Onnx;
+use crate::bundle::testing::SMALL;
+use crate::onnx::testing::{Onnx, light_head, tower_with};
 use crate::onnx::wire::element;
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -34,7 +35,7 @@ const ROWS: &str = r#"{"user":{"segment":"gold","age":0.5,"history":{"values":["
 
 fn source(schema: &str, ranker: Ranker) -> Source {
     let golden = Some(Golden::Inputs(ROWS.to_owned()));
-    Source { schema: schema.to_owned(), ranker, towers: Towers::Constant, golden }
+    Source { schema: schema.to_owned(), ranker, towers: Towers::Constant, light: None, golden }
 }
 
 fn nothing(_: &str) -> Option<Vec<u8>> {
@@ -233,6 +234,7 @@ fn lightgbm_files_become_a_bundle() {
 fn a_template_is_a_schema_that_packs() {
     for ranker in [
         Ranker::Graph(fixture("onnx/torch_mlp_script.onnx")),
+        Ranker::Graph(fixture("onnx/torch_sequence_script.onnx")),
         Ranker::Graph(fixture("onnx/jax_model.onnx")),
         Ranker::Trees([(String::new(), fixture("plain.txt"))].into()),
     ] {
@@ -251,4 +253,62 @@ fn a_template_is_a_schema_that_packs() {
         mine.golden = Some(Golden::Inputs("{\"user\":{},\"item\":{}}\n".to_owned()));
         assert_eq!(problems(&mine), "", "{edited}");
     }
+}
+
+/// Towers with second outputs and the head on them, over features that [`tower_with`] reads.
+#[test]
+fn a_light_head_is_packed_and_verified() {
+    const FEATURES: &str = r#"
+name = "mine"
+dimension = 16
+feature = [
+    { name = "segment", side = "user", kind = "category", buckets = 50 },
+    { name = "bought", side = "user", kind = "set", buckets = 100, max_len = 8 },
+    { name = "age", side = "context", kind = "dense" },
+    { name = "kind", side = "item", kind = "category", buckets = 100 },
+    { name = "price", side = "item", kind = "dense" },
+]
+cross = [{ name = "match", user = "bought", item = "kind" }]
+head = [
+    { name = "click", kind = "probability", role = "click" }, { name = "conv", kind = "probability" },
+    { name = "value", kind = "value" },
+]
+"#;
+    let towers = |user: i64| Towers::Given {
+        user: tower_with(1, true, SMALL, (16, user)),
+        item: tower_with(2, false, SMALL, (16, 4)),
+    };
+    let mut mine = source(FEATURES, Ranker::Graph(crate::onnx::testing::ranker(3, SMALL)));
+    mine.golden = Some(Golden::Inputs("{\"user\":{},\"item\":{\"kind\":\"tea\"}}\n".to_owned()));
+    (mine.towers, mine.light) = (towers(6), Some(light_head().bytes()));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("bundle");
+    let written = write(&mine, &out, &nothing).unwrap();
+    assert_eq!((written.golden.rows, written.golden.light_rows), (1, 1));
+    assert_eq!(Bundle::open(&out).unwrap().light_width(), 4);
+    let golden = zstd::decode_all(std::fs::read(out.join(GOLDEN)).unwrap().as_slice()).unwrap();
+    let mut row: serde_json::Value = serde_json::from_slice(&golden).unwrap();
+    row["light_conversion"] = (row["light_conversion"].as_f64().unwrap() + 0.1).into();
+    let wrong = Source { golden: Some(Golden::Expected(row.to_string())), ..mine.clone() };
+    assert!(problems(&wrong).contains("light_conversion is"), "{}", problems(&wrong));
+
+    let mut head = light_head();
+    head.input("similarty", element::FLOAT, 1);
+    head.graph.output[0].name = "lights".to_owned();
+    head.graph.output.pop();
+    let said = FEATURES.replace("dimension = 16", "dimension = 16\nlight = { head = \"light.onnx\" }");
+    let both = FEATURES.replace("dimension = 16", "dimension = 16\nlight = { scale = 1.0, offset = 0.0 }");
+    let many = Source { light: Some(head.bytes()), towers: towers(0), ..mine.clone() };
+    for (source, part) in [
+        (many.clone(), "input similarty of the light head is none (did you mean similarity?)"),
+        (many.clone(), "no output light (did you mean lights?)"),
+        (many, "reads user_light, which the graph of --user-tower does not put out"),
+        (Source { schema: both, ..mine.clone() }, "leave [light] out of the schema"),
+        (Source { schema: said.clone(), light: None, ..mine.clone() }, "give --light FILE.onnx"),
+        (Source { towers: Towers::Constant, ..mine.clone() }, "a light head reads what trained towers put out"),
+    ] {
+        let text = problems(&source);
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert_eq!(problems(&Source { schema: said, ..mine }), "", "the schema may name the head, too");
 }

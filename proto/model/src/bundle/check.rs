@@ -4,7 +4,7 @@
 //! file is read on its own, and each node of a graph that is refused is named.
 
 use super::pack::{self, FileMap};
-use super::{Bundle, GoldenReport, PartitionReport, file_of, manifest};
+use super::{Bundle, GoldenReport, PartCost, PartitionReport, file_of, manifest};
 use crate::error::BundleError;
 use crate::onnx;
 use std::path::Path;
@@ -26,10 +26,23 @@ pub struct BundleCheck {
     pub partition: Option<PartitionReport>,
     /// f32s of the user part, which travel once a request to each node.
     pub user_part: usize,
-    /// f32s of an item's activations.
+    /// f32s that are stored for each item.
     pub activations: usize,
+    /// The light head, of a bundle that has one.
+    pub light: Option<LightCheck>,
     /// Why it is refused; empty for a bundle that would serve.
     pub errors: Vec<String>,
+}
+
+/// What there is to say about a light head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LightCheck {
+    /// What it costs for an item.
+    pub cost: PartCost,
+    /// f32s of the user part that it reads.
+    pub user: usize,
+    /// f32s of an item's row that it reads.
+    pub item: usize,
 }
 
 /// Reads a bundle's folder and collects everything that is wrong with it.
@@ -62,7 +75,8 @@ fn graphs(files: &FileMap, found: &mut BundleCheck) {
     };
     found.name = schema.name;
     let ranker = Some(&names.ranker).filter(|r| names.trees.is_empty() && !r.is_empty());
-    for name in [Some(&names.user_tower), Some(&names.item_tower), ranker].into_iter().flatten() {
+    let graphs = [Some(&names.user_tower), Some(&names.item_tower), names.light.as_ref(), ranker];
+    for name in graphs.into_iter().flatten() {
         match file_of(files, name) {
             Ok(bytes) => {
                 let of_file = |reason| BundleError::Graph { file: name.clone(), reason }.to_string();
@@ -76,7 +90,9 @@ fn graphs(files: &FileMap, found: &mut BundleCheck) {
 fn measure(bundle: &Bundle, found: &mut BundleCheck) {
     found.precision = bundle.schema().options.precision;
     found.partition = Some(bundle.partition_report());
-    (found.user_part, found.activations) = (bundle.user_part_width(), bundle.activation_width());
+    let (user, item) = (bundle.light_user_width(), bundle.light_width());
+    (found.user_part, found.activations) = (bundle.user_part_width(), item + bundle.activation_width());
+    found.light = bundle.light_cost().map(|cost| LightCheck { cost, user, item });
     match bundle.verify_golden() {
         Ok(report) => found.golden = Some(report),
         Err(error) => return found.errors.push(error.to_string()),

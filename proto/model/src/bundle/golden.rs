@@ -7,8 +7,9 @@
 //! is the difference of large numbers; a raw output with at least 0.1, a prediction with at least 0.001, for the
 //! same reason.
 
+use super::light::{CLICK, CONVERSION, LightLogits};
 use super::scorer::Scorer;
-use super::{Bundle, Scratch};
+use super::{Bundle, ItemOutput, Scratch, UserOutput};
 use crate::error::BundleError;
 use crate::exec::Ranges;
 use crate::feature::{FeatureRow, FeatureValue};
@@ -29,6 +30,8 @@ const PREDICTION_SCALE: f64 = 1e-3;
 pub struct GoldenReport {
     /// Rows compared.
     pub rows: usize,
+    /// Those of them that say what the light head gives.
+    pub light_rows: usize,
     /// Largest relative difference of any number.
     pub worst: f64,
 }
@@ -42,8 +45,9 @@ struct Row {
     vector: Vec<f64>,
     heads: BTreeMap<String, f64>,
     predictions: BTreeMap<String, f64>,
-    /// The logit of the light order.
+    /// What the light order says: the logit of a click, and of a conversion given one.
     light: Option<f64>,
+    light_conversion: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -65,8 +69,13 @@ pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, Bun
     let mut report = GoldenReport::default();
     report.rows = each(packed, |row| {
         report.worst = report.worst.max(compare(bundle, &mut scratch, row)?);
+        report.light_rows += usize::from(row.light.is_some());
         Ok(())
     })?;
+    if bundle.light_cost().is_some() && report.light_rows == 0 {
+        let reason = "no row has `light`, what the light head gives: nothing verifies the head";
+        return Err(BundleError::Golden(reason.to_owned()));
+    }
     Ok(report)
 }
 
@@ -157,12 +166,13 @@ fn compare(bundle: &Bundle, scratch: &mut Scratch, row: &Row) -> Result<f64, Str
     };
     let mut worst = vector("query", &row.query, &of_user.query)?;
     worst = worst.max(vector("vector", &row.vector, &of_item.vectors)?);
-    if let Some(expected) = row.light {
-        let similarity = [similarity(schema.metric, &of_user.query, &of_item.vectors)];
-        let mut logit = Vec::new();
-        let light = bundle.light(scratch, &of_user.part, &of_item.lights, &similarity, &mut logit);
-        light.map_err(|e| e.to_string())?;
-        worst = worst.max(near("light", expected, logit.first().copied().unwrap_or(f32::NAN), RAW_SCALE)?);
+    if row.light.is_some() || row.light_conversion.is_some() {
+        let LightLogits { clicks, conversions } = light(bundle, scratch, &of_user, &of_item)?;
+        for (name, expected, found) in [(CLICK, row.light, clicks), (CONVERSION, row.light_conversion, conversions)] {
+            let Some(expected) = expected else { continue };
+            let found = found.first().copied().ok_or_else(|| format!("the bundle gives no {name}"))?;
+            worst = worst.max(near(name, expected, found, RAW_SCALE)?);
+        }
     }
     for (head, raw) in schema.heads.iter().zip(&raw) {
         let expected =
@@ -180,6 +190,19 @@ fn vector(what: &str, expected: &[f64], found: &[f32]) -> Result<f64, String> {
     }
     let scale = expected.iter().fold(PREDICTION_SCALE, |m, x| m.max(x.abs()));
     expected.iter().zip(found).try_fold(0f64, |worst, (e, f)| Ok(worst.max(near(what, *e, *f, (scale, TOLERANCE))?)))
+}
+
+/// What the light order says of one item, whose similarity is that of exact vectors.
+pub(crate) fn light(
+    bundle: &Bundle,
+    scratch: &mut Scratch,
+    user: &UserOutput,
+    item: &ItemOutput,
+) -> Result<LightLogits, String> {
+    let similarity = [similarity(bundle.schema().metric, &user.query, &item.vectors)];
+    let mut logits = LightLogits::default();
+    bundle.light(scratch, &user.part, &item.lights, &similarity, &mut logits).map_err(|e| e.to_string())?;
+    Ok(logits)
 }
 
 /// The similarity that retrieval orders by: larger is nearer.

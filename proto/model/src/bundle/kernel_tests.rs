@@ -1,8 +1,10 @@
 //! Does ranking take no memory once its buffers are there, and is a bundle as exact as it says?
 
-use super::tests::{SMALL, files, open, request, shared};
+use super::testing::{SCHEMA as TOML, passing_row};
+use super::tests::{SCHEMA, request, sample, shared};
 use super::*;
 use crate::allocations;
+use serde_json::json;
 
 #[test]
 fn a_warm_request_takes_no_memory() {
@@ -22,34 +24,14 @@ fn a_warm_request_takes_no_memory() {
 
 /// The test's bundle with options and with golden rows of the exact one.
 fn kept(options: &str) -> Result<Bundle, BundleError> {
-    let exact = shared();
-    let mut rows = String::new();
-    for i in 0..40u64 {
+    let row = |i: u64| {
         let (user, item) = (format!("u{}", i % 7), format!("k{i}"));
-        let hash = gavel_proto::hash::value_hash;
-        let bought = FeatureValue::Set(vec![(hash(&item), 2.0), (hash("tea"), 1.0 + i as f32)]);
-        let of_user = FeatureRow { values: vec![FeatureValue::Category(hash(&user)), bought, FeatureValue::Missing] };
-        let price = FeatureValue::Dense(0.25 * i as f32);
-        let of_item = FeatureRow { values: vec![FeatureValue::Category(hash(&item)), price] };
-        let (mut scratch, mut raw, mut out) = (Scratch::default(), Vec::new(), Vec::new());
-        let UserOutput { query, part } = exact.run_user(&mut scratch, &of_user).unwrap();
-        let ItemOutput { vectors, activations, .. } =
-            exact.run_items(&mut scratch, std::slice::from_ref(&of_item)).unwrap();
-        let cross = exact.cross(&of_user, &of_item);
-        exact.rank_raw(&mut scratch, &part, &activations, &cross, 1, &mut raw).unwrap();
-        exact.rank(&mut scratch, &part, &activations, &cross, 1, &mut out).unwrap();
-        let heads = |v: &[f32]| serde_json::json!({"click": v[0], "conv": v[1], "value": v[2]});
-        let row = serde_json::json!({
-            "user": {"segment": user, "bought": {"values": [item, "tea"], "weights": [2.0, 1.0 + i as f32]}},
-            "item": {"kind": item, "price": 0.25 * i as f32},
-            "query": query, "vector": vectors, "heads": heads(&raw), "predictions": heads(&out),
-        });
-        rows.push_str(&format!("{row}\n"));
-    }
-    let mut all = files(SMALL);
-    all[0].1.extend_from_slice(options.as_bytes());
-    all[4].1 = zstd::encode_all(rows.as_bytes(), 1).unwrap();
-    open(&all)
+        let bought = json!({"values": [item, "tea"], "weights": [2.0, 1.0 + i as f32]});
+        let item = json!({"kind": item, "price": 0.25 * i as f32});
+        format!("{}\n", passing_row(shared(), &json!({"segment": user, "bought": bought}), &item))
+    };
+    let rows: String = (0..40).map(row).collect();
+    sample().with(TOML, format!("{SCHEMA}{options}")).rows(&rows).open()
 }
 
 #[test]

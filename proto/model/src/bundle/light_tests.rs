@@ -1,26 +1,29 @@
 //! Does the light head see what the towers put out for it, item by item?
 
-use super::tests::{SCHEMA, SMALL, files, items, open, user};
+use super::testing::{ITEM_TOWER, SCHEMA as TOML, SMALL, TestBundle, USER_TOWER, passing_row};
+use super::tests::{SCHEMA, items, sample, user};
 use super::*;
 use crate::onnx::testing::{Onnx, light_head, tower_with};
 use crate::onnx::wire::element;
 use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const HEAD: &str = "light.onnx";
 
 /// The test bundle with a head, after a change of the head.
-fn changed(change: impl FnOnce(&mut Onnx)) -> Vec<(&'static str, Vec<u8>)> {
+fn changed(change: impl FnOnce(&mut Onnx)) -> TestBundle {
     let mut head = light_head();
     change(&mut head);
-    let mut all = files(SMALL);
-    all[0].1 = SCHEMA.replacen("{ scale = 1.0, offset = -3.0 }", "{ head = \"light.onnx\" }", 1).into_bytes();
-    all[1].1 = tower_with(1, true, SMALL, (16, 6));
-    all[2].1 = tower_with(2, false, SMALL, (16, 4));
-    all.push(("light.onnx", head.bytes()));
-    all
+    sample()
+        .with(TOML, SCHEMA.replacen("{ scale = 1.0, offset = -3.0 }", "{ head = \"light.onnx\" }", 1))
+        .with(USER_TOWER, tower_with(1, true, SMALL, (16, 6)))
+        .with(ITEM_TOWER, tower_with(2, false, SMALL, (16, 4)))
+        .with(HEAD, head.bytes())
 }
 
 fn shared() -> &'static Bundle {
     static SHARED: std::sync::OnceLock<Bundle> = std::sync::OnceLock::new();
-    SHARED.get_or_init(|| open(&changed(|_| {})).unwrap())
+    SHARED.get_or_init(|| changed(|_| {}).open().unwrap())
 }
 
 /// What the towers put out, and similarities.
@@ -41,13 +44,14 @@ proptest! {
     fn an_item_is_alone_with_the_user(n in 1usize..80, seed in 1u64..500) {
         let (bundle, mut scratch) = (shared(), Scratch::default());
         let (of_user, of_items, similarities) = request(n, seed);
-        let mut all = Vec::new();
+        let mut all = LightLogits::default();
         bundle.light(&mut scratch, &of_user.part, &of_items.lights, &similarities, &mut all).unwrap();
-        prop_assert_eq!(all.len(), n);
+        prop_assert_eq!((all.clicks.len(), all.conversions.len()), (n, n));
         for i in 0..n {
-            let (mut one, row) = (Vec::new(), &of_items.lights[i * 4..(i + 1) * 4]);
+            let (mut one, row) = (LightLogits::default(), &of_items.lights[i * 4..(i + 1) * 4]);
             bundle.light(&mut scratch, &of_user.part, row, &similarities[i..=i], &mut one).unwrap();
-            prop_assert_eq!(one[0].to_bits(), all[i].to_bits());
+            prop_assert_eq!(one.clicks[0].to_bits(), all.clicks[i].to_bits());
+            prop_assert_eq!(one.conversions[0].to_bits(), all.conversions[i].to_bits());
         }
         let plain = super::tests::shared();
         let of_plain = plain.run_user(&mut scratch, &user(seed)).unwrap();
@@ -65,72 +69,84 @@ proptest! {
 #[test]
 fn the_head_reads_the_towers_and_a_line_stands_in_without_one() {
     let (of_user, of_items, similarities) = request(3, 7);
-    let (mut scratch, mut logits, mut other) = (Scratch::default(), Vec::new(), Vec::new());
+    let (mut scratch, mut logits, mut other) = (Scratch::default(), LightLogits::default(), LightLogits::default());
+    let differ = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a != b);
     let bundle = shared();
     assert_eq!((bundle.light_width(), of_items.lights.len()), (4, 12));
     bundle.light(&mut scratch, &of_user.part, &of_items.lights, &similarities, &mut logits).unwrap();
     let mut stranger = of_user.part.clone();
     stranger.iter_mut().rev().take(6).for_each(|x| *x += 1.0);
     bundle.light(&mut scratch, &stranger, &of_items.lights, &similarities, &mut other).unwrap();
-    assert!(logits.iter().zip(&other).all(|(a, b)| a != b), "the user counts");
+    assert!(differ(&logits.clicks, &other.clicks), "the user counts");
     bundle.light(&mut scratch, &of_user.part, &[0.5; 12], &similarities, &mut other).unwrap();
-    assert!(logits.iter().zip(&other).all(|(a, b)| a != b), "the item counts");
+    assert!(
+        differ(&logits.clicks, &other.clicks) && differ(&logits.conversions, &other.conversions),
+        "the item counts"
+    );
+    assert!(differ(&logits.clicks, &logits.conversions), "each output is one of its own");
     assert!(bundle.light(&mut scratch, &of_user.part, &[0.5; 11], &similarities, &mut other).is_err());
     assert!(bundle.light(&mut scratch, &of_user.part[1..], &of_items.lights, &similarities, &mut other).is_err());
 
     let (plain, part) = (super::tests::shared(), vec![0.0; super::tests::shared().user_part_width()]);
     plain.light(&mut scratch, &part, &[], &[2.0, -1.0], &mut other).unwrap();
-    assert_eq!((plain.light_width(), other), (0, vec![-1.0, -4.0]));
+    let line = LightLogits { clicks: vec![-1.0, -4.0], conversions: vec![] };
+    assert_eq!((plain.light_width(), &other), (0, &line));
+    assert!(plain.light_cost().is_none());
+    let cost = bundle.light_cost().unwrap();
+    assert!(cost.operations > 3 && cost.flops >= 2 * (11 * 8 + 8) && cost.constant_bytes >= 4 * 11 * 8, "{cost:?}");
+
+    // A head may say nothing of conversions.
+    let click_only = changed(|m| drop(m.graph.output.pop())).open().unwrap();
+    click_only.light(&mut scratch, &of_user.part, &of_items.lights, &similarities, &mut other).unwrap();
+    assert_eq!((&other.clicks, other.conversions.len()), (&logits.clicks, 0));
 }
 
 #[test]
 fn what_is_wrong_with_a_head_is_named() {
-    let text = |all: Vec<(&str, Vec<u8>)>| open(&all).err().map_or_else(String::new, |e| e.to_string());
-    assert!(text(changed(|m| drop(m.input("age", element::FLOAT, 1)))).contains("a light head reads user_light"));
-    let missing = |file: usize, tower: Vec<u8>| {
-        let mut all = changed(|_| {});
-        all[file].1 = tower;
-        text(all)
-    };
-    assert!(missing(1, tower_with(1, true, SMALL, (16, 0))).contains("the tower has no such output"));
-    assert!(missing(2, tower_with(2, false, SMALL, (16, 5))).contains("[batch, 5]"));
-    assert!(missing(1, tower_with(1, true, SMALL, (16, 257))).contains("1 to 256"));
-    assert!(text(changed(|m| drop(m.graph.output.pop()))).contains("does not have it"));
-    let mut all = changed(|_| {});
-    all.pop();
-    assert!(text(all).contains("light.onnx is missing"));
+    let text = |bundle: TestBundle| bundle.refusal();
+    let strange = changed(|m| drop(m.input("age", element::FLOAT, 1)));
+    assert!(text(strange).contains("a light head reads user_light"));
+    let tower = |file: &str, tower: Vec<u8>| text(changed(|_| {}).with(file, tower));
+    assert!(tower(USER_TOWER, tower_with(1, true, SMALL, (16, 0))).contains("the tower has no such output"));
+    assert!(tower(ITEM_TOWER, tower_with(2, false, SMALL, (16, 5))).contains("[batch, 5]"));
+    assert!(tower(USER_TOWER, tower_with(1, true, SMALL, (16, 257))).contains("1 to 256"));
+    assert!(text(changed(|m| drop(m.graph.output.remove(0)))).contains("does not have it"));
+    assert!(text(changed(|_| {}).without(HEAD)).contains("light.onnx is missing"));
     let both = SCHEMA.replacen("{ scale = 1.0,", "{ head = \"light.onnx\", scale = 1.0,", 1);
-    let mut all = changed(|_| {});
-    all[0].1 = both.into_bytes();
-    assert!(text(all).contains("either scale and offset, or a head"));
+    assert!(text(changed(|_| {}).with(TOML, both)).contains("either scale and offset, or a head"));
 }
 
 #[test]
-fn golden_rows_may_hold_the_light_logit() {
-    let (mut scratch, mut logit, mut raw) = (Scratch::default(), Vec::new(), Vec::new());
-    let empty = FeatureRow { values: vec![FeatureValue::Missing; 3] };
-    let item = FeatureRow { values: vec![FeatureValue::Missing; 2] };
-    let of_user = shared().run_user(&mut scratch, &empty).unwrap();
-    let of_item = shared().run_items(&mut scratch, std::slice::from_ref(&item)).unwrap();
-    let similarity = of_user.query.iter().zip(&of_item.vectors).map(|(a, b)| a * b).sum::<f32>();
-    shared().light(&mut scratch, &of_user.part, &of_item.lights, &[similarity], &mut logit).unwrap();
-    let cross = shared().cross(&empty, &item);
-    shared().rank_raw(&mut scratch, &of_user.part, &of_item.activations, &cross, 1, &mut raw).unwrap();
-    let heads = &shared().schema().heads;
-    let by_name = |of: &dyn Fn(usize) -> f32| -> std::collections::BTreeMap<String, f32> {
-        heads.iter().enumerate().map(|(i, h)| (h.name.clone(), of(i))).collect()
-    };
-    let row = |light: f32| {
-        let row = serde_json::json!({
-            "user": {}, "item": {}, "query": of_user.query, "vector": of_item.vectors,
-            "heads": by_name(&|i| raw[i]),
-            "predictions": by_name(&|i| heads[i].predict(raw[i])),
-            "light": light,
-        });
-        let mut all = changed(|_| {});
-        all[4].1 = zstd::encode_all(row.to_string().as_bytes(), 1).unwrap();
-        open(&all).unwrap().verify_golden().map(|report| report.rows).map_err(|e| e.to_string())
-    };
-    assert_eq!(row(logit[0]), Ok(1));
-    assert!(row(logit[0] + 0.01).unwrap_err().contains("light"));
+fn golden_rows_verify_the_light_head() {
+    let row = passing_row(shared(), &json!({"segment": "gold"}), &json!({"kind": "tea"}));
+    let report = changed(|_| {}).row(&row).verify().unwrap();
+    assert_eq!((report.rows, report.light_rows), (1, 1));
+    for name in ["light", "light_conversion"] {
+        let mut wrong = row.clone();
+        wrong[name] = (wrong[name].as_f64().unwrap() + 0.01).into();
+        assert!(changed(|_| {}).row(&wrong).verify().unwrap_err().contains(&format!("{name} is")));
+    }
+    let mut without = row.clone();
+    without.as_object_mut().map(|row| row.remove("light"));
+    assert!(changed(|_| {}).row(&without).verify().unwrap_err().contains("nothing verifies the head"));
+    let refused = changed(|m| drop(m.graph.output.pop())).row(&row).verify().unwrap_err();
+    assert!(refused.contains("gives no light_conversion"), "{refused}");
+}
+
+/// A check says what the head costs, and every node of it that is not supported.
+#[test]
+fn a_check_knows_the_light_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let row: Value = passing_row(shared(), &json!({}), &json!({}));
+    changed(|_| {}).row(&row).write(dir.path());
+    let found = check(dir.path());
+    assert_eq!(found.errors, Vec::<String>::new());
+    let light = found.light.unwrap();
+    assert_eq!((light.user, light.item, Some(light.cost)), (6, 4, shared().light_cost()));
+    assert_eq!(found.activations, 4 + shared().activation_width());
+    assert_eq!(found.golden.map(|g| g.light_rows), Some(1));
+
+    changed(|m| m.graph.node[0].op_type = "LSTM".into()).write(dir.path());
+    let text = check(dir.path()).errors.join("\n");
+    assert!(text.contains("light.onnx") && text.contains("LSTM"), "{text}");
 }

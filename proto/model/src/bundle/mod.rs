@@ -9,7 +9,7 @@ mod check;
 mod example;
 mod file;
 mod golden;
-mod light;
+pub(crate) mod light;
 mod manifest;
 pub mod pack;
 mod ranker;
@@ -18,10 +18,11 @@ mod trees;
 
 pub use crate::partition::{PartCost, PartitionReport};
 pub(crate) use bind::tables;
-pub use check::{BundleCheck, check};
+pub use check::{BundleCheck, LightCheck, check};
 pub use example::{EncodedRequest, Example};
 pub use golden::GoldenReport;
-pub(crate) use golden::RawRow;
+pub(crate) use golden::{RawRow, light as light_of_item};
+pub use light::LightLogits;
 #[cfg(test)]
 pub(crate) use manifest::parse as parse_schema;
 pub use pack::{pack as pack_folder, unpack};
@@ -136,7 +137,7 @@ impl Bundle {
     /// calibration.
     ///
     /// # Errors
-    /// When a row cannot be read or differs by more than 1e-4 relative.
+    /// When a row cannot be read or differs by more than the tolerance, and when no row verifies the light head.
     pub fn verify_golden(&self) -> Result<GoldenReport, BundleError> {
         golden::verify(self, &self.golden)
     }
@@ -168,7 +169,7 @@ impl Bundle {
     /// f32s of the user-only tensors and of the user's side of the light head.
     #[must_use]
     pub fn user_part_width(&self) -> usize {
-        self.ranker.user_width() + self.light.as_ref().map_or(0, |l| l.user_width)
+        self.ranker.user_width() + self.light_user_width()
     }
 
     /// f32s of an item's side of the light head; 0 without one.
@@ -228,8 +229,20 @@ impl Bundle {
         Ok(ItemOutput { vectors, lights, activations })
     }
 
-    /// The logits of the light order, one for each similarity: `lights` has a row of [`Self::light_width`] for each.
-    /// What is not finite is left so: such an item is dropped by the caller.
+    /// What the light head costs for an item; `None` for a bundle without one.
+    #[must_use]
+    pub fn light_cost(&self) -> Option<PartCost> {
+        self.light.as_ref().map(|head| head.cost)
+    }
+
+    /// f32s of the user's side of the light head, the last of the user part.
+    #[must_use]
+    pub fn light_user_width(&self) -> usize {
+        self.light.as_ref().map_or(0, |l| l.user_width)
+    }
+
+    /// What the light order says, for each similarity: `lights` has a row of [`Self::light_width`] for each. What is
+    /// not finite is left so: such an item is dropped by the caller.
     ///
     /// # Errors
     /// When a slice has a wrong length.
@@ -239,13 +252,14 @@ impl Bundle {
         user_part: &[f32],
         lights: &[f32],
         similarities: &[f32],
-        out: &mut Vec<f32>,
+        out: &mut LightLogits,
     ) -> Result<(), ModelError> {
         width("user part", user_part.len(), self.user_part_width())?;
         width("light values", lights.len(), similarities.len().saturating_mul(self.light_width()))?;
-        out.clear();
+        out.clicks.clear();
+        out.conversions.clear();
         match &self.light {
-            None => light::line(self.schema.light, similarities, out),
+            None => light::line(self.schema.light, similarities, &mut out.clicks),
             Some(head) => {
                 head.run(&mut scratch.arena, &user_part[self.ranker.user_width()..], lights, similarities, out);
             }
@@ -426,6 +440,8 @@ mod kernel_tests;
 mod light_tests;
 #[cfg(test)]
 mod sequence_tests;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

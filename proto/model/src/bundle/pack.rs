@@ -10,6 +10,7 @@ use crate::error::BundleError;
 use crate::limits::{FILE_BYTES_MAX, FILES_MAX, NAME_BYTES_MAX};
 use prost::bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -88,6 +89,23 @@ pub(crate) fn read_folder(dir: &Path) -> Result<FileMap, BundleError> {
         files.insert(name, file::read(&path)?);
     }
     Ok(files)
+}
+
+/// Writes files and the checksums of all of them to a folder that is there, as a bundle has them.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_folder<'a>(dir: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<(), BundleError> {
+    let mut sums = String::new();
+    let write = |name: &str, content: &[u8]| {
+        let path = dir.join(name);
+        fs::write(&path, content).map_err(|e| BundleError::io(&path, e))
+    };
+    for (name, content) in files {
+        write(name, content)?;
+        let _ = writeln!(sums, "{}  {name}", blake3::hash(content).to_hex());
+    }
+    write("BLAKE3SUMS", sums.as_bytes())
 }
 
 fn packed(files: &FileMap) -> Vec<u8> {

@@ -1,11 +1,11 @@
 //! Does an ordered list reach the ranker in its order, split as whole?
 
-use super::tests::{SMALL, open};
+use super::testing::{RANKER, SCHEMA as TOML, TestBundle, passing_row};
 use super::*;
-use crate::onnx::testing::{self, Onnx};
+use crate::onnx::testing::Onnx;
 use crate::onnx::wire::element;
-use gavel_proto::hash::value_hash;
 use proptest::prelude::*;
+use serde_json::json;
 
 const SCHEMA: &str = r#"
 format = 1
@@ -100,19 +100,13 @@ fn ranker() -> Vec<u8> {
     m.bytes()
 }
 
-fn files(golden: &str) -> Vec<(&'static str, Vec<u8>)> {
-    vec![
-        ("bundle.toml", SCHEMA.as_bytes().to_vec()),
-        ("user.onnx", testing::tower(1, true, SMALL, 16)),
-        ("item.onnx", testing::tower(2, false, SMALL, 16)),
-        ("ranker.onnx", ranker()),
-        ("golden.jsonl.zst", zstd::encode_all(golden.as_bytes(), 1).unwrap()),
-    ]
+fn sample() -> TestBundle {
+    TestBundle::new(SCHEMA).with(RANKER, ranker())
 }
 
 fn shared() -> &'static Bundle {
     static SHARED: std::sync::OnceLock<Bundle> = std::sync::OnceLock::new();
-    SHARED.get_or_init(|| open(&files("")).unwrap())
+    SHARED.get_or_init(|| sample().open().unwrap())
 }
 
 fn user(actions: Vec<(u64, f32)>) -> FeatureRow {
@@ -177,36 +171,22 @@ fn what_the_user_did_is_computed_once_a_request() {
 
 #[test]
 fn golden_rows_hold_lists_with_and_without_weights() {
-    let hashed = |values: &[&str]| values.iter().map(|v| (value_hash(v), 1.0)).collect::<Vec<_>>();
-    let of_user = user(hashed(&["b", "a", "b"]));
-    let kind = FeatureValue::Category(value_hash("tea"));
-    let of_item = FeatureRow { values: vec![kind, FeatureValue::Missing, FeatureValue::Set(hashed(&["x", "x"]))] };
-    let (bundle, mut scratch, mut raw) = (shared(), Scratch::default(), Vec::new());
-    let output = bundle.run_user(&mut scratch, &of_user).unwrap();
-    let items = bundle.run_items(&mut scratch, std::slice::from_ref(&of_item)).unwrap();
-    bundle.rank_raw(&mut scratch, &output.part, &items.activations, &[], 1, &mut raw).unwrap();
-    let prediction = both(&of_user, std::slice::from_ref(&of_item)).1[0];
-    let row = |actions: serde_json::Value| {
-        let row = serde_json::json!({
-            "user": {"actions": actions}, "item": {"kind": "tea", "pictures": {"values": ["x", "x"]}},
-            "query": output.query, "vector": items.vectors,
-            "heads": {"click": raw[0]}, "predictions": {"click": prediction},
-        });
-        open(&files(&row.to_string())).unwrap().verify_golden().map(|report| report.rows).map_err(|e| e.to_string())
+    let item = json!({"kind": "tea", "pictures": {"values": ["x", "x"]}});
+    let passing = passing_row(shared(), &json!({"actions": ["b", "a", "b"]}), &item);
+    let with = |actions: serde_json::Value| {
+        let mut row = passing.clone();
+        row["user"]["actions"] = actions;
+        sample().row(&row).verify().map(|report| report.rows)
     };
-    assert_eq!(row(serde_json::json!(["b", "a", "b"])), Ok(1));
-    assert_eq!(row(serde_json::json!({"values": ["b", "a", "b"], "weights": [1.0, 1.0, 1.0]})), Ok(1));
-    assert!(row(serde_json::json!(["a", "b", "b"])).unwrap_err().contains("click"));
-    assert!(row(serde_json::json!("a")).unwrap_err().contains("another kind"));
+    assert_eq!(with(json!(["b", "a", "b"])), Ok(1));
+    assert_eq!(with(json!({"values": ["b", "a", "b"], "weights": [1.0, 1.0, 1.0]})), Ok(1));
+    assert!(with(json!(["a", "b", "b"])).unwrap_err().contains("click"));
+    assert!(with(json!("a")).unwrap_err().contains("another kind"));
 }
 
 #[test]
 fn a_sequence_is_bound_by_its_length_and_table() {
-    let text = |from: &str, to: &str| {
-        let mut all = files("");
-        all[0].1 = SCHEMA.replacen(from, to, 1).into_bytes();
-        open(&all).err().map_or_else(String::new, |e| e.to_string())
-    };
+    let text = |from: &str, to: &str| sample().with(TOML, SCHEMA.replacen(from, to, 1)).refusal();
     assert!(text("max_len = 6", "max_len = 7").contains("[batch, 7]"));
     assert!(text("max_len = 6", "max_len = 513").contains("1 to 512"));
     assert!(text("max_len = 6", "").contains("max_len is 0"));

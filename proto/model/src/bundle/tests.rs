@@ -1,13 +1,13 @@
 //! Does a bundle give the same numbers whichever way it is asked, and refuse whatever is wrong with it?
 
+use super::testing::{RANKER, SCHEMA as TOML, SMALL, TestBundle, USER_TOWER, passing_row};
 use super::*;
-use crate::onnx::testing::{self, Onnx, Sizes};
+use crate::onnx::testing::{self as graphs, Onnx, Sizes};
 use crate::onnx::wire::element;
 use proptest::prelude::*;
 use ranker::Ranker;
+use serde_json::json;
 use std::fs;
-
-pub(super) const SMALL: Sizes = Sizes { embedding: 8, deep: 48, experts: 3, expert: 24 };
 
 pub(super) const SCHEMA: &str = r#"
 format = 1
@@ -65,29 +65,9 @@ kind = "value"
 calibration = { kind = "scale", factor = 2.0 }
 "#;
 
-pub(super) fn files(sizes: Sizes) -> Vec<(&'static str, Vec<u8>)> {
-    vec![
-        ("bundle.toml", SCHEMA.as_bytes().to_vec()),
-        ("user.onnx", testing::tower(1, true, sizes, 16)),
-        ("item.onnx", testing::tower(2, false, sizes, 16)),
-        ("ranker.onnx", testing::ranker(3, sizes)),
-        ("golden.jsonl.zst", zstd::encode_all(&b""[..], 1).unwrap()),
-    ]
-}
-
-fn write(dir: &Path, files: &[(&str, Vec<u8>)]) {
-    let mut sums = String::new();
-    for (name, bytes) in files {
-        fs::write(dir.join(name), bytes).unwrap();
-        sums.push_str(&format!("{}  {name}\n", blake3::hash(bytes).to_hex()));
-    }
-    fs::write(dir.join("BLAKE3SUMS"), sums).unwrap();
-}
-
-pub(super) fn open(files: &[(&str, Vec<u8>)]) -> Result<Bundle, BundleError> {
-    let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), files);
-    Bundle::open(dir.path())
+/// The bundle of most tests: [`SCHEMA`] with a ranker of every kind of layer.
+pub(super) fn sample() -> TestBundle {
+    TestBundle::new(SCHEMA).with(RANKER, graphs::ranker(3, SMALL))
 }
 
 pub(super) fn user(seed: u64) -> FeatureRow {
@@ -125,7 +105,7 @@ fn close(a: f32, b: f32) -> bool {
 
 #[test]
 fn the_split_equals_the_whole() {
-    let bundle = open(&files(SMALL)).unwrap();
+    let bundle = sample().open().unwrap();
     let mut scratch = Scratch::default();
     let (mut split, mut whole) = (Vec::new(), Vec::new());
     for seed in 0..20 {
@@ -146,11 +126,9 @@ fn the_split_equals_the_whole() {
 
 #[test]
 fn two_readings_of_one_bundle_agree() {
-    let (a, b) = (open(&files(SMALL)).unwrap(), open(&files(SMALL)).unwrap());
+    let (a, b) = (sample().open().unwrap(), sample().open().unwrap());
     assert_eq!((a.hash(), a.partition_hash()), (b.hash(), b.partition_hash()));
-    let mut other = files(SMALL);
-    other[3].1 = testing::ranker(4, SMALL);
-    let other = open(&other).unwrap();
+    let other = sample().with(RANKER, graphs::ranker(4, SMALL)).open().unwrap();
     assert!(other.hash() != a.hash() && other.partition_hash() != a.partition_hash());
 }
 
@@ -182,7 +160,7 @@ proptest! {
     /// Whatever a damaged graph says, reading it ends in a bundle or an error.
     #[test]
     fn damaged_graphs_never_panic(at in 0usize..1_000_000, bytes in prop::collection::vec(any::<u8>(), 1..6), cut in any::<bool>()) {
-        let mut ranker = testing::ranker(3, Sizes { embedding: 2, deep: 4, experts: 2, expert: 4 });
+        let mut ranker = graphs::ranker(3, Sizes { embedding: 2, deep: 4, experts: 2, expert: 4 });
         let at = at % ranker.len();
         if cut {
             ranker.truncate(at);
@@ -200,43 +178,20 @@ proptest! {
 
 pub(super) fn shared() -> &'static Bundle {
     static SHARED: std::sync::OnceLock<Bundle> = std::sync::OnceLock::new();
-    SHARED.get_or_init(|| open(&files(SMALL)).unwrap())
+    SHARED.get_or_init(|| sample().open().unwrap())
 }
 
 #[test]
 fn golden_rows_go_the_whole_way() {
     let bundle = shared();
-    let mut scratch = Scratch::default();
-    let hash = gavel_proto::hash::value_hash;
-    let user = FeatureRow {
-        values: vec![
-            FeatureValue::Category(hash("gold")),
-            FeatureValue::Set(vec![(hash("tea"), 2.0), (hash("milk"), 1.0)]),
-            FeatureValue::Missing,
-        ],
-    };
-    let item = FeatureRow { values: vec![FeatureValue::Category(hash("tea")), FeatureValue::Dense(3.5)] };
-    let cross = bundle.cross(&user, &item);
-    assert!((cross[0] - 3f32.ln()).abs() < 1e-6);
-    let (of_user, mut raw, mut predictions) = (bundle.run_user(&mut scratch, &user).unwrap(), vec![], vec![]);
-    let of_item = bundle.run_items(&mut scratch, std::slice::from_ref(&item)).unwrap();
-    bundle.rank_raw(&mut scratch, &of_user.part, &of_item.activations, &cross, 1, &mut raw).unwrap();
-    bundle.rank_whole(&mut scratch, &user, std::slice::from_ref(&item), &cross, &mut predictions).unwrap();
-    let row = |predictions: &[f32]| {
-        let heads = |v: &[f32]| serde_json::json!({"click": v[0], "conv": v[1], "value": v[2]});
-        let row = serde_json::json!({
-            "user": {"segment": "gold", "bought": {"values": ["tea", "milk"], "weights": [2.0, 1.0]}},
-            "item": {"kind": "tea", "price": 3.5},
-            "query": of_user.query, "vector": of_item.vectors, "heads": heads(&raw), "predictions": heads(predictions),
-        });
-        let mut all = files(SMALL);
-        all[4].1 = zstd::encode_all(format!("{row}\n{row}\n").as_bytes(), 1).unwrap();
-        open(&all).unwrap().verify_golden()
-    };
-    let report = row(&predictions).unwrap();
-    assert!(report.rows == 2 && report.worst < 1e-4, "{report:?}");
-    predictions[1] *= 1.001;
-    assert!(row(&predictions).unwrap_err().to_string().contains("conv"));
+    let user = json!({"segment": "gold", "bought": {"values": ["tea", "milk"], "weights": [2.0, 1.0]}});
+    let mut row = passing_row(bundle, &user, &json!({"kind": "tea", "price": 3.5}));
+    let raw = RawRow::read(bundle.schema(), row.get("user"), row.get("item")).unwrap();
+    assert!((bundle.cross(&raw.user, &raw.item)[0] - 3f32.ln()).abs() < 1e-6, "the weight of tea");
+    let report = sample().rows(&format!("{row}\n{row}\n")).verify().unwrap();
+    assert!(report.rows == 2 && report.light_rows == 0 && report.worst < 1e-4, "{report:?}");
+    row["predictions"]["conv"] = (row["predictions"]["conv"].as_f64().unwrap() * 1.001).into();
+    assert!(sample().row(&row).verify().unwrap_err().contains("conv"));
     assert!(bundle.verify_golden().unwrap_err().to_string().contains("none"));
 }
 
@@ -253,9 +208,7 @@ fn what_is_wrong_is_refused_with_its_reason() {
             m.output(head);
         }
         change(&mut m);
-        let mut all = files(SMALL);
-        all[3].1 = m.bytes();
-        open(&all).err().map_or_else(String::new, |e| e.to_string())
+        sample().with(RANKER, m.bytes()).refusal()
     };
     assert_eq!(ranker_with(&|_| {}), "", "the base is fine");
     let rename = |m: &mut Onnx| m.graph.node[0].op_type = "LSTM".into();
@@ -286,7 +239,7 @@ fn what_is_wrong_is_refused_with_its_reason() {
 #[test]
 fn a_damaged_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), &files(SMALL));
+    sample().write(dir.path());
     let path = dir.path().join("ranker.onnx");
     let mut bytes = fs::read(&path).unwrap();
     bytes[1000] ^= 1;
@@ -294,46 +247,25 @@ fn a_damaged_folder_is_refused() {
     assert!(Bundle::open(dir.path()).err().unwrap().to_string().contains("ranker.onnx is damaged"));
     fs::remove_file(&path).unwrap();
     assert!(Bundle::open(dir.path()).err().unwrap().to_string().contains("not there"));
-    write(dir.path(), &files(SMALL));
+    sample().write(dir.path());
     fs::write(dir.path().join("more.txt"), "x").unwrap();
     assert!(Bundle::open(dir.path()).err().unwrap().to_string().contains("has no line"));
 }
 
 #[test]
 fn a_tower_keeps_to_its_side_and_tables_to_their_buckets() {
-    let mut all = files(SMALL);
-    all[1].1 = testing::tower(1, false, SMALL, 16);
-    assert!(open(&all).is_err());
-    let mut all = files(SMALL);
-    all[0].1 = SCHEMA.replace("buckets = 50", "buckets = 60").into_bytes();
-    assert!(open(&all).err().unwrap().to_string().contains("51 rows"));
+    assert!(sample().with(USER_TOWER, graphs::tower(1, false, SMALL, 16)).open().is_err());
+    let schema = SCHEMA.replace("buckets = 50", "buckets = 60");
+    assert!(sample().with(TOML, schema).refusal().contains("51 rows"));
 }
 
 /// Rounded activations are refused unless the bundle says how much that may change, and then the change is seen.
 #[test]
 fn rounded_activations_need_a_tolerance() {
-    let bundle = shared();
-    let (mut scratch, mut raw, mut predictions) = (Scratch::default(), vec![], vec![]);
-    let hash = gavel_proto::hash::value_hash;
-    let user = FeatureRow {
-        values: vec![FeatureValue::Category(hash("gold")), FeatureValue::Missing, FeatureValue::Dense(31.0)],
-    };
-    let item = FeatureRow { values: vec![FeatureValue::Category(hash("tea")), FeatureValue::Dense(3.5)] };
-    let of_user = bundle.run_user(&mut scratch, &user).unwrap();
-    let of_item = bundle.run_items(&mut scratch, std::slice::from_ref(&item)).unwrap();
-    bundle.rank_raw(&mut scratch, &of_user.part, &of_item.activations, &[0.0], 1, &mut raw).unwrap();
-    bundle.rank(&mut scratch, &of_user.part, &of_item.activations, &[0.0], 1, &mut predictions).unwrap();
-    let heads = |v: &[f32]| serde_json::json!({"click": v[0], "conv": v[1], "value": v[2]});
-    let row = serde_json::json!({
-        "user": {"segment": "gold", "age": 31.0}, "item": {"kind": "tea", "price": 3.5},
-        "query": of_user.query, "vector": of_item.vectors, "heads": heads(&raw), "predictions": heads(&predictions),
-    });
+    let row = passing_row(shared(), &json!({"segment": "gold", "age": 31.0}), &json!({"kind": "tea", "price": 3.5}));
     let with = |options: &str| {
-        let mut all = files(SMALL);
         let schema = SCHEMA.replacen("[[feature]]", &format!("[ranker_options]\n{options}\n[[feature]]"), 1);
-        all[0].1 = schema.into_bytes();
-        all[4].1 = zstd::encode_all(format!("{row}\n").as_bytes(), 1).unwrap();
-        open(&all)
+        sample().with(TOML, schema).row(&row).open()
     };
     let exact = with("activations = \"f32\"").unwrap().verify_golden().unwrap();
     assert!(exact.worst < 1e-6, "{exact:?}");
@@ -342,9 +274,10 @@ fn rounded_activations_need_a_tolerance() {
     let rounded = with("activations = \"bf16\"\ntolerance = 0.05").unwrap();
     let report = rounded.verify_golden().unwrap();
     assert!(report.worst > 1e-6 && report.worst < 0.05, "{report:?}");
-    let again = rounded.run_items(&mut scratch, std::slice::from_ref(&item)).unwrap();
-    assert!(again.activations.iter().all(|x| x.to_bits() & 0xffff == 0), "the lower halves are empty");
-    assert_eq!(again.vectors, of_item.vectors, "the tower is not rounded");
+    let (mut scratch, items) = (Scratch::default(), items(3, 5));
+    let [rounded, exact] = [&rounded, shared()].map(|bundle| bundle.run_items(&mut scratch, &items).unwrap());
+    assert!(rounded.activations.iter().all(|x| x.to_bits() & 0xffff == 0), "the lower halves are empty");
+    assert_eq!(rounded.vectors, exact.vectors, "the tower is not rounded");
     for (wrong, reason) in [
         ("tolerance = 0.01", "up to 0.0001"),
         ("activations = \"bf16\"\ntolerance = 0.5", "up to 0.05"),
@@ -368,17 +301,14 @@ fn a_check_collects_every_reason() {
         m.node_as("Relu", &[from], &[], head);
         m.output(head);
     }
-    let mut all = files(SMALL);
-    all[3].1 = m.bytes();
-    all[1].1 = b"no graph".to_vec();
-    write(dir.path(), &all);
+    sample().with(RANKER, m.bytes()).with(USER_TOWER, "no graph").write(dir.path());
     let found = check(dir.path());
     let text = found.errors.join("\n");
     assert_eq!(found.errors.len(), 3, "{text}");
     assert!(text.contains("LSTM of node \"LSTM_0\"") && text.contains("Sin of node \"Sin_1\""), "{text}");
     assert!(text.contains("user.onnx") && found.name == "test" && found.partition.is_none());
 
-    write(dir.path(), &files(SMALL));
+    sample().write(dir.path());
     let found = check(dir.path());
     assert!(found.errors.len() == 1 && found.errors[0].contains("golden"), "there are no rows: {:?}", found.errors);
     assert!(found.partition.is_some_and(|p| p.share_off_request_path() > 0.0));

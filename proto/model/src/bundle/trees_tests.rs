@@ -1,8 +1,7 @@
 //! Do trees rank in a bundle as they score alone?
 
-use super::tests::{SMALL, open};
+use super::testing::TestBundle;
 use super::*;
-use crate::onnx::testing;
 use gavel_proto::hash::value_hash;
 
 const SCHEMA: &str = r#"
@@ -66,17 +65,10 @@ fn model(name: &str) -> Vec<u8> {
     String::from_utf8(fixture(name)).unwrap().replacen("stock rank", "rank stock", 1).into_bytes()
 }
 
-fn files(ranker: &str, more: &str, models: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, Vec<u8>)> {
+fn sample(ranker: &str, more: &str, models: &[(&str, Vec<u8>)]) -> TestBundle {
     let schema =
         SCHEMA.replace("RANKER", ranker) + more + "[[feature]]\nname = \"rank\"\nside = \"item\"\nkind = \"dense\"\n";
-    let mut files = vec![
-        ("bundle.toml", schema.into_bytes()),
-        ("user.onnx", testing::tower(1, true, SMALL, 16)),
-        ("item.onnx", testing::tower(2, false, SMALL, 16)),
-        ("golden.jsonl.zst", zstd::encode_all(&b""[..], 1).unwrap()),
-    ];
-    files.extend_from_slice(models);
-    files
+    models.iter().fold(TestBundle::new(&schema), |bundle, (name, model)| bundle.with(name, model.clone()))
 }
 
 fn user() -> FeatureRow {
@@ -119,7 +111,7 @@ fn ranked(bundle: &Bundle, n: usize) -> (Vec<f32>, Vec<f32>) {
 
 #[test]
 fn one_head_ranks_by_a_file_of_trees() {
-    let bundle = open(&files("ranker = \"ranker.txt\"", "", &[("ranker.txt", model("pandas.txt"))])).unwrap();
+    let bundle = sample("ranker = \"ranker.txt\"", "", &[("ranker.txt", model("pandas.txt"))]).open().unwrap();
     let (raw, part) = ranked(&bundle, 150);
     assert_eq!(part.len(), bundle.user_part_width());
     assert!(bundle.user_part_width() > 0 && bundle.activation_width() > 0);
@@ -138,7 +130,7 @@ fn one_head_ranks_by_a_file_of_trees() {
         let row = [number(&item.values[1]), f64::from(-0.7f32), f64::NAN, kind, number(&item.values[2]), stock];
         assert_eq!(raw[i], ensemble.raw(&row) as f32, "item {i}: {row:?}");
     }
-    let again = open(&files("ranker = \"ranker.txt\"", "", &[("ranker.txt", model("pandas.txt"))])).unwrap();
+    let again = sample("ranker = \"ranker.txt\"", "", &[("ranker.txt", model("pandas.txt"))]).open().unwrap();
     assert_eq!(bundle.partition_hash(), again.partition_hash());
 }
 
@@ -146,7 +138,7 @@ fn one_head_ranks_by_a_file_of_trees() {
 fn each_head_has_its_file() {
     let more = "[[head]]\nname = \"value\"\nkind = \"value\"\n";
     let models = [("a.txt", model("plain.txt")), ("b.txt", model("zeros.txt"))];
-    let bundle = open(&files("trees = { click = \"a.txt\", value = \"b.txt\" }", more, &models)).unwrap();
+    let bundle = sample("trees = { click = \"a.txt\", value = \"b.txt\" }", more, &models).open().unwrap();
     let (raw, _) = ranked(&bundle, 70);
     assert_eq!(raw.len(), 140);
     let report = bundle.partition_report();
@@ -155,9 +147,7 @@ fn each_head_has_its_file() {
 
 #[test]
 fn what_does_not_fit_is_refused_with_its_reason() {
-    let refused = |ranker: &str, more: &str, model: Vec<u8>| {
-        open(&files(ranker, more, &[("ranker.txt", model)])).err().map_or_else(String::new, |e| e.to_string())
-    };
+    let refused = |ranker: &str, more: &str, model: Vec<u8>| sample(ranker, more, &[("ranker.txt", model)]).refusal();
     let one = "ranker = \"ranker.txt\"";
     let wrong = [
         (refused(one, "", fixture("linear.txt")), "linear trees"),

@@ -170,6 +170,9 @@ pub(crate) fn light_head() -> Onnx {
     let deep = m.node("MatMul", &[&hidden, &w], &[]);
     m.node_as("Add", &[&deep, &similarity], &[], "light");
     m.output("light");
+    let w = m.weights(&[8, 1]);
+    m.node_as("MatMul", &[&hidden, &w], &[], "light_conversion");
+    m.output("light_conversion");
     m
 }
 

@@ -5,6 +5,7 @@
 
 use super::testing::Onnx;
 use super::wire::element;
+use crate::bundle::testing::{ITEM_TOWER, RANKER, TestBundle, USER_TOWER};
 use crate::{Bundle, FeatureRow, FeatureValue, Scratch};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -55,21 +56,9 @@ fn tower(input: &str, output: &str) -> Vec<u8> {
 }
 
 fn open(ranker: Vec<u8>) -> Result<Bundle, crate::BundleError> {
-    let files = [
-        ("bundle.toml", SCHEMA.as_bytes().to_vec()),
-        ("user.onnx", tower("age", "query")),
-        ("item.onnx", tower("price", "vector")),
-        ("ranker.onnx", ranker),
-        ("golden.jsonl.zst", zstd::encode_all(&b""[..], 1).unwrap()),
-    ];
-    let dir = tempfile::tempdir().unwrap();
-    let mut sums = String::new();
-    for (name, bytes) in files {
-        std::fs::write(dir.path().join(name), &bytes).unwrap();
-        sums.push_str(&format!("{}  {name}\n", blake3::hash(&bytes).to_hex()));
-    }
-    std::fs::write(dir.path().join("BLAKE3SUMS"), sums).unwrap();
-    Bundle::open(dir.path())
+    let towers = [(USER_TOWER, tower("age", "query")), (ITEM_TOWER, tower("price", "vector"))];
+    let bundle = TestBundle::new(SCHEMA).with(RANKER, ranker);
+    towers.into_iter().fold(bundle, |bundle, (name, tower)| bundle.with(name, tower)).open()
 }
 
 type Columns = BTreeMap<String, serde_json::Value>;
