@@ -1,6 +1,6 @@
-"""Makes docs/model-families.md of the figures that train.py wrote for each family, and of parity.py's.
+"""Makes docs/model-families.md of the figures that train.py wrote for each family, of parity.py's and precision.py's.
 
-    python bench/train/families.py --figures FOLDER --parity FOLDER --out docs/model-families.md
+    python bench/train/families.py --figures FOLDER --parity FOLDER --precision FOLDER --out docs/model-families.md
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import argparse
 import json
 import re
 from pathlib import Path
+
+from gavel_train import light
 
 WHAT = {
     "wide-mmoe": "the demo bundle's: two full-rank DCN-v2 layers, three experts mixed for each head",
@@ -83,15 +85,29 @@ def parity(found: dict, folder: Path | None) -> list[str]:
     return table(["family", "reference", "rows", "split", "raw outputs", "predictions", "values with other bits"], rows)
 
 
+def precision(found: dict, folder: Path) -> list[str]:
+    """AUC by precision of the layers, and its loss."""
+    files = [(name, folder / f"{name}.json") for name in found]
+    made = {name: json.loads(file.read_text()) for name, file in files if file.exists()}
+    rows = []
+    for name, f in made.items():
+        for head, exact in f["auc"]["f32"].items():
+            cells = [f"{exact - f['auc'][kind][head]:+.5f}" if kind in f["auc"] else f"refused: {f['refused'][kind]}" for kind in ("bf16", "int8")]
+            rows.append([f"`{name}`", head, f"{f['rows']:,}", f"{exact:.5f}", *cells])
+    text = (
+        "`bench/train/precision.py`: AUC on impressions of weeks 41-44 by the servers' own execution (`gavel bench rank --scores`), and what it loses "
+        "when the bundle keeps the wide layers of the part for each candidate in fewer bits. The largest tolerance is allowed; golden rows that deviate more refuse the bundle. A minus is a gain."
+    )
+    return ["## Layers of fewer bits", "", text, "", *table(["family", "head", "rows", "AUC, f32", "loss, bf16", "loss, int8"], rows)] if rows else []
+
+
 def survival(found: dict) -> list[str]:
     """Share of the ranker's best that pass each cut."""
-    rows, widths = [], []
-    for name, f in found.items():
-        for kind, by in f["survival"]["survival"].items():
-            for order, shares in by.items():
-                widths = list(shares)
-                rows.append([f"`{name}`", kind, order, *(f"{v:.3f}" for v in shares.values())])
-    return table(["ranker", "light ranking", "the ranker's 50 best by", *widths], rows)
+    judged = {name: f["survival"] for name, f in found.items() if f.get("survival")}
+    if not judged:
+        return []
+    rows = [[f"`{name}`", *row] for name, one in judged.items() for row in light.rows(one)]
+    return ["## Light ranking", "", *light.section(next(iter(judged.values()))), *table(["ranker", *light.COLUMNS], rows)]
 
 
 def missing(found: dict) -> list[str]:
@@ -123,7 +139,7 @@ def absent(found: dict) -> list[str]:
     return [f"Not trained for these tables yet: {names}. `proto/model/tests/families.rs` opens a small trained bundle of each.", ""] if names else []
 
 
-def page(found: dict, parities: Path | None) -> str:
+def page(found: dict, parities: Path | None, precisions: Path | None) -> str:
     """The whole page."""
     one = next(iter(found.values()))
     lines = [
@@ -140,9 +156,8 @@ def page(found: dict, parities: Path | None) -> str:
         "## Parity", "",
         "`bench/train/parity.py`: impressions of weeks 41-44, one feature in ten spoilt (left out, or a word that nobody knows). Largest |a - b| / max(|b|, 0.1) of the raw outputs and / max(|b|, 0.001) of the calibrated predictions; "
         "for trees the bits of each raw score, rounded to f32, are compared.", "", *parity(found, parities),
-        "## Light ranking", "",
-        f"Share of the ranker's {one['survival']['best']} best among {one['survival']['candidates']:,} candidates that pass a cut of each width, mean over {one['survival']['visits']} visits of weeks 41-44; candidates are products with a live placement in the visit's store, drawn evenly. "
-        f"The ranker's best are those by its click probability (bids on clicks), or by the probability that a click brings a conversion (bids on conversions). The towers were trained to bring what is bought, so their inner product keeps the second and not the first; a head keeps the order that it was distilled from ({one['survival']['trained_on'][0]} training visits of {one['survival']['trained_on'][1]} candidates).", "", *survival(found),
+        *(precision(found, precisions) if precisions else []),
+        *survival(found),
         "## When features go missing", "",
         "Change of AUC / RIG when a group is what a server takes for a missing feature (row 0, the default, an empty set, cross 0; NaN for trees), with the bundle's calibration as it is, on 15 % of the validation visits.", "", *missing(found),
     ]
@@ -154,11 +169,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", type=Path, required=True, help="folder with NAME.json of train.py --figures")
     parser.add_argument("--parity", type=Path, help="folder with NAME.json of parity.py --json")
+    parser.add_argument("--precision", type=Path, help="folder with NAME.json of precision.py --json")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     files = {name: args.figures / f"{name}.json" for name in WHAT}
     found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
-    args.out.write_text(page(found, args.parity))
+    args.out.write_text(page(found, args.parity, args.precision))
 
 
 if __name__ == "__main__":
