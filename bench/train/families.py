@@ -85,6 +85,12 @@ def parity(found: dict, folder: Path | None) -> list[str]:
     return table(["family", "reference", "rows", "split", "raw outputs", "predictions", "values with other bits"], rows)
 
 
+def refused(reason: str) -> str:
+    """That servers refuse a bundle, and how far off its first golden row is."""
+    off = re.search(r"relative difference of ([0-9.e-]+)", reason)
+    return f"refused ({float(off[1]):.3f})" if off else f"refused: {reason}"
+
+
 def precision(found: dict, folder: Path) -> list[str]:
     """AUC by precision of the layers, and its loss."""
     files = [(name, folder / f"{name}.json") for name in found]
@@ -92,11 +98,12 @@ def precision(found: dict, folder: Path) -> list[str]:
     rows = []
     for name, f in made.items():
         for head, exact in f["auc"]["f32"].items():
-            cells = [f"{exact - f['auc'][kind][head]:+.5f}" if kind in f["auc"] else f"refused: {f['refused'][kind]}" for kind in ("bf16", "int8")]
+            cells = [f"{exact - f['auc'][kind][head]:+.1e}" if kind in f["auc"] else refused(f["refused"][kind]) for kind in ("bf16", "int8")]
             rows.append([f"`{name}`", head, f"{f['rows']:,}", f"{exact:.5f}", *cells])
     text = (
         "`bench/train/precision.py`: AUC on impressions of weeks 41-44 by the servers' own execution (`gavel bench rank --scores`), and what it loses "
-        "when the bundle keeps the wide layers of the part for each candidate in fewer bits. The largest tolerance is allowed; golden rows that deviate more refuse the bundle. A minus is a gain."
+        "when the bundle keeps the wide layers of the part for each candidate in fewer bits. A bundle is refused when a prediction or raw output of a golden row deviates by more than the largest tolerance, "
+        f"{next(iter(made.values()), {}).get('tolerance')}: in brackets the first that does. An isotonic calibration rises in steps, and a row that stands beside one is far off after the smallest change. A minus is a gain."
     )
     return ["## Layers of fewer bits", "", text, "", *table(["family", "head", "rows", "AUC, f32", "loss, bf16", "loss, int8"], rows)] if rows else []
 
