@@ -3,6 +3,7 @@
 //! The corpora that it is measured on, the load that is put on it, and the comparison of its answers with the truth:
 //! all of this talks to real processes over the public endpoints. The ranker is measured alone, in this process.
 
+pub mod arrays;
 pub mod corpus;
 pub mod rank;
 pub mod serve;

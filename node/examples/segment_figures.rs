@@ -78,8 +78,9 @@ fn search(shard: &Shard, dimension: u64) -> Result<(), SegmentError> {
                 targeting,
                 quota: QUOTA,
                 mode,
-                bonus: None,
+                values: None,
                 expired: &expired,
+                cpu_us: &now,
             };
             let start = now();
             eligible = shard.eligible(&targeting).count;
@@ -122,6 +123,7 @@ fn main() -> Result<(), SegmentError> {
             dimension: dimension as usize,
             metric: Metric::Ip,
             format,
+            rescore: None,
             activation_width: 0,
             activation_format: VectorFormat::F32,
         };
@@ -133,7 +135,7 @@ fn main() -> Result<(), SegmentError> {
         let summary = builder.seal(&now)?;
         let built = (now() - start) / 1_000;
         let start = now();
-        let model = Arc::new(ModelFolder::open(&folder, &content, [1; 32], 2)?);
+        let model = Arc::new(ModelFolder::open(&folder, &content, [1; 32])?);
         println!(
             "{format:?}: {:.1} bytes an item, built in {built} ms, verified and opened in {} ms, {:?}",
             summary.bytes as f64 / items as f64,

@@ -10,6 +10,13 @@ const SEARCH_QUEUE_DEFAULT: usize = 64;
 /// and for the system.
 pub const MEMORY_SHARE_DEFAULT: f64 = 0.8;
 
+/// At 300 searches a second one every three seconds: a mean over a kind of search is new every few minutes, and the
+/// oracle, some milliseconds of a scan, takes less than a hundredth of a core.
+pub const RECALL_PROBE_SHARE_DEFAULT: f64 = 0.001;
+
+/// What retrieval is to reach under every filter (docs/retrieval.md).
+pub const RECALL_ALARM_DEFAULT: f64 = 0.95;
+
 /// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -33,6 +40,10 @@ pub struct NodeConfig {
     pub oracle: OraclePolicy,
     /// Share of the memory that the process may use, which shards may take.
     pub memory_share: f64,
+    /// Share of the searches that are answered exactly as well, off the request path; 0 = none.
+    pub recall_probe_share: f64,
+    /// Recall below which there is an alarm.
+    pub recall_alarm: f64,
 }
 
 /// May a search ask for more than a serving search needs?
@@ -58,6 +69,8 @@ impl Default for NodeConfig {
             search_queue: SEARCH_QUEUE_DEFAULT,
             oracle: OraclePolicy::default(),
             memory_share: MEMORY_SHARE_DEFAULT,
+            recall_probe_share: RECALL_PROBE_SHARE_DEFAULT,
+            recall_alarm: RECALL_ALARM_DEFAULT,
         }
     }
 }

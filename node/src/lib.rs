@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod features;
+pub mod figures;
 pub mod pipeline;
 pub mod ranking;
 pub mod retrieval;
@@ -16,5 +17,5 @@ pub mod segment;
 pub mod shard;
 pub mod staging;
 
-pub use config::{MEMORY_SHARE_DEFAULT, NodeConfig, OraclePolicy};
+pub use config::{MEMORY_SHARE_DEFAULT, NodeConfig, OraclePolicy, RECALL_ALARM_DEFAULT, RECALL_PROBE_SHARE_DEFAULT};
 pub use rpc::{NodeError, Running, run};

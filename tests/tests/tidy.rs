@@ -53,7 +53,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
             &["ranking"],
             &["staging"],
             &["pipeline"],
-            &["rpc"],
+            &["rpc", "figures"],
         ],
     ),
     (

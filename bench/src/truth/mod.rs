@@ -10,6 +10,7 @@
 pub mod oracle;
 pub mod report;
 mod transport;
+pub mod worth;
 
 use crate::transport::TransportError;
 use crate::workload::{self, WorkloadError};
@@ -37,6 +38,10 @@ pub struct TruthArgs {
     /// Smallest share of counted requests with a graph plan; below it the run fails. 0 for small catalogues.
     #[arg(long, default_value_t = 0.3)]
     pub min_graph_share: f64,
+    /// Also rank every eligible item, and report the welfare and revenue of the served slates against that. Each request
+    /// then takes seconds on a large catalogue: lower --count.
+    #[arg(long)]
+    pub exhaustive: bool,
     /// Seed of the sample.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -127,6 +132,8 @@ pub struct ProbedShard {
     pub exact: Vec<(u64, f32)>,
     /// Every ranked and scored ad of the served retrieval.
     pub scored: Vec<oracle::Ad>,
+    /// Every ad when every eligible item is ranked; empty unless asked for.
+    pub exhaustive: Vec<oracle::Ad>,
 }
 
 /// Runs the comparison and prints its table.
@@ -144,7 +151,7 @@ pub async fn run(args: TruthArgs) -> Result<(), TruthError> {
     while truth.requests < args.count as u64 && tries > 0 {
         tries -= 1;
         let number = (random.next_u64() % requests.len() as u64) as usize;
-        let probed = prober.probe(&requests[number], random.next_u64() | 1, args.top).await;
+        let probed = prober.probe(&requests[number], random.next_u64() | 1, &args).await;
         match probed.map_err(|reason| TruthError::Answer { number, reason })? {
             Some(probed) => truth.count(&probed),
             None => truth.incomplete += 1,

@@ -1,5 +1,6 @@
 //! What did the comparison show?
 
+use super::worth::Worth;
 use super::{Probed, oracle};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
@@ -32,6 +33,8 @@ pub struct Truth {
     pub by_plan: BTreeMap<String, Mean>,
     /// Mean recall by band of eligible items, with its requests.
     pub by_eligible: BTreeMap<String, Mean>,
+    /// What the served slates are worth against an exhaustive ranking, if that was asked for.
+    pub worth: Option<Worth>,
     /// The first differences, for a person.
     pub differences: Vec<String>,
     #[serde(skip)]
@@ -87,6 +90,10 @@ impl Truth {
         let expected: Vec<(u64, u64)> =
             oracle::clear(&ads, &probed.rule).into_iter().map(|(i, price)| (ads[i].ad, price)).collect();
         self.slates_compared += 1;
+        if probed.shards.iter().any(|s| !s.exhaustive.is_empty()) {
+            let all: Vec<oracle::Ad> = probed.shards.iter().flat_map(|s| s.exhaustive.iter().cloned()).collect();
+            self.worth.get_or_insert_default().count(&ads, &all, &probed.rule);
+        }
         if expected == probed.slate {
             self.slates_equal += 1;
         } else if self.differences.len() < DIFFERENCES_MAX {
@@ -111,6 +118,11 @@ impl Truth {
         let _ = writeln!(t, "answers incomplete           {}", self.incomplete);
         let _ = writeln!(t, "recall@{}, smallest          {:.4}, {:.4}", self.top, self.recall_at_200, self.recall_min);
         let _ = writeln!(t, "slates equal / compared      {} / {}", self.slates_equal, self.slates_compared);
+        if let Some(worth) = &self.worth {
+            let (welfare, revenue) = worth.shares();
+            let _ = writeln!(t, "welfare, revenue             {welfare:.4}, {revenue:.4} of the exhaustive ranking's");
+            let _ = writeln!(t, "same winners as it           {} / {}", worth.equal, worth.slates);
+        }
         for (kind, rows) in [("plan", &self.by_plan), ("eligible", &self.by_eligible)] {
             for (name, mean) in rows {
                 let _ = writeln!(t, "{kind:<8} {name:<19} recall {:.4} of {} requests", mean.recall, mean.requests);
@@ -158,6 +170,7 @@ mod tests {
             served: served.to_vec(),
             exact: exact.to_vec(),
             scored: Vec::new(),
+            exhaustive: Vec::new(),
         };
         let rule = oracle::Rule {
             mechanism: oracle::Mechanism::Gsp,

@@ -1,7 +1,7 @@
 //! Asks a router for a probe and turns its answer into values.
 
 use super::oracle::{Ad, Mechanism, Rule};
-use super::{Probed, ProbedShard};
+use super::{Probed, ProbedShard, TruthArgs};
 use crate::transport::{TransportError, ad_request, connect, members};
 use crate::workload::TimedRequest;
 use gavel_proto::limits::MEASURED_BYTES_MAX;
@@ -28,10 +28,16 @@ impl Prober {
     }
 
     /// Has one request answered twice; `None` when a shard did not answer in full or in time: nothing can be compared.
-    pub async fn probe(&mut self, request: &TimedRequest, seed: u64, top: u32) -> Result<Option<Probed>, String> {
+    pub async fn probe(
+        &mut self,
+        request: &TimedRequest,
+        seed: u64,
+        args: &TruthArgs,
+    ) -> Result<Option<Probed>, String> {
         let mut request = ad_request(request, 0, DEADLINE_MS, 1.0);
         request.seed = seed;
-        match self.client.probe(wire::ProbeRequest { request: Some(request), top }).await {
+        let asked = wire::ProbeRequest { request: Some(request), top: args.top, exhaustive: args.exhaustive };
+        match self.client.probe(asked).await {
             Ok(answer) => probed(answer.into_inner()).map(Some),
             Err(status) if is_incomplete(&status) => Ok(None),
             Err(status) => Err(format!("{:?}: {}", status.code(), status.message())),
@@ -81,6 +87,7 @@ fn shard(shard: wire::ProbeShard) -> Result<ProbedShard, String> {
         served: shard.served_item,
         exact: shard.exact_item.into_iter().zip(shard.exact_similarity).collect(),
         scored: shard.scored.into_iter().map(scored).collect::<Result<_, _>>()?,
+        exhaustive: shard.exhaustive.into_iter().map(scored).collect::<Result<_, _>>()?,
     })
 }
 

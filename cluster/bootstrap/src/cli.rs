@@ -169,6 +169,12 @@ pub struct NodeArgs {
     /// Share of the memory that the process may use, which its shards may take; what would need more is refused.
     #[arg(long, default_value_t = gavel_node::MEMORY_SHARE_DEFAULT, value_parser = share)]
     pub memory_share: f64,
+    /// Share of the searches that are answered exactly as well, off the request path, to measure recall; 0 = none.
+    #[arg(long, default_value_t = gavel_node::RECALL_PROBE_SHARE_DEFAULT, value_parser = share_or_none)]
+    pub recall_probe_share: f64,
+    /// Recall of such searches below which an alarm is raised.
+    #[arg(long, default_value_t = gavel_node::RECALL_ALARM_DEFAULT, value_parser = share)]
+    pub recall_alarm: f64,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
@@ -177,6 +183,11 @@ pub struct NodeArgs {
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| format!("{text:?} is no share: give a number above 0 and at most 1, as 0.8"))
+}
+
+/// From 0 to 1.
+fn share_or_none(text: &str) -> Result<f64, String> {
+    if text.parse() == Ok(0.0) { Ok(0.0) } else { share(text) }
 }
 
 /// `gavel router`.
@@ -402,6 +413,8 @@ pub enum Auction {
 /// Measuring.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
+    /// Measure the search over vectors from files: recall, speed, size, filters.
+    Ann(crate::ann::AnnArgs),
     /// Write a catalogue folder from the public shopping records.
     Corpus(gavel_bench::corpus::CorpusArgs),
     /// Replay requests against a running cluster, open-loop.

@@ -4,6 +4,7 @@
 //! Here are the allocator, the exit code and the choice; everything else is in the modules.
 
 mod allocator;
+mod ann;
 mod clear;
 mod cli;
 mod ctl;
@@ -109,6 +110,7 @@ fn of_rank(error: RankError) -> Failure {
 
 async fn run_bench(bench: Bench) -> Result<(), Failure> {
     match bench {
+        Bench::Ann(args) => tokio::task::spawn_blocking(move || ann::run(&args)).await.map_err(Failure::other)?,
         Bench::Corpus(args) => {
             let built = tokio::task::spawn_blocking(move || gavel_bench::corpus::run(&args)).await;
             let summary = built.map_err(Failure::other)?.map_err(Failure::other)?;

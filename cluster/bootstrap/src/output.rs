@@ -98,6 +98,7 @@ fn timings(t: &wire::StageTimings) -> Value {
             "node": s.node_id,
             "plan": s.plan,
             "queue_us": s.queue_us,
+            "plan_estimate_us": s.plan_estimate_us,
             "retrieval_us": s.retrieval_us,
             "features_us": s.features_us,
             "light_us": s.light_us,

@@ -36,6 +36,8 @@ pub async fn node(args: NodeArgs, cluster_id: String) -> Result<(), Failure> {
         name: args.process.name.clone(),
         search_threads: args.search_threads,
         memory_share: args.memory_share,
+        recall_probe_share: args.recall_probe_share,
+        recall_alarm: args.recall_alarm,
         oracle: match args.probes {
             Probes::On => OraclePolicy::Answered,
             Probes::Off => OraclePolicy::Refused,

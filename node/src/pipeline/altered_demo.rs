@@ -104,6 +104,13 @@ pub fn write_with_light_head(folder: &Path) {
     );
 }
 
+/// The demo bundle that weighs value.
+pub fn write_valuing(folder: &Path, weight: f32) {
+    let schema = text("bundle.toml").replacen("value_weight = 0.0", &format!("value_weight = {weight:?}"), 1);
+    assert_ne!(schema, text("bundle.toml"));
+    write(folder, vec![("bundle.toml", schema.into_bytes())]);
+}
+
 fn read(name: &str) -> Vec<u8> {
     std::fs::read(demo_bundle().join(name)).unwrap()
 }

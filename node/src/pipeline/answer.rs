@@ -43,14 +43,16 @@ pub fn answer(target: &Target, search: &Search, stages: &Stages<'_>, scratch: &S
         Some(_) => Vec::new(),
         None => found.items[..found.nearest]
             .iter()
-            .map(|(item, similarity)| (shard.item_id(*item).0, *similarity))
+            .zip(&found.places)
+            .map(|((item, _), place)| (shard.item_id(*item).0, *place))
             .collect(),
     };
     ShardAnswer {
         outcome: if whole { Outcome::Finished } else { Outcome::TimedOut },
         items_seen: items_seen(found.items_seen.into(), stages.ranked as u64, kept as u64),
         items_total: shard.items().into(),
-        plan: plan_name(found.method),
+        plan: plan_name(found.plan.method),
+        plan_estimate_us: found.plan.estimate_us() as u64,
         funnel: Funnel {
             ads_total: shard.ads().into(),
             eligible_ads: found.eligible.count.into(),
@@ -73,11 +75,12 @@ pub fn answer(target: &Target, search: &Search, stages: &Stages<'_>, scratch: &S
 }
 
 /// The word on the wire.
-const fn plan_name(method: Method) -> &'static str {
+pub const fn plan_name(method: Method) -> &'static str {
     match method {
         Method::Nothing => "none",
         Method::Scan => "exact",
-        Method::Walk { .. } => "graph",
+        Method::Filtered { .. } => "graph",
+        Method::Plain { .. } => "graph_post",
     }
 }
 

@@ -6,11 +6,13 @@
 //! the light order values its other ads like everybody's.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use crate::retrieval::{Method, Mode, RetrievalQuery, RetrievalScratch, Retrieved, retrieve_among, top_by_bid};
+use crate::ranking::value::ValueModel;
+use crate::retrieval::{Mode, Plan, RetrievalQuery, RetrievalScratch, Retrieved, Values, retrieve_among, top_by_bid};
 use crate::segment::{Bitset, EligibleAds, SegmentError};
 use crate::shard::Shard;
-use crate::staging::holdings::ShardDelivery;
+use crate::staging::holdings::{ShardDelivery, Target};
 
 /// The impression list's share of the quota, on top of it: with one campaign in seven billed by the thousand
 /// impressions (decision 23), a quarter leaves it better covered than the rest.
@@ -22,12 +24,14 @@ pub struct Found {
     pub items: Vec<(u32, f32)>,
     /// How many of them the inner product brought.
     pub nearest: usize,
+    /// What the places of these are by: similarity, and value where the bundle weighs it.
+    pub places: Vec<f32>,
     /// Every ad that may take part.
     pub eligible: EligibleAds,
     /// Items with such an ad; one that both lists could bring counts in each.
     pub eligible_items: u32,
-    /// How the inner product was searched.
-    pub method: Method,
+    /// How the inner product was searched, and what that was expected to cost.
+    pub plan: Plan,
     /// Items that the answer stands for: both lists have passed them.
     pub items_seen: u32,
     /// False when the deadline ended either search.
@@ -45,12 +49,11 @@ pub fn find(
     if delivery.impression_bids.is_empty() {
         let found = retrieve_among(shard, eligible, query, scratch)?;
         let (eligible, eligible_items) = (found.eligible, found.eligible_items);
-        let (method, items_seen, finished) = (found.plan.method, found.items_seen, found.finished);
-        let (nearest, items) = (found.items.len(), found.items);
-        return Ok(Found { items, nearest, eligible, eligible_items, method, items_seen, finished });
+        let (plan, items_seen, finished) = (found.plan, found.items_seen, found.finished);
+        let (nearest, items, places) = (found.items.len(), found.items, found.places);
+        return Ok(Found { items, nearest, places, eligible, eligible_items, plan, items_seen, finished });
     }
-    let mut others = eligible.ads.clone();
-    others.subtract(&delivery.impression_ads);
+    let others = by_nearness(&eligible.ads, delivery);
     let mut impressions = eligible.ads.clone();
     impressions.subtract(&others);
     let quota = query.quota.div_ceil(IMPRESSION_SHARE);
@@ -64,12 +67,59 @@ pub fn find(
     Ok(Found {
         items: found.items,
         nearest,
+        places: found.places,
         eligible,
         eligible_items: found.eligible_items + sealed.count() + newer.count(),
-        method: found.plan.method,
+        plan: found.plan,
         items_seen: found.items_seen.min(more.items_seen),
         finished: found.finished && more.finished,
     })
+}
+
+/// What the inner product alone finds: the part of [`find`] that can miss something.
+pub fn nearest(
+    shard: &Shard,
+    delivery: &ShardDelivery,
+    query: &RetrievalQuery<'_>,
+    scratch: &mut RetrievalScratch,
+) -> Result<Retrieved, SegmentError> {
+    let ads = by_nearness(&shard.eligible(&query.targeting).ads, delivery);
+    let count = ads.count();
+    retrieve_among(shard, EligibleAds { ads, count }, query, scratch)
+}
+
+/// The ads that are not on the list by bid.
+fn by_nearness(eligible: &Bitset, delivery: &ShardDelivery) -> Bitset {
+    let mut others = eligible.clone();
+    others.subtract(&delivery.impression_ads);
+    others
+}
+
+/// What items are worth to a search, where the bundle weighs value.
+pub struct ValueOrder<'a> {
+    target: &'a Target,
+    model: ValueModel,
+    bounds: Arc<[f32]>,
+}
+
+impl<'a> ValueOrder<'a> {
+    /// Of a shard under its bids.
+    pub fn of(target: &'a Target) -> Option<Self> {
+        let bounds = target.delivery.values(&target.loaded)?;
+        Some(Self { target, model: target.loaded.bundle.value?, bounds })
+    }
+
+    /// What an item is worth by its best ad among these.
+    pub fn among(&self, item: u32, ads: &Bitset) -> f32 {
+        let shard = &self.target.loaded.shard;
+        let rows = shard.ads_of(item).filter(|ad| ads.contains(*ad)).map(|ad| self.target.delivery.row(shard, ad));
+        self.model.best(rows).unwrap_or(0.0)
+    }
+
+    /// For retrieval; `among` is [`Self::among`].
+    pub fn values<'b>(&'b self, among: &'b dyn Fn(u32, &Bitset) -> f32) -> Values<'b> {
+        Values { bounds: &self.bounds, among }
+    }
 }
 
 /// The items of the listed ads that are not there yet.
@@ -87,7 +137,7 @@ fn retrieve_listed(
     }
     let count = ads.count();
     // The same comparison as every other item's, to the bit: a scan of just these.
-    let exactly = RetrievalQuery { quota: count, mode: Mode::Exact, ..*query };
+    let exactly = RetrievalQuery { quota: count, mode: Mode::Exact, values: None, ..*query };
     retrieve_among(shard, EligibleAds { ads, count }, &exactly, scratch)
 }
 
@@ -109,8 +159,9 @@ mod tests {
                 targeting: targeting(&target, &search),
                 quota: search.quota,
                 mode: Mode::Exact,
-                bonus: None,
+                values: None,
                 expired: &expired,
+                cpu_us: &|| 0,
             };
             find(&target.loaded.shard, &target.delivery, &query, &mut RetrievalScratch::default()).unwrap()
         };

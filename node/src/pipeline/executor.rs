@@ -12,6 +12,7 @@ use gavel_proto::deadline::Instant;
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
+use super::probe::RecallProbe;
 use super::search::{Reasons, Search, ShardAnswer};
 use super::{SearchFault, SearchScratch, measure, search_shard, thread};
 use crate::retrieval::Mode;
@@ -22,6 +23,7 @@ pub struct SearchExecutor {
     pool: CpuPool<SearchScratch>,
     threads: usize,
     admission: Arc<Admission>,
+    probe: Arc<RecallProbe>,
 }
 
 /// Why a part was not let in.
@@ -68,9 +70,9 @@ impl SearchExecutor {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(threads: usize, queue: usize) -> std::io::Result<Self> {
+    pub fn start(threads: usize, queue: usize, probe: RecallProbe) -> std::io::Result<Self> {
         let pool = CpuPool::new("search", threads, queue, SearchScratch::default)?;
-        Ok(Self { pool, threads, admission: Arc::default() })
+        Ok(Self { pool, threads, admission: Arc::default(), probe: Arc::new(probe) })
     }
 
     /// Queues a part.
@@ -80,8 +82,14 @@ impl SearchExecutor {
     pub fn submit(&self, target: Target, search: Arc<Search>) -> Result<oneshot::Receiver<PartResult>, Shed> {
         let arrived = clock::now_us();
         let submitted = self.admit(&search, arrived).and_then(|()| {
-            let admission = Arc::clone(&self.admission);
-            let job = move |scratch: &mut SearchScratch| run(scratch, &target, &search, arrived, &admission);
+            let (admission, probe) = (Arc::clone(&self.admission), Arc::clone(&self.probe));
+            let job = move |scratch: &mut SearchScratch| {
+                let result = run(scratch, &target, &search, arrived, &admission);
+                if let Ok(answer) = &result {
+                    probe.offer(&target, &search, answer, &scratch.found);
+                }
+                result
+            };
             self.pool.submit(job).map_err(|_| Shed::Full)
         });
         if let Err(shed) = &submitted {

@@ -89,8 +89,8 @@ impl Staged {
             data: DataFolder::open(folder).unwrap(),
             voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
             runtime: runtime.handle().clone(),
-            search_threads: 2,
             budget,
+            cpu_us: super::thread::cpu_us,
         }
     }
 
@@ -231,7 +231,7 @@ fn write_content(data: &DataFolder, bundle: &Bundle) {
 }
 
 /// Every bid type; campaign 11 is paused, campaign 12 unknown.
-fn campaigns() -> impl Iterator<Item = DeliveryRow> {
+pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
     (0..60).filter(|campaign| *campaign != 12).map(|campaign| {
         let bid_type = BidType::ALL[campaign as usize % 5];
         let per_event = match bid_type {

@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod executor;
+pub mod probe;
 pub mod search;
 pub mod thread;
 
@@ -29,7 +30,7 @@ use crate::ranking::explain::{Account, Reason, Unwatched, Witness};
 use crate::ranking::light::{LightItem, light_cut, note_all};
 use crate::ranking::rank::{RankBuffers, rank_in_blocks};
 use crate::retrieval::{RetrievalQuery, RetrievalScratch};
-use crate::segment::{SegmentError, TargetingQuery};
+use crate::segment::{Bitset, SegmentError, TargetingQuery};
 use crate::staging::holdings::Target;
 use candidates::Found;
 use measure::Laps;
@@ -48,6 +49,7 @@ pub struct SearchScratch {
     cross: Vec<f32>,
     predictions: Vec<f32>,
     candidates: Vec<Candidate>,
+    found: probe::FoundItems,
 }
 
 /// Why a part of a search has no answer.
@@ -118,15 +120,19 @@ fn funnel<W: Witness>(
     let (mut timing, mut laps) = (Timing::default(), Laps::start(clock));
     let late = || search.deadline.passed(clock());
 
+    let order = candidates::ValueOrder::of(target);
+    let among = |item, ads: &Bitset| order.as_ref().map_or(0.0, |order| order.among(item, ads));
     let query = RetrievalQuery {
         vector: &search.query,
         targeting: targeting(target, search),
         quota: search.quota,
         mode: search.mode,
-        bonus: None,
+        values: order.as_ref().map(|order| order.values(&among)),
         expired: &late,
+        cpu_us: &thread::cpu_us,
     };
     let found = candidates::find(shard, &target.delivery, &query, &mut scratch.retrieval)?;
+    scratch.found.keep(&found);
     let mut witness = witness(&found).ok_or(SearchFault::Late)?;
     let table = ShardTable { shard, delivery: &target.delivery, eligible: &found.eligible.ads };
     timing.retrieval_us = laps.lap();
@@ -175,3 +181,5 @@ mod altered_demo;
 pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_value;

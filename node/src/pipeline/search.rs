@@ -140,8 +140,10 @@ pub struct ShardAnswer {
     pub items_seen: u64,
     /// Items of the shard.
     pub items_total: u64,
-    /// `exact` or `graph`.
+    /// `exact`, `graph`, `graph_post` or `none`.
     pub plan: &'static str,
+    /// What the planner expected it to take, microseconds of CPU time.
+    pub plan_estimate_us: u64,
     /// Counts per stage.
     pub funnel: Funnel,
     /// Time per stage.
@@ -152,7 +154,8 @@ pub struct ShardAnswer {
     pub item_ids: Vec<u64>,
     /// Predictions of the candidates, row by row.
     pub predictions: Vec<f32>,
-    /// What the inner product found, nearest first, as (item id, similarity); empty unless nothing is to be cut.
+    /// What the inner product found, in its order, as (item id, similarity and weighted value); empty unless nothing is to
+    /// be cut.
     /// The list by bid is exact and not part of it.
     pub retrieved: Vec<(u64, f32)>,
     /// Ads per reason; empty unless asked for.

@@ -14,6 +14,7 @@ pub mod delivery;
 pub mod explain;
 pub mod light;
 pub mod rank;
+pub mod value;
 
 use std::ops::Range;
 

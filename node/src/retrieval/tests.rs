@@ -3,17 +3,17 @@
 use super::*;
 use crate::segment::{
     Metric, Term, VectorFormat,
-    testing::{DIMENSION, PERCENTS, Random, STORE, clustered, sealed_content, sealed_model},
+    testing::{DIMENSION, Kind, PERCENTS, Random, STORE, clock, clustered, sealed_content, sealed_model},
 };
-use std::{cell::Cell, collections::BTreeSet, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet};
 
 const QUOTA: u32 = 50;
 
-fn shard(items: u64, per_item: u64, kind: (Metric, VectorFormat)) -> Shard {
+fn shard(items: u64, per_item: u64, kind: impl Into<Kind>) -> Shard {
     shard_of(&clustered(items as usize, DIMENSION, 3), per_item, kind)
 }
 
-fn shard_of(vectors: &[Vec<f32>], per_item: u64, kind: (Metric, VectorFormat)) -> Shard {
+fn shard_of(vectors: &[Vec<f32>], per_item: u64, kind: impl Into<Kind>) -> Shard {
     let dir = tempfile::tempdir().unwrap();
     let content = sealed_content(&dir.path().join("content"), vectors.len() as u64, per_item);
     let model = sealed_model(&dir.path().join("model"), &content, vectors, kind);
@@ -23,7 +23,8 @@ fn shard_of(vectors: &[Vec<f32>], per_item: u64, kind: (Metric, VectorFormat)) -
 
 fn find(shard: &Shard, vector: &[f32], terms: &[Term], mode: Mode) -> Retrieved {
     let targeting = TargetingQuery { terms, ..TargetingQuery::default() };
-    let query = RetrievalQuery { vector, targeting, quota: QUOTA, mode, bonus: None, expired: &|| false };
+    let query =
+        RetrievalQuery { vector, targeting, quota: QUOTA, mode, values: None, expired: &|| false, cpu_us: &clock };
     retrieve(shard, &query, &mut RetrievalScratch::default()).unwrap()
 }
 
@@ -37,7 +38,7 @@ fn recall(shard: &Shard, values: &[u64], mode: Mode) -> (f64, usize) {
         let found = find(shard, query, &terms, mode);
         assert!(found.finished && found.items_seen == shard.items());
         assert_eq!(found.eligible, exact.eligible);
-        walks += usize::from(matches!(found.plan.method, Method::Walk { .. }));
+        walks += usize::from(found.plan.method.is_walk());
         // Similarities of both ways are the same to the bit, so whole pairs are compared.
         let pairs = |r: &Retrieved| r.items.iter().map(|(i, s)| (*i, s.to_bits())).collect::<BTreeSet<_>>();
         let (truth, found) = (pairs(&exact), pairs(&found));
@@ -48,7 +49,16 @@ fn recall(shard: &Shard, values: &[u64], mode: Mode) -> (f64, usize) {
 
 #[test]
 fn recall_holds_at_every_selectivity() {
-    for kind in [(Metric::Ip, VectorFormat::Bf16), (Metric::Cos, VectorFormat::F32), (Metric::L2, VectorFormat::Bf16)] {
+    let scaled = |metric, rescore| Kind { metric, format: VectorFormat::I8, rescore };
+    for kind in [
+        (Metric::Ip, VectorFormat::Bf16).into(),
+        (Metric::Cos, VectorFormat::F32).into(),
+        (Metric::L2, VectorFormat::F16).into(),
+        scaled(Metric::Ip, Some(VectorFormat::F32)),
+        scaled(Metric::Cos, Some(VectorFormat::F16)),
+        scaled(Metric::L2, None),
+    ] {
+        let kind: Kind = kind;
         let shard = shard(5_000, 1, kind);
         for percent in PERCENTS {
             let (recall, _) = recall(&shard, &[percent], Mode::Auto);
@@ -87,7 +97,10 @@ fn a_hundred_ads_an_item_change_nothing() {
     let everything = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000], ..Term::default() }];
     for query in clustered(20, DIMENSION, 78) {
         let (a, b) = (find(&one, &query, &everything, Mode::Graph), find(&hundred, &query, &everything, Mode::Graph));
-        assert_eq!(a.items, b.items);
+        // Each has timed its own searches and may take another way.
+        let other: BTreeSet<_> = b.items.iter().map(|(item, similarity)| (*item, similarity.to_bits())).collect();
+        let same = a.items.iter().filter(|(item, similarity)| other.contains(&(*item, similarity.to_bits()))).count();
+        assert!(a.items.len() == 50 && same >= 48, "{same} of {}", a.items.len());
         assert_eq!((a.eligible.count, b.eligible.count), (1_000, 100_000));
     }
     for mode in [Mode::Auto, Mode::Graph] {
@@ -108,7 +121,15 @@ fn a_deadline_keeps_what_was_found() {
             left.get() < 0
         };
         let targeting = TargetingQuery { terms: &terms, ..TargetingQuery::default() };
-        let query = RetrievalQuery { vector: query, targeting, quota: QUOTA, mode, bonus: None, expired: &expired };
+        let query = RetrievalQuery {
+            vector: query,
+            targeting,
+            quota: QUOTA,
+            mode,
+            values: None,
+            expired: &expired,
+            cpu_us: &clock,
+        };
         let found = retrieve(&shard, &query, &mut RetrievalScratch::default()).unwrap();
         assert!(!found.finished);
         assert!(found.items_seen < shard.items());
@@ -129,8 +150,15 @@ fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
         let targeting = TargetingQuery { blocked_advertisers: &[3], ..TargetingQuery::default() };
         let terms = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000], ..Term::default() }];
         let targeting = TargetingQuery { terms: &terms, ..targeting };
-        let asked =
-            RetrievalQuery { vector: query, targeting, quota: 5, mode, bonus: Some(&bonus), expired: &|| false };
+        let asked = RetrievalQuery {
+            vector: query,
+            targeting,
+            quota: 5,
+            mode,
+            values: Some(Values { bounds: &bonus, among: &|item, _| bonus[item as usize] }),
+            expired: &|| false,
+            cpu_us: &clock,
+        };
         let found = retrieve(&shard, &asked, &mut RetrievalScratch::default()).unwrap();
         if mode == Mode::Exact {
             assert_eq!(found.items[0].0, 1_234);
@@ -144,25 +172,9 @@ fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
         targeting: TargetingQuery::default(),
         quota: 5,
         mode: Mode::Auto,
-        bonus: None,
+        values: None,
         expired: &|| false,
+        cpu_us: &clock,
     };
     assert!(retrieve(&shard, &nan, &mut RetrievalScratch::default()).is_err());
-}
-
-#[test]
-fn more_threads_than_contexts_wait_their_turn() {
-    let shard = Arc::new(shard(2_000, 1, (Metric::Ip, VectorFormat::Bf16)));
-    let queries = clustered(40, DIMENSION, 80);
-    let terms = [Term { dimension: STORE, values: vec![50], ..Term::default() }];
-    let alone: Vec<_> = queries.iter().map(|q| find(&shard, q, &terms, Mode::Graph).items).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for (query, expected) in queries.iter().zip(&alone) {
-                    assert_eq!(&find(&shard, query, &terms, Mode::Graph).items, expected);
-                }
-            });
-        }
-    });
 }

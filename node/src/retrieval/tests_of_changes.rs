@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     segment::{
         Metric, Term, VectorFormat,
-        testing::{DIMENSION, Random, STORE, activations, ads, clustered, item, sealed_content, sealed_model},
+        testing::{DIMENSION, Random, STORE, activations, ads, clock, clustered, item, sealed_content, sealed_model},
     },
     shard::DeltaDocument,
 };
@@ -64,8 +64,15 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
         .map(|(n, v)| (v.iter().zip(query).map(|(a, b)| a * b).sum(), item(*n).item))
         .collect();
     expected.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let query =
-        RetrievalQuery { vector: query, targeting, quota: 30, mode: Mode::Exact, bonus: None, expired: &|| false };
+    let query = RetrievalQuery {
+        vector: query,
+        targeting,
+        quota: 30,
+        mode: Mode::Exact,
+        values: None,
+        expired: &|| false,
+        cpu_us: &clock,
+    };
     let found = retrieve(shard, &query, &mut RetrievalScratch::default()).unwrap();
     assert_eq!(found.eligible_items as usize, expected.len());
     assert!(found.finished && found.items_seen == shard.items());

@@ -241,6 +241,7 @@ pub fn answered(
             rank_us: timing.rank_us,
             auction_us: timing.auction_us,
             queue_us: timing.queue_us,
+            plan_estimate_us: answer.plan_estimate_us,
         }),
         explained: answer.explained.iter().map(|ad| explained(shard, ad)).collect(),
         reasons: answer.reasons.iter().map(|(reason, ads)| reason_count(reason.name(), *ads)).collect(),

@@ -17,7 +17,8 @@ use tonic::service::Routes;
 use super::service::ShardRpc;
 use crate::config::{NodeConfig, OraclePolicy};
 use crate::pipeline::executor::SearchExecutor;
-use crate::pipeline::thread::lower_priority;
+use crate::pipeline::probe::{ProbeSpec, RecallProbe};
+use crate::pipeline::thread::{cpu_us, lower_priority};
 use crate::staging::holdings::SharedHoldings;
 use crate::staging::{DataFolder, MemoryBudget, Stage, Staging, StagingError, Steps};
 
@@ -69,8 +70,8 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         data: DataFolder::open(&config.data_dir)?,
         voters: Arc::clone(&member.voters),
         runtime: Handle::current(),
-        search_threads: threads,
         budget: MemoryBudget::of_share(config.memory_share),
+        cpu_us,
     };
     let stage = Stage {
         steps,
@@ -82,9 +83,10 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         shutdown: shutdown.clone(),
     };
     let staging = Staging::start(stage, lower_priority)?;
+    let probe = ProbeSpec::of_share(config.recall_probe_share, config.recall_alarm);
     let service = ShardRpc {
         holdings: Arc::clone(&holdings),
-        executor: Arc::new(SearchExecutor::start(threads, config.search_queue)?),
+        executor: Arc::new(SearchExecutor::start(threads, config.search_queue, RecallProbe::start(probe)?)?),
         member_id: member.member_id.clone(),
         oracle: config.oracle,
     };

@@ -12,11 +12,13 @@ use super::ShardRpc;
 use crate::config::OraclePolicy;
 use crate::pipeline::executor::SearchExecutor;
 use crate::pipeline::fixture::{EPOCH, SHARD, STAGED, Staged};
+use crate::pipeline::probe::{ProbeSpec, RecallProbe};
 
 fn service(staged: &Staged) -> ShardRpc {
+    let probe = RecallProbe::start(ProbeSpec { every: 1, alarm: 0.95 }).unwrap();
     ShardRpc {
         holdings: Arc::clone(&staged.holdings),
-        executor: Arc::new(SearchExecutor::start(2, 16).unwrap()),
+        executor: Arc::new(SearchExecutor::start(2, 16, probe).unwrap()),
         member_id: watch::channel(77).1,
         oracle: OraclePolicy::Refused,
     }

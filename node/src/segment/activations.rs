@@ -25,6 +25,7 @@ impl Activations {
         Ok(match format {
             VectorFormat::F32 => Self::F32(container.section_of(ROWS, values)?),
             VectorFormat::Bf16 => Self::Bf16(container.section_of(ROWS, values)?),
+            VectorFormat::F16 | VectorFormat::I8 => return Err(container.damaged("activations in a format of vectors")),
         })
     }
 
@@ -45,10 +46,14 @@ pub(super) fn widen(halves: &[u16], out: &mut Vec<f32>) {
 }
 
 /// The bytes of values as they are stored.
-pub(super) fn stored(values: &[f32], format: VectorFormat) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(values.len() * format.width());
-    super::vectors::encode(values, format, &mut bytes);
-    bytes
+pub(super) fn stored(values: &[f32], format: VectorFormat) -> Result<Vec<u8>, SegmentError> {
+    match format {
+        VectorFormat::F32 => Ok(bytemuck::cast_slice(values).to_vec()),
+        VectorFormat::Bf16 => Ok(values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect()),
+        VectorFormat::F16 | VectorFormat::I8 => {
+            Err(SegmentError::Refused(format!("activations as {format:?}: choose f32 or bf16")))
+        }
+    }
 }
 
 #[cfg(test)]

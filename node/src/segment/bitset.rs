@@ -97,6 +97,15 @@ impl Bitset {
         below
     }
 
+    /// Up to `count` members, one from each of as many equal stretches that has one.
+    pub(crate) fn spread(&self, count: usize) -> impl Iterator<Item = u32> + '_ {
+        let stretch = self.words.len().div_ceil(count.max(1)).max(1);
+        self.words.chunks(stretch).enumerate().filter_map(move |(index, words)| {
+            let (at, word) = words.iter().enumerate().find(|(_, word)| **word != 0)?;
+            Some((index * stretch + at) as u32 * 64 + word.trailing_zeros())
+        })
+    }
+
     /// The words, lowest ordinal in the lowest bit of the first.
     #[must_use]
     pub fn words(&self) -> &[u64] {
@@ -160,6 +169,8 @@ mod tests {
             let mut set = Bitset::full(len);
             assert_eq!(set.count(), len);
             assert_eq!(set.iter().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
+            assert_eq!(set.spread(4).count(), len.div_ceil(64).min(4) as usize);
+            assert!(set.spread(4).all(|item| item < len));
             set.insert(len);
             assert_eq!(set.count(), len);
             assert!(!set.contains(len));

@@ -12,7 +12,8 @@ const MAGIC: [u8; 8] = *b"GVLMANI1";
 /// The format of manifests that this version writes and reads.
 ///
 /// 2: content names its dimensions and time zones; its postings hold ranges, schedules, advertisers and categories.
-pub(crate) const FORMAT: u32 = 2;
+/// 3: links as columns; scaled bytes, a second column of vectors, measured costs.
+pub(crate) const FORMAT: u32 = 3;
 /// Magic, format, payload length, BLAKE3.
 const HEAD: usize = 8 + 4 + 4 + 32;
 /// Bytes of a payload: 256 features of 256 bytes and a few files are a tenth of it.

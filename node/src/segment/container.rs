@@ -12,7 +12,7 @@ use std::{collections::HashMap, marker::PhantomData, ops::Deref, path::Path, syn
 
 const MAGIC: [u8; 8] = *b"GVLSECT1";
 /// The format of containers that this version writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 const HEADER: u64 = 64;
 const ENTRY: u64 = 32;
 const ALIGN: u64 = 64;
@@ -35,6 +35,8 @@ pub(crate) enum FileKind {
     Activations = 5,
     /// Vectors and graph.
     Graph = 6,
+    /// Vectors in more precision than the graph's.
+    Rescore = 7,
 }
 
 /// Whose file it is.
@@ -192,6 +194,10 @@ impl Container {
         let format = read_u32(head, 8);
         if format > FORMAT {
             return Err(SegmentError::Newer { path: path.to_path_buf(), found: format, known: FORMAT });
+        }
+        // Made anew from the catalogue: a folder is a copy of what the control plane keeps.
+        if format < FORMAT {
+            return Err(SegmentError::foreign(path, format!("format {format}, older than {FORMAT}")));
         }
         if read_u32(head, 12) != kind as u32 {
             return Err(SegmentError::foreign(path, format!("kind {} is not {kind:?}", read_u32(head, 12))));

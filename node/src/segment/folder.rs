@@ -55,11 +55,6 @@ impl FolderWriter {
         Ok(Self { target: target.to_path_buf(), temporary, files: Vec::new() })
     }
 
-    /// Where the finished folder will stand.
-    pub(crate) fn target(&self) -> &Path {
-        &self.target
-    }
-
     /// Starts a file.
     pub(crate) fn file(&self, name: &str) -> Result<HashedFile, SegmentError> {
         HashedFile::create(self.temporary.join(name), name)
@@ -71,17 +66,24 @@ impl FolderWriter {
         Ok(())
     }
 
-    /// Writes a container from memory.
+    /// Writes a container from memory; its bytes.
     pub(crate) fn container(
         &mut self,
         name: &str,
         kind: FileKind,
         key: ShardKey,
         sections: Sections,
-    ) -> Result<(), SegmentError> {
+    ) -> Result<u64, SegmentError> {
         let mut file = self.file(name)?;
         sections.write(kind, key, |bytes| file.write(bytes))?;
-        self.finish(file)
+        let bytes = file.bytes();
+        self.finish(file)?;
+        Ok(bytes)
+    }
+
+    /// Opens a file that has ended, before the folder is sealed.
+    pub(crate) fn reopen(&self, name: &str, kind: FileKind, key: ShardKey) -> Result<Container, SegmentError> {
+        open_container(&self.temporary, &self.files, name, kind, key)
     }
 
     /// Writes the manifest that `with` makes of the files, and puts the folder in its place.

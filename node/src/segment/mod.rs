@@ -13,8 +13,8 @@
 //! let content = Arc::new(Content::open(&dir.join("content"), key)?);      // verifies every byte
 //! let mut model = ModelFolderBuilder::new(&dir.join("model").join(hash), &content, spec)?;
 //! model.push(&vectors, &activations)?;                                    // any number of items, in order
-//! model.seal(&clock)?;                                                    // calibrates the planner
-//! let model = Arc::new(ModelFolder::open(&dir.join("model").join(hash), &content, bundle, threads)?);
+//! model.seal(&cpu_us)?;                                                   // calibrates the planner
+//! let model = Arc::new(ModelFolder::open(&dir.join("model").join(hash), &content, bundle)?);
 //! let shard = Shard::sealed(content, model)?;                             // crate::shard
 //! shard.prefault();                                                       // before it reports ready
 //! let found = retrieve(&shard, &query, &mut scratch)?;                    // crate::retrieval
@@ -23,6 +23,7 @@
 //! Not here: wire types, clocks, async. The layout byte by byte is in `docs/segment-format.md`.
 
 pub mod bitset;
+pub mod calibrate;
 pub mod columns;
 pub mod container;
 pub mod content;
@@ -31,11 +32,14 @@ pub mod document;
 pub mod error;
 pub mod model_builder;
 pub mod model_folder;
+pub mod observed;
 pub mod postings;
 pub mod residency;
 pub mod scan;
 pub mod schedules;
 pub mod vectors;
+pub mod walk;
+pub mod yardstick;
 
 mod activations;
 mod codec;
@@ -43,12 +47,16 @@ mod creatives;
 mod folder;
 mod graph;
 mod kernel;
+mod linkage;
+mod linker;
 mod lookup;
 mod posting_table;
+mod quantize;
 mod ranges;
 mod roaring_view;
 
 pub use bitset::Bitset;
+pub use calibrate::Calibration;
 pub use columns::{ColumnKind, ColumnName, SetColumn};
 pub use container::ShardKey;
 pub use content::{Content, EligibleAds, Refusal, TargetingQuery};
@@ -56,16 +64,20 @@ pub use content_builder::{ContentBuilder, ContentSummary};
 pub use document::{Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule};
 pub use error::SegmentError;
 pub use model_builder::{ModelFolderBuilder, ModelSpec, ModelSummary};
-pub use model_folder::{Calibration, ModelFolder};
+pub use model_folder::ModelFolder;
+pub use observed::{Observed, Way};
 pub use postings::{Stated, Term, Unmet};
 pub use residency::{Residency, folder_bytes};
 pub use scan::{Searched, TopK};
 pub use schedules::DocZone;
 pub use vectors::{Metric, VectorFormat};
+pub use walk::Density;
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_graph;
 #[cfg(test)]
 mod tests_of_targeting;

@@ -1,27 +1,24 @@
 //! How do the outputs of an item tower become a model folder?
 //!
-//! Rows come in the order of the content's ordinals, in blocks of any size: activations go straight to
-//! their file, vectors into a graph that one thread builds, so that equal vectors give equal bytes. Before
-//! the folder is sealed, the search is timed over it: the planner works with measured costs, not guesses.
+//! Rows come in the order of the content's ordinals, in blocks of any size: activations and the second,
+//! more precise column go straight to their files, vectors into a graph that one thread builds, so that equal
+//! vectors give equal bytes. Bytes (i8) need the whole of the vectors to be scaled, so these are kept as f32
+//! until the seal. Before the folder is sealed, the search is timed over it: the planner works with measured
+//! costs, not guesses.
 
 use super::{
     activations,
-    bitset::Bitset,
-    container::{Container, FileKind, SectionSpec, Sections, ShardKey, Storage, layout},
+    calibrate::{Calibration, calibrate},
+    container::{FileKind, SectionSpec, ShardKey, layout},
     content::Content,
     error::SegmentError,
     folder::{FolderWriter, HashedFile},
-    graph::{Graph, GraphBuilder, MATRIX_AT, Shape},
-    model_folder::{ACTIVATIONS, Calibration, GRAPH, ModelManifest, ROWS, USEARCH},
-    scan::{TopK, scan},
-    vectors::{self, Metric, VectorFormat},
+    graph, linkage,
+    model_folder::{ACTIVATIONS, FULL, GRAPH, ModelManifest, RESCORE, ROWS, Searcher},
+    quantize::Scaling,
+    vectors::{self, Encoding, Metric, VectorFormat},
 };
 use std::path::Path;
-
-/// Queries that are timed: the median of as many is steady within a tenth.
-const CALIBRATION_QUERIES: u32 = 15;
-/// Items of the scan that is timed.
-const CALIBRATION_ITEMS: u32 = 20_000;
 
 /// What a model says of its vectors and activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +29,10 @@ pub struct ModelSpec {
     pub dimension: usize,
     /// What "near" means.
     pub metric: Metric,
-    /// How vectors are stored.
+    /// How vectors are stored for the search.
     pub format: VectorFormat,
+    /// How they are stored a second time, for comparing the best again; not as bytes.
+    pub rescore: Option<VectorFormat>,
     /// Values of an activation row.
     pub activation_width: usize,
     /// How they are stored.
@@ -47,10 +46,52 @@ pub struct ModelSummary {
     pub items: u32,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Bytes of vectors and graph.
+    pub graph_bytes: u64,
+    /// Bytes of the second column.
+    pub rescore_bytes: u64,
     /// BLAKE3 of the manifest.
     pub hash: [u8; 32],
     /// What searching costs.
     pub calibration: Calibration,
+}
+
+/// A file of one section that is written as rows come.
+struct RowFile {
+    file: HashedFile,
+    end: u64,
+}
+
+impl RowFile {
+    fn create(
+        folder: &FolderWriter,
+        (name, kind): (&str, FileKind),
+        key: ShardKey,
+        section: SectionSpec,
+    ) -> Result<Self, SegmentError> {
+        let layout = layout(kind, key, &[section]);
+        let mut file = folder.file(name)?;
+        file.write(&layout.head)?;
+        let start = layout.starts.first().copied().unwrap_or(layout.total);
+        file.write(&vec![0; start as usize - layout.head.len()])?;
+        Ok(Self { file, end: layout.total })
+    }
+
+    /// Fills it up and hands it over; its length.
+    fn finish(mut self, folder: &mut FolderWriter) -> Result<u64, SegmentError> {
+        let padding = self.end - self.file.bytes();
+        self.file.write(&vec![0; padding as usize])?;
+        folder.finish(self.file)?;
+        Ok(self.end)
+    }
+}
+
+/// Vectors on their way into the graph.
+enum Vectors {
+    /// Rows as they are stored.
+    Encoded(Vec<u8>),
+    /// f32, until their scaling is known.
+    Kept(Vec<f32>),
 }
 
 /// Collects the rows of one model over one content.
@@ -58,9 +99,10 @@ pub struct ModelFolderBuilder {
     folder: FolderWriter,
     manifest: ModelManifest,
     key: ShardKey,
-    graph: GraphBuilder,
-    activations: HashedFile,
-    activations_end: u64,
+    vectors: Vectors,
+    activations: RowFile,
+    full: Option<(Encoding, RowFile)>,
+    values: Vec<f32>,
     rows: u32,
 }
 
@@ -68,6 +110,9 @@ impl ModelFolderBuilder {
     /// Starts a folder at `target`, which must not exist.
     pub fn new(target: &Path, content: &Content, spec: ModelSpec) -> Result<Self, SegmentError> {
         vectors::check_dimension(spec.dimension)?;
+        if spec.rescore == Some(VectorFormat::I8) {
+            return Err(SegmentError::Refused("rescoring with bytes: choose f32, f16 or bf16".into()));
+        }
         let key = content.key();
         let activation_width = u32::try_from(spec.activation_width)
             .map_err(|_| SegmentError::Refused(format!("{} activations an item", spec.activation_width)))?;
@@ -80,26 +125,45 @@ impl ModelFolderBuilder {
             dimension: spec.dimension as u32,
             metric: spec.metric,
             format: spec.format,
+            scaling: Scaling::none(),
+            rescore: spec.rescore,
             activation_width,
             activation_format: spec.activation_format,
-            calibration: Calibration { scan_ns: 0.0, walk_ns: 0.0 },
+            calibration: Calibration::default(),
             files: Vec::new(),
         };
         let folder = FolderWriter::create(target)?;
-        let count = u64::from(content.items()) * u64::from(activation_width);
+        let items = u64::from(content.items());
         let width = spec.activation_format.width() as u32;
-        let layout = layout(FileKind::Activations, key, &[SectionSpec { tag: ROWS, width, count, lead: 0 }]);
-        let mut activations = folder.file(ACTIVATIONS)?;
-        activations.write(&layout.head)?;
-        let start = layout.starts.first().copied().unwrap_or(layout.total);
-        activations.write(&vec![0; start as usize - layout.head.len()])?;
-        let graph = GraphBuilder::new(manifest.shape())?;
-        Ok(Self { folder, manifest, key, graph, activations, activations_end: layout.total, rows: 0 })
+        let section = SectionSpec { tag: ROWS, width, count: items * u64::from(activation_width), lead: 0 };
+        let activations = RowFile::create(&folder, (ACTIVATIONS, FileKind::Activations), key, section)?;
+        let full = spec.rescore.map(|format| {
+            let encoding = Encoding::unscaled(spec.dimension, spec.metric, format);
+            let section = SectionSpec { tag: FULL, width: 1, count: items * encoding.stride() as u64, lead: 0 };
+            RowFile::create(&folder, (RESCORE, FileKind::Rescore), key, section).map(|file| (encoding, file))
+        });
+        let full = full.transpose()?;
+        let vectors = match spec.format {
+            VectorFormat::I8 => Vectors::Kept(Vec::new()),
+            VectorFormat::F32 | VectorFormat::Bf16 | VectorFormat::F16 => Vectors::Encoded(Vec::new()),
+        };
+        Ok(Self { folder, manifest, key, vectors, activations, full, values: Vec::new(), rows: 0 })
+    }
+
+    /// Links items also by what they are worth, by ordinal and in the unit of similarities; without it by their vectors
+    /// alone. To be said before the first row.
+    #[must_use]
+    pub fn with_values(mut self, values: &[f32]) -> Self {
+        // Searches add the same to all that is added to all.
+        let mean = values.iter().sum::<f32>() / values.len().max(1) as f32;
+        self.values = values.iter().map(|value| value - mean).collect();
+        self
     }
 
     /// Adds the next items: their vectors and activations, row-major.
     pub fn push(&mut self, vectors: &[f32], activations: &[f32]) -> Result<(), SegmentError> {
-        let Shape { dimension, metric, format, rows } = self.manifest.shape();
+        let encoding = self.manifest.encoding();
+        let (dimension, rows) = (encoding.dimension, self.manifest.items);
         let count = vectors.len() / dimension;
         let width = self.manifest.activation_width as usize;
         if !vectors.len().is_multiple_of(dimension)
@@ -112,42 +176,49 @@ impl ModelFolderBuilder {
             return Err(SegmentError::Refused("activations that are not finite".into()));
         }
         for vector in vectors.chunks_exact(dimension) {
-            let mut vector = vectors::prepare(vector, dimension, metric)?;
-            if format == VectorFormat::Bf16 {
-                // Rounded by us, so that a delta's rows and the library's round alike.
-                vector.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+            let vector = vectors::prepare(vector, dimension, encoding.metric)?;
+            vectors::check_range(&vector, encoding.format)?;
+            if let Some((encoding, file)) = &mut self.full {
+                vectors::check_range(&vector, encoding.format)?;
+                let mut row = Vec::with_capacity(encoding.stride());
+                encoding.encode(&vector, &mut row);
+                file.file.write(&row)?;
             }
-            self.graph.add(&vector)?;
+            match &mut self.vectors {
+                Vectors::Kept(kept) => kept.extend_from_slice(&vector),
+                Vectors::Encoded(matrix) => encoding.encode(&vector, matrix),
+            }
         }
         self.rows += count as u32;
-        self.activations.write(&activations::stored(activations, self.manifest.activation_format))
+        self.activations.file.write(&activations::stored(activations, self.manifest.activation_format)?)
     }
 
-    /// Times the search, writes the folder and puts it in its place. `clock_us` is monotonic.
-    pub fn seal(mut self, clock_us: &dyn Fn() -> u64) -> Result<ModelSummary, SegmentError> {
+    /// Times the search, writes the folder and puts it in its place. `cpu_us` is
+    /// the CPU time of this thread: what the machine does beside it is not what a search costs.
+    pub fn seal(mut self, cpu_us: &dyn Fn() -> u64) -> Result<ModelSummary, SegmentError> {
         if self.rows != self.manifest.items {
             return Err(SegmentError::Refused(format!("{} rows of {}", self.rows, self.manifest.items)));
         }
-        let padding = self.activations_end - self.activations.bytes();
-        self.activations.write(&vec![0; padding as usize])?;
-        self.folder.finish(self.activations)?;
-
-        let mut sections = Sections::default();
-        sections.push_bytes(USEARCH, MATRIX_AT as u32, self.graph.finish()?);
-        let mut bytes = Vec::new();
-        sections.write(FileKind::Graph, self.key, |part| {
-            bytes.extend_from_slice(part);
-            Ok(())
-        })?;
-        let mut file = self.folder.file(GRAPH)?;
-        file.write(&bytes)?;
-        self.folder.finish(file)?;
-        let path = self.folder.target().to_path_buf();
-        let file = Container::new(&path, Storage::owned(&bytes), FileKind::Graph, self.key)?;
-        drop(bytes);
-        let graph = Graph::open(file.section(USEARCH)?, self.manifest.shape(), 1, &path)?;
-        self.manifest.calibration = calibrate(&graph, self.manifest.shape(), clock_us)?;
-        drop(graph);
+        self.activations.finish(&mut self.folder)?;
+        let full = match self.full {
+            None => None,
+            Some((_, file)) => Some(file.finish(&mut self.folder)?),
+        };
+        let matrix = match self.vectors {
+            Vectors::Encoded(matrix) => matrix,
+            Vectors::Kept(vectors) => scaled(&mut self.manifest, &vectors),
+        };
+        let links = linkage::link(&matrix, &self.manifest.encoding(), &self.values)?;
+        let sections = graph::sections(matrix, &links);
+        let graph_bytes = self.folder.container(GRAPH, FileKind::Graph, self.key, sections)?;
+        let graph = self.folder.reopen(GRAPH, FileKind::Graph, self.key)?;
+        let column = match full {
+            None => None,
+            Some(_) => Some(self.folder.reopen(RESCORE, FileKind::Rescore, self.key)?),
+        };
+        let searcher = Searcher::open(&self.manifest, &graph, column.as_ref())?;
+        self.manifest.calibration = calibrate(&searcher, cpu_us)?;
+        drop(searcher);
 
         let (items, calibration) = (self.manifest.items, self.manifest.calibration);
         let mut manifest = self.manifest;
@@ -155,31 +226,16 @@ impl ModelFolderBuilder {
             manifest.files = files;
             manifest
         })?;
-        Ok(ModelSummary { items, bytes, hash, calibration })
+        Ok(ModelSummary { items, bytes, graph_bytes, rescore_bytes: full.unwrap_or(0), hash, calibration })
     }
 }
 
-fn calibrate(graph: &Graph, shape: Shape, clock_us: &dyn Fn() -> u64) -> Result<Calibration, SegmentError> {
-    let (all, mut top) = (Bitset::full(shape.rows), TopK::default());
-    let mut some = Bitset::empty(shape.rows);
-    (0..shape.rows.min(CALIBRATION_ITEMS)).for_each(|item| some.insert(item));
-    let (mut scans, mut walks) = (Vec::new(), Vec::new());
-    for turn in 0..CALIBRATION_QUERIES {
-        let item = (u64::from(turn) * u64::from(shape.rows) / u64::from(CALIBRATION_QUERIES)) as u32;
-        let Some(query) = graph.matrix().row(item).map(|row| vectors::decode(row, shape.format)) else { break };
-        let ns_since = |start: u64| clock_us().saturating_sub(start) as f32 * 1_000.0;
-        let start = clock_us();
-        top.reset(Calibration::LIST);
-        scan((graph.kernel(), graph.matrix()), &query, (&some, 0), None, &|| false, &mut top);
-        scans.push(ns_since(start) / some.count().max(1) as f32);
-        let start = clock_us();
-        top.reset(Calibration::LIST);
-        graph.search(&query, Calibration::LIST, &all, None, &|| false, &mut top)?;
-        walks.push(ns_since(start));
-    }
-    let median = |mut times: Vec<f32>| {
-        times.sort_by(f32::total_cmp);
-        times.get(times.len() / 2).copied().unwrap_or(0.0)
-    };
-    Ok(Calibration { scan_ns: median(scans), walk_ns: median(walks) })
+/// The rows as scaled bytes.
+fn scaled(manifest: &mut ModelManifest, vectors: &[f32]) -> Vec<u8> {
+    let dimension = manifest.dimension as usize;
+    manifest.scaling = Scaling::of(vectors, dimension);
+    let encoding = manifest.encoding();
+    let mut matrix = Vec::with_capacity(manifest.items as usize * encoding.stride());
+    vectors.chunks_exact(dimension).for_each(|vector| encoding.encode(vector, &mut matrix));
+    matrix
 }

@@ -4,7 +4,11 @@
 //! call, then they are offered to the list of the best. Between blocks the deadline is read. Ties go to the
 //! lower ordinal, so that the answer does not depend on the order of the scan.
 
-use super::{bitset::Bitset, kernel::Kernel, vectors::Matrix};
+use super::{
+    bitset::Bitset,
+    kernel::Kernel,
+    vectors::{Matrix, Query},
+};
 
 /// Rows between two looks at the deadline (reliability: every 256 distances).
 pub(crate) const BLOCK: usize = 256;
@@ -22,6 +26,12 @@ impl TopK {
     pub fn reset(&mut self, wanted: usize) {
         self.wanted = wanted;
         self.entries.clear();
+        self.floor = None;
+    }
+
+    /// Forgets the finds below this ordinal, which will be offered again.
+    pub(crate) fn forget(&mut self, below: u32) {
+        self.entries.retain(|(_, ordinal)| *ordinal >= below);
         self.floor = None;
     }
 
@@ -84,13 +94,12 @@ pub(crate) fn bonus_of(bonus: Bonus<'_>, ordinal: u32) -> f32 {
 /// Scans the allowed rows. `offset` is added to ordinals on their way into `top` and into `bonus`.
 pub(crate) fn scan(
     (kernel, rows): (Kernel, Matrix<'_>),
-    query: &[f32],
+    query: &Query,
     (allowed, offset): (&Bitset, u32),
     bonus: Bonus<'_>,
     expired: &dyn Fn() -> bool,
     top: &mut TopK,
 ) -> Searched {
-    let query: &[u8] = bytemuck::cast_slice(query);
     let mut similarities = [0f32; BLOCK];
     let mut block = [0u32; BLOCK];
     let mut members = allowed.iter();
@@ -107,10 +116,10 @@ pub(crate) fn scan(
         if expired() {
             return Searched { seen: *first, finished: false };
         }
-        (kernel.batch)(query, rows, ordinals, &mut similarities);
-        for (ordinal, similarity) in ordinals.iter().zip(&similarities) {
+        (kernel.batch)(&query.bytes, rows, ordinals, &mut similarities);
+        for (ordinal, raw) in ordinals.iter().zip(&similarities) {
             let ordinal = ordinal + offset;
-            top.push(similarity + bonus_of(bonus, ordinal), ordinal);
+            top.push(query.similarity(*raw) + bonus_of(bonus, ordinal), ordinal);
         }
     }
 }

@@ -106,20 +106,40 @@ pub(crate) fn clock() -> u64 {
     gavel_member::clock::now_us().0
 }
 
+/// How vectors are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    pub(crate) metric: Metric,
+    pub(crate) format: VectorFormat,
+    pub(crate) rescore: Option<VectorFormat>,
+}
+
+impl From<(Metric, VectorFormat)> for Kind {
+    fn from((metric, format): (Metric, VectorFormat)) -> Self {
+        Self { metric, format, rescore: None }
+    }
+}
+
 /// Seals and opens a model folder over it.
 pub(crate) fn sealed_model(
     folder: &Path,
     content: &Content,
     vectors: &[Vec<f32>],
-    (metric, format): (Metric, VectorFormat),
+    kind: impl Into<Kind>,
 ) -> Arc<ModelFolder> {
+    let Kind { metric, format, rescore } = kind.into();
+    let activation_format = match format {
+        VectorFormat::Bf16 => VectorFormat::Bf16,
+        VectorFormat::F32 | VectorFormat::F16 | VectorFormat::I8 => VectorFormat::F32,
+    };
     let spec = ModelSpec {
         bundle: BUNDLE,
         dimension: DIMENSION,
         metric,
         format,
+        rescore,
         activation_width: 3,
-        activation_format: format,
+        activation_format,
     };
     let mut builder = ModelFolderBuilder::new(folder, content, spec).unwrap();
     for (n, block) in vectors.chunks(100).enumerate() {
@@ -127,5 +147,5 @@ pub(crate) fn sealed_model(
         builder.push(&block.concat(), &rows).unwrap();
     }
     builder.seal(&clock).unwrap();
-    Arc::new(ModelFolder::open(folder, content, BUNDLE, 2).unwrap())
+    Arc::new(ModelFolder::open(folder, content, BUNDLE).unwrap())
 }

@@ -149,7 +149,7 @@ fn every_changed_byte_is_refused() {
     refuses_damage(&folder, || Content::open(&folder, KEY).map(drop));
     let model = dir.path().join("model");
     drop(sealed_model(&model, &content, &clustered(300, DIMENSION, 2), (Metric::Ip, VectorFormat::Bf16)));
-    refuses_damage(&model, || ModelFolder::open(&model, &content, BUNDLE, 1).map(drop));
+    refuses_damage(&model, || ModelFolder::open(&model, &content, BUNDLE).map(drop));
 }
 
 /// Behind the checksum stands the check of the structure: even bytes that somebody sealed with a right
@@ -208,8 +208,8 @@ fn the_model_belongs_to_its_content_and_bundle() {
     let model = sealed_model(&folder, &content, &vectors, (Metric::Ip, VectorFormat::F32));
     let half = dir.path().join("halves");
     let halves = sealed_model(&half, &content, &vectors, (Metric::Ip, VectorFormat::Bf16));
-    assert!(matches!(ModelFolder::open(&folder, &other, BUNDLE, 1), Err(SegmentError::Foreign { .. })));
-    assert!(matches!(ModelFolder::open(&folder, &content, [8; 32], 1), Err(SegmentError::Foreign { .. })));
+    assert!(matches!(ModelFolder::open(&folder, &other, BUNDLE), Err(SegmentError::Foreign { .. })));
+    assert!(matches!(ModelFolder::open(&folder, &content, [8; 32]), Err(SegmentError::Foreign { .. })));
     for n in 0..50 {
         assert_eq!(model.vector(n).as_ref(), Some(&vectors[n as usize]));
         assert_eq!(activations_of(&model, n), activations(u64::from(n)));
@@ -227,6 +227,7 @@ fn the_model_belongs_to_its_content_and_bundle() {
         dimension: DIMENSION,
         metric: Metric::Ip,
         format: VectorFormat::F32,
+        rescore: None,
         activation_width: 1,
         activation_format: VectorFormat::F32,
     };
@@ -242,9 +243,9 @@ fn the_same_vectors_give_the_same_graph() {
     let dir = tempfile::tempdir().unwrap();
     let content = sealed_content(&dir.path().join("content"), 400, 1);
     let vectors = clustered(400, DIMENSION, 2);
-    for format in [VectorFormat::F32, VectorFormat::Bf16] {
+    for format in [VectorFormat::F32, VectorFormat::Bf16, VectorFormat::F16, VectorFormat::I8] {
         let graph = |name: &str| {
-            let folder = dir.path().join(format!("{name}{}", format.width()));
+            let folder = dir.path().join(format!("{name}{format:?}"));
             drop(sealed_model(&folder, &content, &vectors, (Metric::Cos, format)));
             fs::read(folder.join("graph")).unwrap()
         };

@@ -5,9 +5,9 @@
 //! same kind of content as a sealed one, in memory, so every reader works on both.
 
 use crate::segment::{
-    Content, DocAd, DocItem, DocZone, Metric, ModelFolder, Residency, SegmentError, ShardKey, VectorFormat,
+    Content, DocAd, DocItem, DocZone, ModelFolder, Residency, SegmentError, ShardKey,
     content_builder::content_in_memory,
-    vectors::{encode, prepare},
+    vectors::{Encoding, prepare},
 };
 use gavel_proto::ids::ItemId;
 use std::{collections::BTreeMap, sync::Arc};
@@ -26,24 +26,19 @@ pub struct DeltaDocument {
 }
 
 /// The shape that documents must have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeltaSpec {
-    dimension: usize,
-    metric: Metric,
-    format: VectorFormat,
+    encoding: Encoding,
+    full: Option<Encoding>,
     activation_width: usize,
 }
 
 impl DeltaSpec {
     /// The shape of a model folder.
     #[must_use]
-    pub const fn of(model: &ModelFolder) -> Self {
-        Self {
-            dimension: model.dimension(),
-            metric: model.metric(),
-            format: model.format(),
-            activation_width: model.activation_width(),
-        }
+    pub fn of(model: &ModelFolder) -> Self {
+        let (encoding, full) = model.encodings();
+        Self { encoding: encoding.clone(), full: full.cloned(), activation_width: model.activation_width() }
     }
 }
 
@@ -56,6 +51,7 @@ pub(crate) struct Delta {
     documents: BTreeMap<ItemId, Arc<DeltaDocument>>,
     content: Content,
     rows: Vec<u8>,
+    full_rows: Vec<u8>,
     activations: Vec<f32>,
 }
 
@@ -77,7 +73,7 @@ impl Delta {
             }
             documents.insert(document.item.item, Arc::new(document));
         }
-        Self::of(self.key, self.spec, Arc::clone(&self.zones), documents)
+        Self::of(self.key, self.spec.clone(), Arc::clone(&self.zones), documents)
     }
 
     fn of(
@@ -86,19 +82,23 @@ impl Delta {
         zones: Arc<Vec<DocZone>>,
         documents: BTreeMap<ItemId, Arc<DeltaDocument>>,
     ) -> Result<Self, SegmentError> {
-        let (mut rows, mut activations) = (Vec::new(), Vec::new());
+        let (mut rows, mut full_rows, mut activations) = (Vec::new(), Vec::new(), Vec::new());
         for document in documents.values() {
             let finite = document.activations.iter().all(|x| x.is_finite());
             if document.activations.len() != spec.activation_width || !finite {
                 return Err(SegmentError::Refused(format!("activations of item {}", document.item.item)));
             }
-            encode(&prepare(&document.vector, spec.dimension, spec.metric)?, spec.format, &mut rows);
+            let vector = prepare(&document.vector, spec.encoding.dimension, spec.encoding.metric)?;
+            spec.encoding.encode(&vector, &mut rows);
+            if let Some(full) = &spec.full {
+                full.encode(&vector, &mut full_rows);
+            }
             activations.extend_from_slice(&document.activations);
         }
         let items = documents.values().map(|d| d.item.clone());
         let ads = documents.values().flat_map(|d| d.ads.iter().cloned());
         let content = content_in_memory(key, zones.iter().cloned(), items, ads)?;
-        Ok(Self { key, spec, zones, documents, content, rows, activations })
+        Ok(Self { key, spec, zones, documents, content, rows, full_rows, activations })
     }
 
     pub(crate) const fn content(&self) -> &Content {
@@ -110,13 +110,18 @@ impl Delta {
         &self.rows
     }
 
+    /// The same of its second column; empty when it has none.
+    pub(crate) fn full_rows(&self) -> &[u8] {
+        &self.full_rows
+    }
+
     pub(crate) fn activations_row(&self, item: u32) -> &[f32] {
         let start = item as usize * self.spec.activation_width;
         self.activations.get(start..start + self.spec.activation_width).unwrap_or(&[])
     }
 
     pub(crate) fn residency(&self) -> Residency {
-        let owned = (self.rows.len() + self.activations.len() * 4) as u64;
+        let owned = (self.rows.len() + self.full_rows.len() + self.activations.len() * 4) as u64;
         self.content.residency().plus(Residency { owned, ..Residency::default() })
     }
 }

@@ -66,6 +66,11 @@ impl Shard {
         self.delta.rows()
     }
 
+    /// The same of the second column.
+    pub(crate) fn delta_full_rows(&self) -> &[u8] {
+        self.delta.full_rows()
+    }
+
     /// Items, sealed and in the delta; sealed items whose ads are all gone count until the next seal.
     #[must_use]
     pub fn items(&self) -> u32 {

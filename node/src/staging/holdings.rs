@@ -12,9 +12,11 @@ use gavel_proto::epoch::Epoch;
 
 use super::StagingError;
 use super::plan::{Hash, Held};
+use super::values::ValueTables;
 use crate::ranking::auction::HeadRoles;
 use crate::ranking::delivery::{Delivery, DeliveryRow, ResolvedDelivery, VERSIONS_KEPT};
 use crate::ranking::light::LightModel;
+use crate::ranking::value::ValueModel;
 use crate::segment::{Bitset, Content};
 use crate::shard::Shard;
 
@@ -26,6 +28,8 @@ pub struct LoadedBundle {
     pub roles: HeadRoles,
     /// The light order.
     pub light: LightModel,
+    /// What ads are worth in retrieval; none where the bundle's weight of value is 0.
+    pub value: Option<ValueModel>,
     /// Names of the heads, in the order of the predictions.
     pub head_names: Vec<String>,
 }
@@ -39,10 +43,6 @@ impl LoadedBundle {
         let schema = bundle.schema();
         let click = schema.head(HeadRole::Click);
         let click = click.ok_or_else(|| StagingError::Unusable("no head has the role click".to_owned()))?;
-        if schema.value_weight != 0.0 {
-            let weight = schema.value_weight;
-            tracing::warn!(weight, "retrieval by value is not built: this bundle's items come by similarity alone");
-        }
         let roles = HeadRoles {
             heads: schema.heads.len(),
             click,
@@ -51,8 +51,10 @@ impl LoadedBundle {
             prior_conversion: schema.prior_conversion,
         };
         let light = LightModel { prior_conversion: schema.prior_conversion };
+        let weight = schema.value_weight;
+        let value = (weight != 0.0).then_some(ValueModel { weight, light });
         let head_names = schema.heads.iter().map(|head| head.name.clone()).collect();
-        Ok(Self { bundle, roles, light, head_names })
+        Ok(Self { bundle, roles, light, value, head_names })
     }
 }
 
@@ -66,6 +68,7 @@ pub struct ShardDelivery {
     pub impression_bids: Vec<(u64, u64)>,
     /// The ads of these.
     pub impression_ads: Bitset,
+    values: ValueTables,
 }
 
 impl ShardDelivery {
@@ -80,13 +83,19 @@ impl ShardDelivery {
         let mut impression_bids: Vec<(u64, u64)> = by_impression.map(|(id, row)| (id, row.paced().0)).collect();
         impression_bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
         let impression_ads = content.ads_of_campaigns(impression_bids.iter().map(|(campaign, _)| *campaign));
-        Self { resolved, silent, impression_bids, impression_ads }
+        Self { resolved, silent, impression_bids, impression_ads, values: ValueTables::default() }
     }
 
     /// Its number.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.resolved.delivery().version()
+    }
+
+    /// What each item of a shard is worth at best; none if the bundle does not weigh value.
+    #[must_use]
+    pub fn values(&self, loaded: &LoadedShard) -> Option<Arc<[f32]>> {
+        self.values.of(&loaded.shard, self, &loaded.bundle)
     }
 
     /// What the campaign of an ad bids.
@@ -193,6 +202,16 @@ impl Holdings {
         self.contents.insert((key.generation, key.shard), Arc::new(HeldContent { content, deliveries }));
     }
 
+    /// Makes the tables of values that searches of this picture will read.
+    fn prepare_values(&self) {
+        for ((generation, shard, _), loaded) in self.shards.iter().filter(|(_, loaded)| loaded.bundle.value.is_some()) {
+            let held = self.contents.get(&(*generation, *shard));
+            for delivery in held.into_iter().flat_map(|held| &held.deliveries) {
+                drop(delivery.values(loaded));
+            }
+        }
+    }
+
     /// The picture that the plan works with.
     #[must_use]
     pub fn held(&self) -> Held {
@@ -229,6 +248,7 @@ impl SharedHoldings {
     pub fn change(&self, change: impl FnOnce(&mut Holdings)) {
         let mut next = Holdings::clone(&self.current.load());
         change(&mut next);
+        next.prepare_values();
         self.current.store(Arc::new(next));
     }
 }

@@ -24,6 +24,7 @@ mod disk;
 mod memory;
 mod model;
 mod steps;
+mod values;
 mod worker;
 
 pub use content::build as build_content;

@@ -83,11 +83,17 @@ impl Column<'_> {
 }
 
 /// Builds the folder: vectors, activations, graph.
-pub fn build(folder: &Path, content: &Arc<Content>, loaded: &LoadedBundle) -> Result<(), StagingError> {
+pub fn build(
+    folder: &Path,
+    content: &Arc<Content>,
+    loaded: &LoadedBundle,
+    values: Option<&[f32]>,
+    cpu_us: fn() -> u64,
+) -> Result<(), StagingError> {
     let (bundle, started) = (&loaded.bundle, clock::now_us());
     let schema = bundle.schema();
     let columns = Columns::bind(&schema.item, content);
-    let mut builder = ModelFolderBuilder::new(folder, content, spec(loaded))?;
+    let mut builder = ModelFolderBuilder::new(folder, content, spec(loaded))?.with_values(values.unwrap_or(&[]));
     let mut scratch = Scratch::default();
     let items = content.items();
     let mut missing = vec![0; schema.item.len()];
@@ -100,7 +106,7 @@ pub fn build(folder: &Path, content: &Arc<Content>, loaded: &LoadedBundle) -> Re
     for (spec, count) in schema.item.iter().zip(missing).filter(|(_, count)| *count > 0) {
         metrics::counter!("gavel_node_missing_item_values_total", "feature" => spec.name.clone()).increment(count);
     }
-    let summary = builder.seal(&|| clock::now_us().0)?;
+    let summary = builder.seal(&cpu_us)?;
     let took_ms = clock::now_us().0.saturating_sub(started.0) / 1_000;
     let key = content.key();
     let (bytes, generation, shard) = (summary.bytes, key.generation, key.shard);
@@ -111,8 +117,8 @@ pub fn build(folder: &Path, content: &Arc<Content>, loaded: &LoadedBundle) -> Re
 /// Bytes that the folder will have, about: rows, links of the graph, activations.
 pub fn bytes(content: &Content, loaded: &LoadedBundle) -> u64 {
     let spec = spec(loaded);
-    let item =
-        spec.dimension * spec.format.width() + LINK_BYTES + spec.activation_width * spec.activation_format.width();
+    let rows = [Some(spec.format), spec.rescore].into_iter().flatten().map(|format| format.row_bytes(spec.dimension));
+    let item = rows.sum::<usize>() + LINK_BYTES + spec.activation_width * spec.activation_format.width();
     u64::from(content.items()) * item as u64
 }
 
@@ -137,8 +143,10 @@ fn spec(loaded: &LoadedBundle) -> ModelSpec {
             Metric::Cos => segment::Metric::Cos,
             Metric::L2 => segment::Metric::L2,
         },
-        // Half the bytes of a scan and of the file; what the rounding loses is part of the recall that is measured.
-        format: VectorFormat::Bf16,
+        // A quarter of the bytes of a scan and of a walk; the best are compared again as the tower made them, which
+        // costs little beside the activations that an item has anyway.
+        format: VectorFormat::I8,
+        rescore: Some(VectorFormat::F32),
         activation_width: bundle.light_width() + bundle.activation_width(),
         activation_format: match schema.options.activations {
             ActivationFormat::F32 => VectorFormat::F32,

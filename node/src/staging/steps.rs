@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::disk::{DataFolder, io, remove};
 use super::holdings::{LoadedBundle, LoadedShard, SharedHoldings};
 use super::plan::{Blob, Hash, Step};
-use super::{MemoryBudget, StagingError, campaigns, content, memory, model};
+use super::{MemoryBudget, StagingError, campaigns, content, memory, model, values};
 use crate::segment::{Content, ModelFolder, Residency, ShardKey, folder_bytes};
 use crate::shard::Shard;
 
@@ -31,10 +31,11 @@ pub struct Steps {
     pub voters: Arc<Voters>,
     /// For waiting on the network.
     pub runtime: Handle,
-    /// Threads that may walk a graph at the same time.
-    pub search_threads: usize,
     /// What shards may take.
     pub budget: MemoryBudget,
+    /// CPU microseconds of the calling thread: searches are timed with it when a folder is sealed, beside those that
+    /// are served.
+    pub cpu_us: fn() -> u64,
 }
 
 impl Steps {
@@ -116,16 +117,20 @@ impl Steps {
         holdings: &SharedHoldings,
     ) -> Result<LoadedShard, StagingError> {
         let held = holdings.current();
-        let content = &held.contents.get(&(generation, shard)).ok_or(StagingError::Missing("the content"))?.content;
+        let held_content = held.contents.get(&(generation, shard)).ok_or(StagingError::Missing("the content"))?;
+        let content = &held_content.content;
         let loaded = held.bundles.get(bundle).ok_or(StagingError::Missing("the bundle"))?;
         let folder = self.data.model(generation, shard, bundle)?;
         let on_disk = folder_bytes(&folder);
         let more = if on_disk == 0 { model::bytes(content, loaded) } else { on_disk };
         self.budget.admit(&format!("the model folder of shard {shard}"), memory::taken(&held), more)?;
-        let open = |folder: &Path| Ok(ModelFolder::open(folder, content, *bundle, self.search_threads)?);
+        let open = |folder: &Path| Ok(ModelFolder::open(folder, content, *bundle)?);
         let make = |folder: &Path| {
             remove(folder)?;
-            model::build(folder, content, loaded)
+            // The newest bids: searches add those of their own version.
+            let newest = held_content.deliveries.back();
+            let values = newest.and_then(|delivery| values::at_seal(content, delivery, loaded));
+            model::build(folder, content, loaded, values.as_deref(), self.cpu_us)
         };
         let model = kept::open_or_make(&folder, open, StagingError::is_damage, make)?;
         let shard = Shard::sealed(Arc::clone(content), Arc::new(model))?;
@@ -159,8 +164,8 @@ mod tests {
             // Nobody listens there.
             voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).unwrap()),
             runtime: runtime.handle().clone(),
-            search_threads: 1,
             budget: MemoryBudget::of_bytes(1 << 30),
+            cpu_us: || 0,
         };
         let bytes = b"no catalogue".as_slice();
         let blob = Blob { hash: *blake3::hash(bytes).as_bytes(), bytes: bytes.len() as u64 };

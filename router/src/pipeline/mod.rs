@@ -10,7 +10,7 @@ mod stages;
 mod trace;
 
 pub use admission::Gate;
-pub use probe::{Probed, ProbedShard};
+pub use probe::{Depth, Probed, ProbedShard};
 pub use trace::RequestTrace;
 
 use crate::request::{Arrival, Draft, RequestError, parse};

@@ -1,7 +1,8 @@
 //! How far is what is served from what is exact?
 //!
 //! For measuring, not for serving: one request is answered as always, then its shards are asked twice more under the
-//! same epoch and auction, once for every ad that the served retrieval scored and once for an exact retrieval.
+//! same epoch and auction, once for every ad that the served retrieval scored and once for an exact retrieval. Who asks
+//! for it gets a third answer, in which every eligible item was ranked: what retrieval and its cuts cost is seen there.
 
 use super::{Pipeline, stages};
 use crate::fanout::Hedging;
@@ -13,8 +14,11 @@ use crate::transport::{AskedFor, Gathered, SearchTerms};
 use gavel_member::clock::now_us;
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::ids::{AuctionId, ShardId};
-use gavel_proto::limits::{CANDIDATES_MAX, PROBE_MS};
+use gavel_proto::limits::{CANDIDATES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX, PROBE_MS};
 use std::sync::Arc;
+
+/// Time of a search that ranks everything; a node runs none longer than [`MEASURED_MS_MAX`].
+const EXHAUSTIVE_MS: u64 = MEASURED_MS_MAX - 1_000;
 
 /// One request, answered as served and exactly.
 #[derive(Debug)]
@@ -46,6 +50,17 @@ pub struct ProbedShard {
     pub exact: Vec<(u64, f32)>,
     /// Every scored ad of the served retrieval.
     pub scored: Vec<Candidate>,
+    /// Every scored ad when every eligible item is ranked; empty unless asked for.
+    pub exhaustive: Vec<Candidate>,
+}
+
+/// What a probe compares with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// With an exact retrieval.
+    Retrieval,
+    /// Also with a ranking of every eligible item.
+    Everything,
 }
 
 impl Pipeline {
@@ -54,7 +69,12 @@ impl Pipeline {
     /// # Errors
     /// See [`RequestError`]; [`RequestError::Coverage`] when a shard did not answer one of the three in full, because
     /// then nothing can be compared.
-    pub async fn probe(&self, draft: Draft, arrival: Arrival, top: u32) -> Result<Probed, RequestError> {
+    pub async fn probe(
+        &self,
+        draft: Draft,
+        arrival: Arrival,
+        (top, depth): (u32, Depth),
+    ) -> Result<Probed, RequestError> {
         if draft.seed == 0 {
             return Err(RequestError::Invalid("seed is 0: give one, so that both answers break ties alike".to_owned()));
         }
@@ -70,23 +90,28 @@ impl Pipeline {
         let user = self.user_row(&pinned, &query).await?;
         let part = self.user_part(&pinned, user.row.clone(), late_deadline()).await?;
         let plan = self.plan(&pinned, &query, placement, user, part, AskedFor::Everything)?;
-        let ask = async |terms: SearchTerms| {
-            let ends_at = Instant(now_us().0 + PROBE_MS * 1_000);
+        let ask = async |terms: SearchTerms, within_ms: u64| {
+            let ends_at = Instant(now_us().0 + within_ms * 1_000);
             let gathered =
                 self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, plan.random).await;
             stages::coverage(&gathered, &query)?;
             Ok(gathered)
         };
-        let served = ask(SearchTerms::clone(&plan.terms)).await?;
+        let served = ask(SearchTerms::clone(&plan.terms), PROBE_MS).await?;
         let top = top.clamp(1, CANDIDATES_MAX);
-        let exact = ask(SearchTerms {
+        let exactly = |quota: u32, light_keep: u32| SearchTerms {
             asked_for: AskedFor::EverythingExactly,
-            quota: top,
-            // Only what was retrieved is compared.
-            light_keep: 1,
+            quota,
+            light_keep,
             ..SearchTerms::clone(&plan.terms)
-        });
-        let shards = shards(served, exact.await?);
+        };
+        // Only what was retrieved is compared.
+        let exact = ask(exactly(top, 1), PROBE_MS).await?;
+        let exhaustive = match depth {
+            Depth::Retrieval => None,
+            Depth::Everything => Some(ask(exactly(MEASURED_ITEMS_MAX, MEASURED_ITEMS_MAX), EXHAUSTIVE_MS).await?),
+        };
+        let shards = shards(served, exact, exhaustive.unwrap_or_default());
         let slots = plan.rule.terms().slots;
         Ok(Probed { answer, auction: pinned.auction.clone(), slots, auction_id: plan.terms.auction_id, shards })
     }
@@ -96,7 +121,7 @@ fn late_deadline() -> Deadline {
     Deadline(Instant(now_us().0 + PROBE_MS * 1_000))
 }
 
-fn shards(mut served: Gathered, mut exact: Gathered) -> Vec<ProbedShard> {
+fn shards(mut served: Gathered, mut exact: Gathered, mut exhaustive: Gathered) -> Vec<ProbedShard> {
     let ends = std::mem::take(&mut served.ends);
     let one = |shard: ShardId| {
         let served = served.bodies.remove(&shard)?;
@@ -108,6 +133,7 @@ fn shards(mut served: Gathered, mut exact: Gathered) -> Vec<ProbedShard> {
             served: served.retrieved.into_iter().map(|(item, _)| item).collect(),
             exact: exact.retrieved,
             scored: served.list.candidates,
+            exhaustive: exhaustive.bodies.remove(&shard).map(|body| body.list.candidates).unwrap_or_default(),
         })
     };
     ends.into_iter().map(|end| end.shard).filter_map(one).collect()

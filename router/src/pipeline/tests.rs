@@ -215,10 +215,11 @@ async fn passes_every_stage(fixture: &mut Fixture) {
 
 async fn compares_whole_answers_only(fixture: &Fixture) {
     let seeded = || Draft { seed: 7, ..draft() };
-    let probed = fixture.pipeline.probe(seeded(), now(), 10).await.expect("compared");
+    let probed = fixture.pipeline.probe(seeded(), now(), (10, Depth::Retrieval)).await.expect("compared");
     assert_eq!(probed.shards.len(), 2);
     fixture.hurried.store(true, Ordering::Relaxed);
-    let refused = fixture.pipeline.probe(seeded(), now(), 10).await.expect_err("a part cannot be compared");
+    let refused =
+        fixture.pipeline.probe(seeded(), now(), (10, Depth::Retrieval)).await.expect_err("a part cannot be compared");
     assert_eq!(refused, RequestError::Coverage { found: 9_999, wanted: 10_000 });
     fixture.hurried.store(false, Ordering::Relaxed);
 }

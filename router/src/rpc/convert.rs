@@ -148,6 +148,7 @@ fn timings(timings: Timings) -> wire::StageTimings {
         rank_us: t.rank_us,
         auction_us: t.auction_us,
         queue_us: t.queue_us,
+        plan_estimate_us: t.plan_estimate_us,
     };
     wire::StageTimings {
         features_us: timings.features_us,
@@ -216,6 +217,7 @@ fn shard(shard: ProbedShard) -> wire::ProbeShard {
         exact_item: shard.exact.iter().map(|(item, _)| *item).collect(),
         exact_similarity: shard.exact.iter().map(|(_, similarity)| *similarity).collect(),
         scored: shard.scored.iter().map(scored).collect(),
+        exhaustive: shard.exhaustive.iter().map(scored).collect(),
     }
 }
 

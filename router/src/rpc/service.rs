@@ -1,7 +1,7 @@
 //! Which call ends where?
 
 use super::convert;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Depth, Pipeline};
 use crate::request::{Arrival, RequestError};
 use gavel_member::clock::now_us;
 use gavel_proto::wire;
@@ -39,7 +39,8 @@ impl ProbeService for ProbeRpc {
         let arrival = arrival(&request)?;
         let probe = request.into_inner();
         let draft = convert::draft(probe.request.unwrap_or_default()).map_err(status)?;
-        let probed = self.0.probe(draft, arrival, probe.top).await.map_err(status)?;
+        let depth = if probe.exhaustive { Depth::Everything } else { Depth::Retrieval };
+        let probed = self.0.probe(draft, arrival, (probe.top, depth)).await.map_err(status)?;
         Ok(Response::new(convert::probed(probed)))
     }
 }

@@ -72,7 +72,7 @@ pub struct ShardTiming {
     /// Who answered.
     #[serde(rename = "node")]
     pub node_id: u64,
-    /// exact or graph.
+    /// exact, graph, graph_post or none.
     pub plan: String,
     /// Finding candidates.
     pub retrieval_us: u64,
@@ -86,6 +86,8 @@ pub struct ShardTiming {
     pub auction_us: u64,
     /// Waiting for a thread.
     pub queue_us: u64,
+    /// What the planner expected of its way of retrieval.
+    pub plan_estimate_us: u64,
 }
 
 /// An ad with its reason.

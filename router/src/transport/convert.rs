@@ -287,6 +287,7 @@ fn timing(timing: wire::ShardTiming, shard: ShardId, node: MemberId) -> ShardTim
         rank_us: timing.rank_us,
         auction_us: timing.auction_us,
         queue_us: timing.queue_us,
+        plan_estimate_us: timing.plan_estimate_us,
     }
 }
 

@@ -1,0 +1,42 @@
+//! Does the measuring measure what is there?
+
+use super::*;
+use crate::segment::testing::clustered;
+
+#[test]
+fn a_small_set_is_measured_whole() {
+    let dimension = 24;
+    let (base, queries) = (clustered(3_000, dimension, 1).concat(), clustered(20, dimension, 2).concat());
+    let mut data = Dataset { base: &base, queries: &queries, truth: &[], depth: 10, dimension, metric: Metric::L2 };
+    let judge = sealed::Judge::new(data);
+    let all = crate::segment::Bitset::full(3_000);
+    let truth: Vec<i32> = queries
+        .chunks(dimension)
+        .flat_map(|query| judge.nearest(query, &all, CURVE_RESULTS))
+        .map(|id| i32::try_from(id).unwrap())
+        .collect();
+    let setup = AnnSetup {
+        format: VectorFormat::I8,
+        rescore: Some(VectorFormat::F32),
+        lists: vec![10, 200],
+        selectivities: vec![0.3, 0.01],
+        filtered_queries: 12,
+        bare: vec![VectorFormat::F32],
+        threads: 2,
+        seconds: 0.0,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    assert!(measure(data, &setup, dir.path(), &|_| {}).is_err(), "no truth");
+    data.truth = &truth;
+    let report = measure(data, &setup, dir.path(), &|_| {}).unwrap();
+    assert_eq!((report.build.rows, report.build.vector_bytes), (3_000, 32));
+    assert!(report.build.link_bytes > 128.0 && report.build.link_bytes < 160.0, "{:?}", report.build);
+    assert!(report.build.rescore_bytes >= 96.0 && report.build.rescore_bytes < 97.0, "{:?}", report.build);
+    assert!(report.curve[1].recall > 0.98 && report.curve[0].recall <= report.curve[1].recall, "{:?}", report.curve);
+    assert!(report.bare[0].curve[1].recall > 0.98);
+    assert_eq!(report.filtered.len(), 4);
+    for row in &report.filtered {
+        assert!(row.scan.recall >= 0.95 && row.planned.recall >= 0.95, "{row:?}");
+        assert_eq!(row.choices.iter().sum::<usize>(), 12);
+    }
+}
