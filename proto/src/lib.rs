@@ -1,7 +1,7 @@
 //! What must two processes agree on?
 //!
 //! The messages of the wire, and the few rules that both ends compute for themselves: ids and their
-//! hashes, money and scores, the serving epoch, deadlines, coverage, error codes and limits. Everything
+//! hashes, money, scores and pacing, the serving epoch, deadlines, coverage, error codes and limits. Everything
 //! here is a value or a pure function; nothing opens a socket or reads a clock.
 //!
 //! Generated types stay in [`wire`]; the edges of each process turn them into their own types.
@@ -15,6 +15,7 @@ pub mod hash;
 pub mod ids;
 pub mod limits;
 pub mod money;
+pub mod pacing;
 pub mod score;
 pub mod targeting;
 pub mod wire;
