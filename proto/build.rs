@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "gavel/v1/epoch.proto",
     "gavel/v1/catalogue.proto",
+    "gavel/v1/auction.proto",
     "gavel/v1/ads.proto",
     "gavel/v1/shard.proto",
     "gavel/v1/control.proto",

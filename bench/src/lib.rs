@@ -1,13 +1,18 @@
 //! How good and how fast is a cluster, and its ranker?
 //!
 //! The corpora that it is measured on, the load that is put on it, and the comparison of its answers with the truth:
-//! all of this talks to real processes over the public endpoints. The ranker is measured alone, in this process.
+//! all of this talks to real processes over the public endpoints. The ranker and the auction are measured alone, in
+//! this process.
 
 pub mod arrays;
+pub mod auction;
 pub mod corpus;
+pub mod market;
 pub mod rank;
 pub mod serve;
 pub mod truth;
 pub mod workload;
 
 pub mod transport;
+
+mod clock;

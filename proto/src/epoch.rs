@@ -3,9 +3,10 @@
 //! The pinned tuple of a request, chosen once by the router and echoed by every shard (RQ3).
 
 use crate::wire;
+use serde::{Deserialize, Serialize};
 
 /// (map epoch, catalogue generation, model version, delivery version).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Epoch {
     /// Version of the shard map.
     pub map: u64,

@@ -4,7 +4,11 @@
 //! position the next ad is placed iff the rules allow it and it is worth more than the organic item it
 //! displaces: `r_ad + alpha * u_ad > alpha * u_organic`, with `r` the score of the auction, `u` the
 //! expected engagement and `alpha` the shadow bid, the price of one unit of engagement. On equality the
-//! organic item stands.
+//! organic item stands. Soon after another ad an ad may be worth less: its side is multiplied by the gap effect
+//! of the organic items in between.
+//!
+//! An ad that may not stand here, for the gap, or because its category stood too close above, waits: the
+//! organic item stands, and the ads behind it wait with it, since both lists keep their order.
 //!
 //! This greedy merge is what is deployed elsewhere and what replays exactly; it is not always optimal
 //! when ads must keep a distance (the tests report by how much). What it adds to prices: the organic item
@@ -17,16 +21,19 @@
 
 use gavel_proto::limits::SHADOW_BID_MAX;
 use gavel_proto::money::PPM;
+use serde::{Deserialize, Serialize};
 
 use crate::auction::{Beat, Winner, smallest_bid};
 use crate::merge::Candidate;
 
 /// Expected engagement, in millionths of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(into = "i64", try_from = "i64")]
 pub struct Engagement(i64);
 
 /// The price of one unit of engagement, in micros of the currency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(into = "u64", try_from = "u64")]
 pub struct ShadowBid(u64);
 
 /// Engagement units above which an amount is taken for an error; with [`SHADOW_BID_MAX`] the product
@@ -58,8 +65,38 @@ impl ShadowBid {
     }
 }
 
+impl From<Engagement> for i64 {
+    fn from(engagement: Engagement) -> Self {
+        engagement.0
+    }
+}
+
+impl TryFrom<i64> for Engagement {
+    type Error = &'static str;
+
+    fn try_from(millionths: i64) -> Result<Self, Self::Error> {
+        let most = (ENGAGEMENT_MAX * f64::from(PPM)) as u64;
+        if millionths.unsigned_abs() > most { Err("an engagement is out of bounds") } else { Ok(Self(millionths)) }
+    }
+}
+
+impl From<ShadowBid> for u64 {
+    fn from(bid: ShadowBid) -> Self {
+        bid.0
+    }
+}
+
+impl TryFrom<u64> for ShadowBid {
+    type Error = &'static str;
+
+    fn try_from(micros: u64) -> Result<Self, Self::Error> {
+        if micros > SHADOW_BID_MAX as u64 { Err("the shadow bid is out of bounds") } else { Ok(Self(micros)) }
+    }
+}
+
 /// What a page may look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AllocationRule {
     /// Positions of the page at most.
     pub positions: usize,
@@ -73,6 +110,11 @@ pub struct AllocationRule {
     pub max_load_ppm: u32,
     /// The price of engagement.
     pub shadow_bid: ShadowBid,
+    /// Worth of an ad, parts per million, by the number of organic items since the last ad; whole beyond the list and
+    /// for the first ad.
+    pub gap_effect_ppm: Vec<u32>,
+    /// Positions between two ads of one category at least.
+    pub category_spacing: usize,
 }
 
 /// A winner as the page sees it.
@@ -84,6 +126,8 @@ pub struct SlotAd {
     pub score: i128,
     /// What one impression brings in engagement.
     pub engagement: Engagement,
+    /// Its limit category; 0 = none.
+    pub category: u64,
 }
 
 /// What stands at a position.
@@ -116,26 +160,56 @@ pub fn allocate(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -
     let ads_max = ads_allowed(ads.len(), organic.len(), rule);
     let mut page: Vec<Placed> = Vec::with_capacity(rule.positions.min(ads.len() + organic.len()));
     let (mut next_ad, mut next_organic) = (0, 0);
-    // The first ad keeps no distance from anything.
-    let mut since_ad = rule.min_gap;
+    let mut since_ad: Option<usize> = None;
     while page.len() < rule.positions {
         let position = page.len();
-        let free = position >= rule.first_position && since_ad >= rule.min_gap && next_ad < ads_max;
-        let ad = ads.get(next_ad).filter(|_| free);
         let stands = organic.get(next_organic).map(|engagement| engagement.worth(rule.shadow_bid));
+        let ad = ads.get(next_ad).filter(|_| next_ad < ads_max);
+        let ad = ad.filter(|ad| position >= rule.first_position && rule.lets_stand(ad, ads, &page, since_ad));
         // Where the feed has ended, the ad displaces an empty position, worth nothing.
-        let floor = ad.map(|ad| stands.unwrap_or(0) - ad.engagement.worth(rule.shadow_bid));
+        let floor = ad.map(|ad| rule.floor(stands.unwrap_or(0), since_ad, ad));
         if let Some(floor) = floor.filter(|floor| ad.is_some_and(|ad| ad.score > *floor)) {
             page.push(Placed { position, entry: Entry::Ad(next_ad), floor: Some(floor) });
-            (next_ad, since_ad) = (next_ad + 1, 0);
+            (next_ad, since_ad) = (next_ad + 1, Some(0));
         } else if stands.is_some() {
             page.push(Placed { position, entry: Entry::Organic(next_organic), floor: None });
-            (next_organic, since_ad) = (next_organic + 1, since_ad + 1);
+            (next_organic, since_ad) = (next_organic + 1, since_ad.map(|items| items + 1));
         } else {
             break;
         }
     }
     page
+}
+
+impl AllocationRule {
+    /// The worth of an ad after so many organic items since the last one, parts per million.
+    fn gap_effect(&self, since_ad: Option<usize>) -> u32 {
+        since_ad.and_then(|items| self.gap_effect_ppm.get(items)).copied().unwrap_or(PPM).min(PPM)
+    }
+
+    /// Whether gap and category let this ad stand below the page so far; the first ad keeps no distance from anything.
+    fn lets_stand(&self, ad: &SlotAd, ads: &[SlotAd], page: &[Placed], since_ad: Option<usize>) -> bool {
+        let near = &page[page.len().saturating_sub(self.category_spacing)..];
+        let is_alike = |placed: &Placed| match placed.entry {
+            Entry::Ad(index) => ads[index].category == ad.category,
+            Entry::Organic(_) => false,
+        };
+        since_ad.is_none_or(|items| items >= self.min_gap) && (ad.category == 0 || !near.iter().any(is_alike))
+    }
+
+    /// The largest score with which the ad would not displace what `stands` there: with the gap effect `t`,
+    /// `t * (score + u) > stands` holds in integers iff `score > floor(stands / t) - u`.
+    fn floor(&self, stands: i128, since_ad: Option<usize>, ad: &SlotAd) -> i128 {
+        let effect = i128::from(self.gap_effect(since_ad));
+        let own = ad.engagement.worth(self.shadow_bid);
+        if effect == 0 {
+            return i128::MAX;
+        }
+        // Divided first, so that only what no score reaches is saturated.
+        let (whole, part) = (stands.div_euclid(effect), stands.rem_euclid(effect));
+        let ppm = i128::from(PPM);
+        whole.saturating_mul(ppm).saturating_add(part * ppm / effect).saturating_sub(own)
+    }
 }
 
 /// The most ads that keep the load of the page they make: n <= load * min(positions, organic + n).

@@ -4,6 +4,9 @@
 //! a replay years later. Ads are picked by one greedy walk under all limits, then each winner is priced
 //! by its mechanism. AU1 holds for every one: reserve <= price <= paced bid, in the event of the bid.
 //!
+//! Users who cascade down the slate, ad by ad, make the order of the ads part of their worth: then the best
+//! slate is found by a recursion instead of the walk (`cascade`).
+//!
 //! Each winner carries two amounts. `price` is what the bid would have had to be, in the event of the
 //! bid; `billed` is what one billed event costs, which differs for oCPM and oCPC alone. A CPM ad is billed
 //! per viewable impression, so that its value shrinks with the slot like that of the others; else
@@ -13,6 +16,7 @@
 //! The shards send enough for [`SPARE`] of these; what fails beyond leaves its slot empty, and no price
 //! is ever taken from a list that is too short to know the runner-up (decision 12).
 
+mod cascade;
 mod outcome;
 mod price;
 mod rule;
@@ -26,7 +30,7 @@ use crate::merge::Ranking;
 
 pub use outcome::{Outcome, outcomes};
 pub use price::{Beat, smallest_bid};
-pub use rule::{AuctionRule, AuctionTerms, Mechanism, RuleError, TiePrice};
+pub use rule::{AuctionRule, AuctionTerms, Mechanism, RuleError, TiePrice, UserModel};
 pub use walk::Limit;
 
 /// What an auction decided.
@@ -67,19 +71,27 @@ pub fn clear(ranking: &Ranking, rule: &AuctionRule) -> Clearing {
 #[must_use]
 pub fn reclear_without(ranking: &Ranking, rule: &AuctionRule, failed: &[AdId]) -> Clearing {
     let (removed, vacated) = failed.split_at(failed.len().min(SPARE));
-    let market = walk::Market { ranking, rule, removed };
+    let market = walk::Market::new(ranking, rule, removed);
+    let mut winners = match rule.terms().users {
+        UserModel::Separable => slate(&market),
+        UserModel::Cascade => cascade::slate(&market),
+    };
+    winners.retain(|winner| !vacated.contains(&ranking[winner.candidate].offer().ad));
+    Clearing { winners, failed: failed.to_vec() }
+}
+
+/// The greedy slate with its prices.
+fn slate(market: &walk::Market<'_>) -> Vec<Winner> {
     let picks = market.walk();
     let winner = |(slot, candidate): (usize, &usize)| {
-        let price = price::price(&market, &picks, slot);
+        let price = price::price(market, &picks, slot);
         Winner {
             candidate: *candidate,
             slot,
             price,
-            billed: ranking[*candidate].billed(price),
-            runner_up: price::runner_up(&market, &picks, slot),
+            billed: market.ranking[*candidate].billed(price),
+            runner_up: price::runner_up(market, &picks, slot),
         }
     };
-    let mut winners: Vec<Winner> = picks.iter().enumerate().map(winner).collect();
-    winners.retain(|winner| !vacated.contains(&ranking[winner.candidate].offer().ad));
-    Clearing { winners, failed: failed.to_vec() }
+    picks.iter().enumerate().map(winner).collect()
 }

@@ -13,13 +13,14 @@ mod exact;
 mod number;
 
 use gavel_proto::code::Code;
+use gavel_proto::cut::Neighbours;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
 use gavel_proto::limits::{CLEAR_AUCTIONS_MAX, CLEAR_FILE_BYTES_MAX, SLOTS_MAX};
 use gavel_proto::money::{BidType, Micros};
 use num_traits::ToPrimitive;
 use serde::Serialize;
 
-use crate::auction::{self, AuctionRule, AuctionTerms, TiePrice};
+use crate::auction::{self, AuctionRule, AuctionTerms, TiePrice, UserModel};
 use crate::merge::{Candidate, Offer, Ranking};
 use document::{Form, StatedAuction};
 pub use number::NumberError;
@@ -191,7 +192,9 @@ fn clear_in_integers(stated: &StatedAuction) -> Option<ClearedAuction> {
             bid_type: BidType::Cpc,
             bid: Micros(*bid),
             weight: *weight,
+            event_weight: *weight,
             click_weight: 0,
+            continuation_ppm: 0,
             value: 0,
             reserve: Micros(stated.reserve),
             tie: number,
@@ -209,6 +212,8 @@ fn clear_in_integers(stated: &StatedAuction) -> Option<ClearedAuction> {
         per_category: None,
         position_factors_ppm: factors,
         tie_price: TiePrice::WinnerWins,
+        neighbours: Neighbours::Any,
+        users: UserModel::Separable,
     });
     let clearing = auction::clear(&ranking, &rule.ok()?);
     Some(ClearedAuction {

@@ -26,6 +26,10 @@ pub struct RouterConfig {
     pub requests_in_flight: usize,
     /// Whether anybody may probe, which costs three answers.
     pub probes: ProbePolicy,
+    /// Where clearings are logged; `None` = nowhere.
+    pub clearing_log: Option<PathBuf>,
+    /// Of so many auctions in a million; explained ones always are.
+    pub clearing_log_share_ppm: u32,
 }
 
 /// Is `ProbeService` served?
@@ -51,6 +55,8 @@ impl Default for RouterConfig {
             workers: 0,
             requests_in_flight: 256,
             probes: ProbePolicy::default(),
+            clearing_log: None,
+            clearing_log_share_ppm: 0,
         }
     }
 }

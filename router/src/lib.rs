@@ -19,6 +19,8 @@ pub mod allocation;
 
 pub mod clear;
 
+pub mod clearing;
+
 pub mod request;
 
 pub mod users;
@@ -30,6 +32,8 @@ pub mod transport;
 pub mod staging;
 
 pub mod respond;
+
+mod clearing_log;
 
 pub mod pipeline;
 

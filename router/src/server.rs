@@ -1,5 +1,6 @@
 //! How does a router start and stop?
 
+use crate::clearing_log::ClearingLog;
 use crate::config::{ProbePolicy, RouterConfig};
 use crate::http;
 use crate::pipeline::{Gate, Pipeline};
@@ -37,6 +38,9 @@ pub enum RouterError {
     /// The data folder or the list of voters is wrong.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// The clearing log cannot be written.
+    #[error("the clearing log cannot be kept in {0}: {1}")]
+    ClearingLog(std::path::PathBuf, #[source] std::io::Error),
     /// No threads.
     #[error("threads cannot be started: {0}")]
     Threads(#[source] std::io::Error),
@@ -69,7 +73,12 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
     let staging = Staging::new();
     let seed = combine(member.incarnation, combine(wall_ms(), u64::from(address.port())));
     let gate = Gate::new(config.requests_in_flight);
-    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, seed));
+    let clearings = match &config.clearing_log {
+        Some(folder) => ClearingLog::start(folder, config.clearing_log_share_ppm)
+            .map_err(|error| RouterError::ClearingLog(folder.clone(), error))?,
+        None => ClearingLog::off(),
+    };
+    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, clearings, seed));
     let closed = Shutdown::new();
     let serving = bound.serve(routes(&config, &pipeline), Exposure::External, closed.clone()).await?;
     let surroundings = Surroundings {

@@ -120,6 +120,7 @@ impl Cluster {
             cluster.nodes.push(process);
         }
         for i in 0..size.routers {
+            let clearings = cluster.clearing_log(i).display().to_string();
             let arguments = [
                 "router",
                 "--listen",
@@ -130,6 +131,10 @@ impl Cluster {
                 &control,
                 "--probes",
                 "on",
+                "--clearing-log",
+                &clearings,
+                "--clearing-log-share",
+                "1",
             ];
             let process = cluster.process(&format!("router-{}", i + 1), &arguments);
             cluster.routers.push(process);
@@ -159,6 +164,16 @@ impl Cluster {
             let (status, body) = self.ask(router, &crate::http::request(1))?;
             (status == 200 && body["coverage"]["fraction"] == 1.0).then_some(())
         });
+    }
+
+    fn clearing_log(&self, router: usize) -> PathBuf {
+        self.folder.path().join(format!("clearings-of-router-{}", router + 1))
+    }
+
+    /// Where routers log every clearing.
+    #[must_use]
+    pub fn clearing_logs(&self) -> Vec<PathBuf> {
+        (0..self.routers.len()).map(|router| self.clearing_log(router)).collect()
     }
 
     /// POST /v1/ads to a router; `None` when it cannot be reached.

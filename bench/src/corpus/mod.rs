@@ -15,13 +15,13 @@
 //! The pairs (3 million) are streamed; only products, campaigns and histories are kept in memory.
 
 mod build;
-mod campaign;
+pub(crate) mod campaign;
 mod distinct;
 mod history;
-mod records;
+pub(crate) mod records;
 mod selection;
-mod source;
-mod targeting;
+pub(crate) mod source;
+pub(crate) mod targeting;
 mod taxonomy;
 mod write;
 

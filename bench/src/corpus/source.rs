@@ -177,8 +177,17 @@ impl Tables {
     }
 
     /// Every impression of the training weeks.
-    pub fn impressions(&self, mut each: impl FnMut(Impression)) -> Result<(), CorpusError> {
-        self.each("impressions_train.csv.gz", |row| {
+    pub fn impressions(&self, each: impl FnMut(Impression)) -> Result<(), CorpusError> {
+        self.impressions_of("impressions_train.csv.gz", each)
+    }
+
+    /// Every impression of the four weeks after.
+    pub fn held_impressions(&self, each: impl FnMut(Impression)) -> Result<(), CorpusError> {
+        self.impressions_of("impressions_valid.csv.gz", each)
+    }
+
+    fn impressions_of(&self, name: &str, mut each: impl FnMut(Impression)) -> Result<(), CorpusError> {
+        self.each(name, |row| {
             each(Impression {
                 product: row.number("product_id")?,
                 clicked: row.text("click")? == "1",

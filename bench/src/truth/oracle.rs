@@ -1,8 +1,8 @@
 //! Who wins, and at what price, if all ranked ads meet in one auction?
 //!
-//! The obvious twin of the router's clearing: it sorts, walks greedily under the limits, and finds each GSP price by
-//! trying bids. The price of a winner is the smallest bid at which it, without its advertiser's other ads, still gets
-//! its slot or a better one. It shares nothing with the router but the definition of a score and of a tie.
+//! The obvious twin of the router's clearing: it sorts, walks greedily under the limits, and finds each price by
+//! trying. A GSP price is the smallest bid at which the winner, without its advertiser's other ads, still gets its slot
+//! or a better one; a VCG price sums the smallest scores that keep each slot from there down. It shares nothing with the router but the definition of a score and of a tie.
 
 use gavel_proto::hash::tie_key;
 use gavel_proto::money::{BidType, Micros};
@@ -19,10 +19,23 @@ pub struct Rule {
     pub per_advertiser: usize,
     /// Ads of one category at most; 0 = no limit.
     pub per_category: usize,
+    /// Whether adjacent slots differ in category.
+    pub apart: Apart,
+    /// How often each slot is seen; beyond the list as often as the last, an empty list sees every slot alike.
+    pub factors: Vec<u32>,
     /// Key of the ties.
     pub tie_key: u64,
     /// The auction.
     pub auction_id: u64,
+}
+
+/// May neighbours be of one category?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apart {
+    /// They may.
+    No,
+    /// They may not; then a category has at most every other slot.
+    Yes,
 }
 
 /// How winners pay, as far as the twin knows it.
@@ -30,6 +43,8 @@ pub struct Rule {
 pub enum Mechanism {
     /// The smallest bid that keeps the slot.
     Gsp,
+    /// Myerson's payment for the slot.
+    Vcg,
     /// The paced bid.
     FirstPrice,
 }
@@ -49,6 +64,8 @@ pub struct Ad {
     pub bid: u64,
     /// Score units per micro.
     pub weight: u64,
+    /// 1e15 times the probability of the bid's event.
+    pub event_weight: u64,
     /// Additive value in score units.
     pub value: i128,
     /// Smallest price, micros per event of the bid.
@@ -58,60 +75,108 @@ pub struct Ad {
 /// (index into the ads, price in micros per billed unit), by slot.
 pub type Clearing = Vec<(usize, u64)>;
 
+/// An ad's own score and tie, as tried.
+#[derive(Clone, Copy)]
+struct Try {
+    ad: usize,
+    score: i128,
+    tie: u64,
+}
+
 /// Clears one auction.
 #[must_use]
 pub fn clear(ads: &[Ad], rule: &Rule) -> Clearing {
-    let bids: Vec<u64> = ads.iter().map(|a| a.bid).collect();
-    let everyone: Vec<usize> = (0..ads.len()).collect();
-    let order = greedy(ads, &bids, &everyone, rule);
-    order
-        .iter()
-        .enumerate()
-        .map(|(slot, winner)| {
-            let bid = match rule.mechanism {
-                Mechanism::FirstPrice => ads[*winner].bid,
-                Mechanism::Gsp => smallest_bid(ads, &bids, *winner, slot, rule),
-            };
-            (*winner, billed(&ads[*winner], bid))
-        })
-        .collect()
+    let everyone: Vec<Try> =
+        (0..ads.len()).filter(|i| ads[*i].bid >= ads[*i].reserve).map(|i| own(ads, i, rule)).collect();
+    let order = greedy(ads, &everyone, rule);
+    let price = |(slot, winner): (usize, &usize)| {
+        let bid = match rule.mechanism {
+            Mechanism::FirstPrice => ads[*winner].bid,
+            Mechanism::Gsp => smallest_bid(ads, &rivals(ads, &everyone, *winner, &order[..slot]), *winner, slot, rule),
+            Mechanism::Vcg => ladder(ads, &rivals(ads, &everyone, *winner, &order[..slot]), *winner, slot, rule),
+        };
+        (*winner, billed(&ads[*winner], bid))
+    };
+    order.iter().enumerate().map(price).collect()
 }
 
-/// The winners by slot when `among` take part with `bids`.
-fn greedy(ads: &[Ad], bids: &[u64], among: &[usize], rule: &Rule) -> Vec<usize> {
-    let key = |i: &usize| {
-        let ad = &ads[*i];
-        let points = score(Micros(bids[*i]), ad.weight, ad.value).unwrap_or(i128::MIN);
-        (std::cmp::Reverse(points), tie_key(rule.tie_key, rule.auction_id, ad.ad), ad.ad)
+fn own(ads: &[Ad], i: usize, rule: &Rule) -> Try {
+    Try { ad: i, score: worth(&ads[i], ads[i].bid), tie: tie_key(rule.tie_key, rule.auction_id, ads[i].ad) }
+}
+
+fn worth(ad: &Ad, bid: u64) -> i128 {
+    score(Micros(bid), ad.weight, ad.value).unwrap_or(i128::MIN)
+}
+
+/// The winners by slot: each slot in turn goes to the best that is let in.
+fn greedy(ads: &[Ad], tries: &[Try], rule: &Rule) -> Vec<usize> {
+    let mut sorted: Vec<&Try> = tries.iter().filter(|t| t.score >= 0).collect();
+    sorted.sort_by_key(|t| (std::cmp::Reverse(t.score), t.tie, ads[t.ad].ad));
+    let apart_limit = match rule.apart {
+        Apart::Yes => rule.slots.div_ceil(2),
+        Apart::No => usize::MAX,
     };
-    let mut sorted: Vec<usize> = among.iter().copied().filter(|i| bids[*i] >= ads[*i].reserve).collect();
-    sorted.sort_by_key(key);
+    let category_limit = if rule.per_category == 0 { apart_limit } else { rule.per_category.min(apart_limit) };
     let mut won: Vec<usize> = Vec::new();
-    for i in sorted {
-        let of_advertiser = won.iter().filter(|w| ads[**w].advertiser == ads[i].advertiser).count();
-        let of_category = won.iter().filter(|w| ads[**w].category == ads[i].category).count();
-        let category_full = rule.per_category > 0 && ads[i].category != 0 && of_category >= rule.per_category;
-        if won.len() < rule.slots && of_advertiser < rule.per_advertiser && !category_full {
-            won.push(i);
-        }
+    while won.len() < rule.slots {
+        let let_in = |i: usize| {
+            let of_advertiser = won.iter().filter(|w| ads[**w].advertiser == ads[i].advertiser).count();
+            let of_category = won.iter().filter(|w| ads[**w].category == ads[i].category).count();
+            let beside = rule.apart == Apart::Yes && won.last().is_some_and(|w| ads[*w].category == ads[i].category);
+            let category_closed = ads[i].category != 0 && (of_category >= category_limit || beside);
+            !won.contains(&i) && of_advertiser < rule.per_advertiser && !category_closed
+        };
+        let Some(next) = sorted.iter().find(|t| let_in(t.ad)) else { break };
+        won.push(next.ad);
     }
     won
 }
 
-/// The smallest bid at which `winner`, alone of its advertiser, gets `slot` or a better one.
-fn smallest_bid(ads: &[Ad], bids: &[u64], winner: usize, slot: usize, rule: &Rule) -> u64 {
-    let rivals: Vec<usize> =
-        (0..ads.len()).filter(|i| *i == winner || ads[*i].advertiser != ads[winner].advertiser).collect();
-    let keeps = |bid: u64| {
-        let mut tried = bids.to_vec();
-        tried[winner] = bid;
-        greedy(ads, &tried, &rivals, rule).iter().take(slot + 1).any(|w| *w == winner)
-    };
+/// Who competes with a winner: everybody but its advertiser's ads, of which those that stand above it stay.
+fn rivals(ads: &[Ad], everyone: &[Try], winner: usize, above: &[usize]) -> Vec<Try> {
+    let is_rival = |t: &&Try| ads[t.ad].advertiser != ads[winner].advertiser || above.contains(&t.ad);
+    everyone.iter().filter(is_rival).copied().collect()
+}
+
+/// Whether `tried` gets `slot` or a better one among its rivals.
+fn gets(ads: &[Ad], rivals: &[Try], tried: Try, slot: usize, rule: &Rule) -> bool {
+    let mut tries: Vec<Try> = rivals.to_vec();
+    tries.push(tried);
+    greedy(ads, &tries, rule).iter().take(slot + 1).any(|w| *w == tried.ad)
+}
+
+/// The smallest bid that gets the slot or a better one.
+fn smallest_bid(ads: &[Ad], rivals: &[Try], winner: usize, slot: usize, rule: &Rule) -> u64 {
+    let ad = &ads[winner];
     // Winning is monotone in the own bid, and the bid itself wins.
-    let (mut low, mut high) = (0, ads[winner].bid);
+    let keeps = |bid: i128| {
+        let bid = u64::try_from(bid).unwrap_or(u64::MAX);
+        bid >= ad.reserve && gets(ads, rivals, Try { score: worth(ad, bid), ..own(ads, winner, rule) }, slot, rule)
+    };
+    u64::try_from(smallest(0, i128::from(ad.bid), keeps)).unwrap_or(u64::MAX)
+}
+
+/// Each step down in how often the slot is seen costs the least score that avoids it, per event of the slot that was won.
+fn ladder(ads: &[Ad], rivals: &[Try], winner: usize, slot: usize, rule: &Rule) -> u64 {
+    let ad = &ads[winner];
+    let factor = |slot: usize| {
+        let seen = rule.factors.get(slot).or(rule.factors.last()).copied().unwrap_or(1_000_000);
+        if slot < rule.slots { i128::from(seen) } else { 0 }
+    };
+    let step = |to: usize| {
+        let keeps = |score| gets(ads, rivals, Try { ad: winner, score, tie: 0 }, to, rule);
+        let least = smallest(0, worth(ad, ad.bid), keeps);
+        (factor(to) - factor(to + 1)) * (least - ad.value).max(i128::from(ad.reserve) * i128::from(ad.weight)).max(0)
+    };
+    let owed: i128 = (slot..rule.slots).map(step).sum();
+    u64::try_from(owed / (factor(slot) * i128::from(ad.weight)).max(1)).unwrap_or(u64::MAX)
+}
+
+/// The smallest number in `low..=high` for which the condition holds, which holds for `high` and above where it holds once.
+fn smallest(mut low: i128, mut high: i128, holds: impl Fn(i128) -> bool) -> i128 {
     while low < high {
         let middle = low + (high - low) / 2;
-        if keeps(middle) {
+        if holds(middle) {
             high = middle;
         } else {
             low = middle + 1;
@@ -124,7 +189,7 @@ fn smallest_bid(ads: &[Ad], bids: &[u64], winner: usize, slot: usize, rule: &Rul
 fn billed(ad: &Ad, bid: u64) -> u64 {
     match ad.bid_type {
         BidType::Ocpm => {
-            let units = u128::from(bid) * u128::from(ad.weight);
+            let units = u128::from(bid) * u128::from(ad.event_weight);
             u64::try_from(units / u128::from(CPM_WEIGHT)).unwrap_or(u64::MAX)
         }
         BidType::Cpm | BidType::Cpc | BidType::Cpa | BidType::Ocpc => bid,
@@ -136,11 +201,30 @@ mod tests {
     use super::*;
 
     fn ad(ad: u64, advertiser: u64, bid: u64) -> Ad {
-        Ad { ad, advertiser, category: 0, bid_type: BidType::Cpc, bid, weight: 1, value: 0, reserve: 0 }
+        Ad {
+            ad,
+            advertiser,
+            category: 0,
+            bid_type: BidType::Cpc,
+            bid,
+            weight: 1,
+            event_weight: 1,
+            value: 0,
+            reserve: 0,
+        }
     }
 
     fn rule(slots: usize) -> Rule {
-        Rule { mechanism: Mechanism::Gsp, slots, per_advertiser: 1, per_category: 0, tie_key: 0, auction_id: 0 }
+        Rule {
+            mechanism: Mechanism::Gsp,
+            slots,
+            per_advertiser: 1,
+            per_category: 0,
+            apart: Apart::No,
+            factors: Vec::new(),
+            tie_key: 0,
+            auction_id: 0,
+        }
     }
 
     /// Self-competition (auction chapter 1.8): A's second ad sets no price for its first.
@@ -153,7 +237,22 @@ mod tests {
         assert!((5..=6).contains(&won[0].1) && (3..=4).contains(&won[1].1), "{won:?}");
     }
 
-    /// EOS-1: bids 10, 4, 2 on two slots pay 4 and 2 (here up to one more for a lost tie).
+    /// EOS-1: bids 10, 4, 2 on two slots, the first seen twice as often, pay 3 and 2 with VCG.
+    #[test]
+    fn the_published_ladder() {
+        let rule = Rule { mechanism: Mechanism::Vcg, factors: vec![2, 1], ..rule(2) };
+        let won = clear(&[ad(1, 1, 10), ad(2, 2, 4), ad(3, 3, 2)], &rule);
+        assert_eq!(won, [(0, 3), (1, 2)]);
+    }
+
+    #[test]
+    fn neighbours_stand_apart() {
+        let alike = |id, bid| Ad { category: 7, ..ad(id, id, bid) };
+        let won = clear(&[alike(1, 10), alike(2, 9), ad(3, 3, 5), alike(4, 4)], &Rule { apart: Apart::Yes, ..rule(3) });
+        assert_eq!(won.iter().map(|w| w.0).collect::<Vec<_>>(), [0, 2, 1]);
+    }
+
+    /// The same: 4 and 2 with GSP (here up to one more for a lost tie).
     #[test]
     fn the_published_example() {
         let won = clear(&[ad(1, 1, 10), ad(2, 2, 4), ad(3, 3, 2)], &rule(2));

@@ -177,6 +177,8 @@ mod tests {
             slots: 1,
             per_advertiser: 1,
             per_category: 0,
+            apart: oracle::Apart::No,
+            factors: Vec::new(),
             tie_key: 0,
             auction_id: 1,
         };

@@ -1,6 +1,6 @@
 //! Asks a router for a probe and turns its answer into values.
 
-use super::oracle::{Ad, Mechanism, Rule};
+use super::oracle::{Ad, Apart, Mechanism, Rule};
 use super::{Probed, ProbedShard, TruthArgs};
 use crate::transport::{TransportError, ad_request, connect, members};
 use crate::workload::TimedRequest;
@@ -56,8 +56,9 @@ fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
     let response = answer.response.ok_or("the answer has no response")?;
     let mechanism = match rule.mechanism {
         1 => Mechanism::Gsp,
+        2 if rule.cascade_ppm == 0 => Mechanism::Vcg,
         3 => Mechanism::FirstPrice,
-        other => return Err(format!("mechanism {other} is not compared: use gsp or first_price")),
+        other => return Err(format!("mechanism {other} with cascading users is not compared")),
     };
     let mut slate: Vec<(u32, u64, u64)> = Vec::new();
     for entry in response.slate {
@@ -72,6 +73,11 @@ fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
             slots: rule.slots as usize,
             per_advertiser: rule.per_advertiser.max(1) as usize,
             per_category: rule.per_category as usize,
+            apart: match rule.neighbours() {
+                wire::Neighbours::Any => Apart::No,
+                wire::Neighbours::Apart => Apart::Yes,
+            },
+            factors: rule.position_factors_ppm,
             tie_key: rule.tie_key,
             auction_id: rule.auction_id,
         },
@@ -100,6 +106,7 @@ fn scored(ad: wire::ProbeAd) -> Result<Ad, String> {
         bid_type: bid_type.ok_or_else(|| format!("ad {}: bid type {} is unknown", ad.ad_id, ad.bid_type))?,
         bid: ad.bid_micros,
         weight: ad.weight,
+        event_weight: ad.event_weight,
         value: (i128::from(ad.value_high) << 64) | i128::from(ad.value_low),
         reserve: ad.reserve_micros,
     })

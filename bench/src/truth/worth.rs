@@ -83,7 +83,7 @@ fn worth(ads: &[Ad], won: &Clearing) -> (f64, f64) {
         let weight = match ad.bid_type {
             // Bid per conversion, billed per mille.
             BidType::Ocpm => CPM_WEIGHT,
-            BidType::Cpm | BidType::Cpc | BidType::Cpa | BidType::Ocpc => ad.weight,
+            BidType::Cpm | BidType::Cpc | BidType::Cpa | BidType::Ocpc => ad.event_weight,
         };
         (value, *price as f64 * weight as f64 / UNITS)
     };
@@ -97,11 +97,20 @@ mod tests {
 
     fn ad(ad: u64, advertiser: u64, bid: u64) -> Ad {
         let weight = 1_000_000_000_000_000;
-        Ad { ad, advertiser, category: ad % 3, bid_type: BidType::Cpc, bid, weight, value: 0, reserve: 0 }
+        Ad { ad, advertiser, category: ad % 3, bid_type: BidType::Cpc, bid, weight, event_weight: weight, value: 0, reserve: 0 }
     }
 
     fn rule() -> Rule {
-        Rule { mechanism: Mechanism::Gsp, slots: 3, per_advertiser: 1, per_category: 2, tie_key: 4, auction_id: 5 }
+        Rule {
+            mechanism: Mechanism::Gsp,
+            slots: 3,
+            per_advertiser: 1,
+            per_category: 2,
+            apart: oracle::Apart::No,
+            factors: Vec::new(),
+            tie_key: 4,
+            auction_id: 5,
+        }
     }
 
     #[test]

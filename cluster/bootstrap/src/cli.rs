@@ -84,6 +84,9 @@ pub enum Command {
     /// Build corpora, put load on a cluster, compare it with the truth.
     #[command(subcommand)]
     Bench(Bench),
+    /// Play markets in virtual time, without a cluster.
+    #[command(subcommand)]
+    Sim(Sim),
 }
 
 /// `gavel up`.
@@ -208,6 +211,12 @@ pub struct RouterArgs {
     /// Whether `gavel bench truth` is answered.
     #[arg(long, value_enum, default_value_t = Probes::Off)]
     pub probes: Probes,
+    /// Folder for the log of clearings, which `gavel auction replay` reads; none without it.
+    #[arg(long)]
+    pub clearing_log: Option<PathBuf>,
+    /// Share of the auctions that is logged; explained ones always are.
+    #[arg(long, default_value_t = 0.01, value_parser = share)]
+    pub clearing_log_share: f64,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
@@ -324,6 +333,9 @@ pub enum PlacementCommand {
         /// Floor, currency per mille.
         #[arg(long, default_value = "0")]
         reserve_cpm: String,
+        /// Positions between two ads of one category.
+        #[arg(long, default_value_t = 0)]
+        category_spacing: u32,
     },
     /// Take one away.
     Remove {
@@ -366,6 +378,45 @@ pub struct RulesArgs {
     /// Floor, currency per mille.
     #[arg(long)]
     pub reserve_cpm: Option<String>,
+    /// May two ads of one category stand in adjacent slots?
+    #[arg(long, value_enum)]
+    pub neighbours: Option<NeighboursChoice>,
+    /// Squashing: 0 ranks by expected revenue, 1 by bid alone.
+    #[arg(long)]
+    pub squashing: Option<f64>,
+    /// The event probability that squashing leaves as it is.
+    #[arg(long)]
+    pub squashing_pivot: Option<f64>,
+    /// Exponent of P(long click) in the weight; 0 = quality is not used.
+    #[arg(long)]
+    pub quality: Option<f64>,
+    /// What a hide costs, currency.
+    #[arg(long)]
+    pub hide_cost: Option<String>,
+    /// What a long click is worth to the user, currency.
+    #[arg(long)]
+    pub user_value: Option<String>,
+    /// Least score: bid, quality and value together, currency per mille.
+    #[arg(long)]
+    pub score_floor_cpm: Option<String>,
+    /// Cascading users: how likely they go on past an ad that no model predicts it for; 0 = slots are separable.
+    #[arg(long)]
+    pub cascade: Option<f64>,
+    /// Currency micros per unit of engagement.
+    #[arg(long)]
+    pub shadow_bid: Option<f64>,
+    /// Worth of an ad by the organic items since the last one: 0.5,0.8 halves it right behind another ad.
+    #[arg(long, value_delimiter = ',')]
+    pub gap_effect: Option<Vec<f64>>,
+}
+
+/// May two ads of one category stand next to each other?
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum NeighboursChoice {
+    /// They may.
+    Any,
+    /// Adjacent slots hold different categories.
+    Apart,
 }
 
 /// `gavel ctl ad` and `gavel ctl explain`.
@@ -408,6 +459,21 @@ pub enum Auction {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Clear logged clearings anew and compare them byte for byte; .jsonl, also .zst; - for standard input.
+    Replay {
+        /// A file of the clearing log, or a folder of them.
+        file: PathBuf,
+        /// The form of the report.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+}
+
+/// Playing.
+#[derive(Debug, Subcommand)]
+pub enum Sim {
+    /// A day of visits, or all recorded ones, through auction, allocation, pacing and budgets.
+    Market(gavel_bench::market::MarketArgs),
 }
 
 /// Measuring.
@@ -423,4 +489,6 @@ pub enum Bench {
     Truth(gavel_bench::truth::TruthArgs),
     /// Time a bundle's ranker on one thread, or score rows with it.
     Rank(gavel_bench::rank::RankArgs),
+    /// Time clearings on one thread, and compare random ones with their obvious twin.
+    Auction(gavel_bench::auction::AuctionArgs),
 }

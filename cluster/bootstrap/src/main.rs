@@ -12,11 +12,12 @@ mod demo;
 mod failure;
 mod model;
 mod output;
+mod replay;
 mod roles;
 mod up;
 
 use clap::Parser;
-use cli::{Bench, Cli, Command};
+use cli::{Auction, Bench, Cli, Command, Sim};
 use failure::Failure;
 use gavel_bench::rank::RankError;
 use std::process::ExitCode;
@@ -46,12 +47,16 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
-        Command::Auction(_) | Command::Model(_) | Command::Ctl(_) | Command::Bench(_) => end_with_the_reader(),
+        Command::Auction(_) | Command::Model(_) | Command::Ctl(_) | Command::Bench(_) | Command::Sim(_) => {
+            end_with_the_reader();
+        }
         Command::Up(_) | Command::Control(_) | Command::Node(_) | Command::Router(_) => {}
     }
     match cli.command {
-        Command::Auction(auction) => clear::run(&auction),
+        Command::Auction(Auction::Clear { file, format }) => clear::run(&file, format),
+        Command::Auction(Auction::Replay { file, format }) => replay::run(&file, format),
         Command::Model(command) => model::run(&command),
+        Command::Sim(Sim::Market(args)) => gavel_bench::market::run(&args).map_err(Failure::other),
         Command::Up(_)
         | Command::Control(_)
         | Command::Node(_)
@@ -72,6 +77,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
         | Command::Ctl(_)
         | Command::Auction(_)
         | Command::Model(_)
+        | Command::Sim(_)
         | Command::Bench(_) => LOG_OF_PROCESSES,
     };
     let log = cli.log.as_deref().unwrap_or(usual);
@@ -86,7 +92,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Command::Router(args) => Box::pin(roles::router(args, cli.cluster_id)).await,
             Command::Ctl(args) => Box::pin(ctl::run(args, cli.cluster_id)).await,
             Command::Bench(bench) => Box::pin(run_bench(bench)).await,
-            Command::Auction(_) | Command::Model(_) => Ok(()),
+            Command::Auction(_) | Command::Model(_) | Command::Sim(_) => Ok(()),
         }
     })
 }
@@ -119,6 +125,10 @@ async fn run_bench(bench: Bench) -> Result<(), Failure> {
         }
         Bench::Serve(args) => gavel_bench::serve::run(args).await.map_err(Failure::other),
         Bench::Truth(args) => gavel_bench::truth::run(args).await.map_err(Failure::other),
+        Bench::Auction(args) => {
+            let ran = tokio::task::spawn_blocking(move || gavel_bench::auction::run(&args)).await;
+            ran.map_err(Failure::other)?.map_err(Failure::other)
+        }
         Bench::Rank(args) => {
             let ran = tokio::task::spawn_blocking(move || gavel_bench::rank::run(&args)).await;
             ran.map_err(Failure::other)?.map_err(of_rank)

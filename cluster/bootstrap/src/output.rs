@@ -139,6 +139,7 @@ pub fn explained(response: &wire::ExplainResponse) -> Value {
         "response": response.response.as_ref().map(slate),
         "reasons": response.reasons.iter().map(|r| json!({"reason": r.reason, "ads": r.ads})).collect::<Vec<_>>(),
         "ads": response.ads.iter().map(ad).collect::<Vec<_>>(),
+        "clearing": response.clearing,
     })
 }
 
@@ -219,6 +220,17 @@ fn auction(a: &wire::AuctionConfig) -> Value {
         "ranked_total": a.ranked_total,
         "retrieved_total": a.retrieved_total,
         "shadow_bid": a.shadow_bid,
+        "neighbours": word(a.neighbours().as_str_name(), "NEIGHBOURS_"),
+        "cascade_ppm": a.cascade_ppm,
+        "gap_effect_ppm": a.gap_effect_ppm,
+        "quality": a.quality.map(|q| json!({
+            "squashing_ppm": q.squashing_ppm,
+            "squashing_pivot_ppm": q.squashing_pivot_ppm,
+            "quality_ppm": q.quality_ppm,
+            "hide_cost_micros": q.hide_cost_micros,
+            "user_value_micros": q.user_value_micros,
+            "score_floor_cpm_micros": q.score_floor_cpm_micros,
+        })),
     })
 }
 
@@ -231,6 +243,7 @@ pub fn placement(p: &wire::Placement) -> Value {
         "min_gap": p.min_gap,
         "max_load_ppm": p.max_load_ppm,
         "reserve_cpm_micros": p.reserve_cpm_micros,
+        "category_spacing": p.category_spacing,
     })
 }
 

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use gavel_control::ControlConfig;
 use gavel_member::{Shutdown, telemetry};
 use gavel_node::{NodeConfig, OraclePolicy};
+use gavel_proto::money::PPM;
 use gavel_router::{ProbePolicy, RouterConfig};
 use std::net::SocketAddr;
 
@@ -66,6 +67,8 @@ pub async fn router(args: RouterArgs, cluster_id: String) -> Result<(), Failure>
             Probes::On => ProbePolicy::Answered,
             Probes::Off => ProbePolicy::Refused,
         },
+        clearing_log: args.clearing_log,
+        clearing_log_share_ppm: (args.clearing_log_share * f64::from(PPM)).round() as u32,
         ..RouterConfig::default()
     };
     let running = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;

@@ -4,6 +4,7 @@
 //! the encoded body alone: a retry may carry another id of its proposer's clock, never another wish.
 
 use gavel_proto::limits::STRING_BYTES_MAX;
+use gavel_proto::score::QualityRule;
 use gavel_proto::wire;
 use prost::Message;
 
@@ -194,6 +195,10 @@ pub(super) fn auction(m: &wire::AuctionConfig) -> Result<Auction, Malformed> {
         ranked_total: m.ranked_total,
         retrieved_total: m.retrieved_total,
         shadow_bid: m.shadow_bid,
+        neighbours: m.neighbours().into(),
+        quality: m.quality.map(QualityRule::from).unwrap_or_default(),
+        cascade_ppm: m.cascade_ppm,
+        gap_effect_ppm: m.gap_effect_ppm.clone(),
     })
 }
 
@@ -206,5 +211,6 @@ pub(super) fn placement(m: &wire::Placement) -> Placement {
         min_gap: m.min_gap,
         max_load_ppm: m.max_load_ppm,
         reserve_cpm_micros: m.reserve_cpm_micros,
+        category_spacing: m.category_spacing,
     }
 }

@@ -104,6 +104,10 @@ pub(super) fn auction(a: &Auction) -> wire::AuctionConfig {
         ranked_total: a.ranked_total,
         retrieved_total: a.retrieved_total,
         shadow_bid: a.shadow_bid,
+        neighbours: wire::Neighbours::from(a.neighbours).into(),
+        quality: Some(a.quality.into()),
+        cascade_ppm: a.cascade_ppm,
+        gap_effect_ppm: a.gap_effect_ppm.clone(),
     }
 }
 
@@ -115,5 +119,6 @@ pub(super) fn placement(p: &Placement) -> wire::Placement {
         min_gap: p.min_gap,
         max_load_ppm: p.max_load_ppm,
         reserve_cpm_micros: p.reserve_cpm_micros,
+        category_spacing: p.category_spacing,
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! The defaults are part of the genesis, so a fresh cluster answers without being configured.
 
+use gavel_proto::cut::Neighbours;
 use gavel_proto::limits::{BID_MICROS_MAX, CANDIDATES_MAX, ORGANIC_MAX, PLACEMENTS_MAX, SHADOW_BID_MAX, SLOTS_MAX};
 use gavel_proto::money::PPM;
+use gavel_proto::score::QualityRule;
 
 use super::types::{Auction, Mechanism, Placement};
 use super::{State, Verdict, check_text};
@@ -20,6 +22,10 @@ pub fn auction_of_genesis() -> Auction {
         ranked_total: 200,
         retrieved_total: 200,
         shadow_bid: 0.0,
+        neighbours: Neighbours::Any,
+        quality: QualityRule::default(),
+        cascade_ppm: 0,
+        gap_effect_ppm: Vec::new(),
     }
 }
 
@@ -32,6 +38,7 @@ pub fn placement_of_genesis() -> Placement {
         min_gap: 2,
         max_load_ppm: 250_000,
         reserve_cpm_micros: 0,
+        category_spacing: 0,
     }
 }
 
@@ -88,6 +95,25 @@ fn check_auction(wish: &Auction) -> Result<(), String> {
     if !(0.0..=SHADOW_BID_MAX).contains(&wish.shadow_bid) {
         return invalid("shadow_bid is 0 to 1e13");
     }
+    if wish.gap_effect_ppm.len() > ORGANIC_MAX || wish.gap_effect_ppm.iter().any(|x| *x > PPM) {
+        return invalid("gap_effect_ppm has at most 512 entries of at most 1,000,000");
+    }
+    if !wish.quality.is_within_limits() {
+        return invalid("quality: ppm are at most 1,000,000 (quality_ppm 4,000,000), micros at most the largest bid");
+    }
+    check_cascade(wish)
+}
+
+/// Cascading users and limits of the slate do not go together, and no second price is defined for them.
+fn check_cascade(wish: &Auction) -> Result<(), String> {
+    if wish.cascade_ppm == 0 {
+        return Ok(());
+    }
+    let free = wish.per_advertiser == 1 && wish.per_category == 0 && wish.neighbours == Neighbours::Any;
+    if wish.cascade_ppm >= PPM || wish.mechanism == Mechanism::Gsp || !free {
+        let what = "cascade_ppm is below 1,000,000 and needs vcg or first_price, one ad an advertiser, no other limit";
+        return Err(format!("invalid_argument: {what}"));
+    }
     Ok(())
 }
 
@@ -97,6 +123,7 @@ fn check_placement(wish: &Placement) -> Result<(), String> {
     let fits = (1..=SLOTS_MAX).contains(&wish.slots)
         && wish.first_position <= organic
         && wish.min_gap <= organic
+        && wish.category_spacing <= organic
         && (1..=PPM).contains(&wish.max_load_ppm)
         && wish.reserve_cpm_micros <= BID_MICROS_MAX;
     if fits { Ok(()) } else { Err("invalid_argument: a number of the placement is out of range".to_owned()) }

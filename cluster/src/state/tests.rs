@@ -295,6 +295,9 @@ fn wrong_auctions_and_placements_are_refused() {
         wrong(&|a| a.shadow_bid = f64::NAN),
         wrong(&|a| a.shadow_bid = -1.0),
         wrong(&|a| a.shadow_bid = 1.1e13),
+        wrong(&|a| a.quality.squashing_ppm = 1_000_001),
+        wrong(&|a| a.gap_effect_ppm = vec![1_000_001]),
+        wrong(&|a| a.cascade_ppm = 500_000),
     ];
     for body in &wrongs {
         let command = Command { id: String::new(), digest: [0; 32], proposed_ms: 0, body: body.clone() };

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Blob;
+use gavel_proto::cut::Neighbours;
+use gavel_proto::score::QualityRule;
 
 /// BLAKE3.
 pub type Hash32 = [u8; 32];
@@ -151,6 +153,14 @@ pub struct Auction {
     pub retrieved_total: u32,
     /// Currency micros per engagement unit.
     pub shadow_bid: f64,
+    /// Whether adjacent slots differ in category.
+    pub neighbours: Neighbours,
+    /// What counts besides bid and event probability.
+    pub quality: QualityRule,
+    /// How likely a user goes on from one ad to the next; 0 = slots are separable.
+    pub cascade_ppm: u32,
+    /// Worth of an ad by the organic items since the last one; whole beyond the list.
+    pub gap_effect_ppm: Vec<u32>,
 }
 
 /// Where ads may stand.
@@ -168,6 +178,8 @@ pub struct Placement {
     pub max_load_ppm: u32,
     /// Least price per mille; 0 = the auction's.
     pub reserve_cpm_micros: u64,
+    /// Positions between two ads of one category.
+    pub category_spacing: u32,
 }
 
 /// What came of a command.

@@ -38,6 +38,7 @@ pub mod command {
             min_gap: 1,
             max_load_ppm: 500_000,
             reserve_cpm_micros: 0,
+            category_spacing: 0,
         };
         Body::SetPlacement(wire::SetPlacement { placement: Some(placement), remove: false })
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use gavel_member::clock;
 use gavel_member::member::Voters;
 use gavel_model::{Bundle, FeatureKind, FeatureRow, FeatureValue, Scratch};
-use gavel_proto::cut::{CutRule, SPARE};
+use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
 use gavel_proto::hash::value_hash;
@@ -109,7 +109,8 @@ impl Staged {
                 user_sets.insert(spec.name.clone(), pairs);
             }
         }
-        let rule = CutRule { slots: 4, per_advertiser: 1, per_category: Some(2), spare: SPARE };
+        let rule =
+            CutRule { slots: 4, per_advertiser: 1, per_category: Some(2), neighbours: Neighbours::Any, spare: SPARE };
         Search {
             epoch: EPOCH,
             model_hash: self.hash,
@@ -130,7 +131,7 @@ impl Staged {
                 auction_id: 5,
                 tie_key: 6,
                 reserve_cpm_micros: 1_000,
-                hide_cost_micros: 0,
+                quality: gavel_proto::score::QualityRule::default(),
                 cut: Some(rule),
             },
             mode: Mode::Auto,

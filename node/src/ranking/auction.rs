@@ -5,13 +5,13 @@
 //! the ads are ordered by (score desc, tie key asc) and the exact cut keeps the prefix that can still
 //! matter once all shards are merged (decision 11, ME1).
 //!
-//! A cost per hide makes the score of an ad `bid * weight - cost`; an ad that would cost more than it
-//! brings is below its reserve, so that no price can ever be lower than the harm.
+//! A cost per hide makes the score of an ad `bid * weight - cost`, a value of long clicks adds to it; an ad
+//! that would cost more than it brings is below its reserve, so that no price can ever be lower than the harm.
 
 use gavel_proto::cut::{CutRule, cut};
 use gavel_proto::hash::tie_key;
 use gavel_proto::money::BidType;
-use gavel_proto::score::{additive_value, reserve_from_cpm, score, weight};
+use gavel_proto::score::{QualityRule, reserve_from_cpm, score};
 
 use super::AdTable;
 use super::explain::{Reason, Witness, Worth};
@@ -26,8 +26,8 @@ pub struct AuctionTerms {
     pub tie_key: u64,
     /// Floor per thousand impressions.
     pub reserve_cpm_micros: u64,
-    /// Cost of a hide; 0 = not counted.
-    pub hide_cost_micros: u64,
+    /// What counts besides bid and event probability.
+    pub quality: QualityRule,
     /// The slate's limits; `None` returns every scored ad.
     pub cut: Option<CutRule>,
 }
@@ -43,6 +43,8 @@ pub struct HeadRoles {
     pub conversion: Option<usize>,
     /// P(hide).
     pub hide: Option<usize>,
+    /// P(long click): quality, and worth to the user.
+    pub long_click: Option<usize>,
     /// Weighted conversion rate given a click.
     pub prior_conversion: f32,
 }
@@ -70,6 +72,8 @@ pub struct Candidate {
     pub bid_micros: u64,
     /// Score units per bid micro.
     pub weight: u64,
+    /// 1e15 times the probability of the bid's event, without quality; what bills.
+    pub event_weight: u64,
     /// Additive value in score units.
     pub value: i128,
     /// Least price per event.
@@ -190,13 +194,18 @@ impl Offer<'_> {
         let conversion = conversion.unwrap_or(f64::from(self.roles.prior_conversion));
         // A weight that rounds to nothing is a bid of nothing.
         let below = (Reason::BelowReserve, worth);
-        let weight = weight(row.bid_type, click.unwrap_or(0.0), conversion).ok_or(below)?;
-        let value = self.hide_value(terms.hide_cost_micros).ok_or((Reason::NonFinite, worth))?;
+        let long_click = self.probability(self.roles.long_click);
+        let quality = &terms.quality;
+        let weights = quality.weights(row.bid_type, click.unwrap_or(0.0), conversion, long_click.unwrap_or(1.0));
+        let weights = weights.ok_or(below)?;
+        let weight = weights.rank;
+        let value = quality.value(long_click, self.probability(self.roles.hide)).ok_or((Reason::NonFinite, worth))?;
         let score = score(bid, weight, value).ok_or((Reason::NonFinite, worth))?;
         let reserve = row
             .reserve_micros
-            .max(reserve_from_cpm(terms.reserve_cpm_micros, weight))
-            .max(reserve_from_value(value, weight));
+            // What the floor is measured against is what an impression pays: the event, not the quality.
+            .max(reserve_from_cpm(terms.reserve_cpm_micros, weights.event))
+            .max(quality.reserve(weight, value));
         if bid.0 < reserve {
             return Err((Reason::BelowReserve, Worth { weight, score, ..worth }));
         }
@@ -212,6 +221,7 @@ impl Offer<'_> {
             bid_type: row.bid_type,
             bid_micros: bid.0,
             weight,
+            event_weight: weights.event,
             value,
             reserve_micros: reserve,
             score,
@@ -223,22 +233,6 @@ impl Offer<'_> {
     fn probability(&self, head: Option<usize>) -> Option<f64> {
         self.predicted.get(head?).map(|p| f64::from(*p))
     }
-
-    /// The additive value of an impression; `None` when the hide prediction is no probability.
-    fn hide_value(&self, cost_micros: u64) -> Option<i128> {
-        match self.probability(self.roles.hide) {
-            Some(hide) if cost_micros > 0 => additive_value(-i64::try_from(cost_micros).ok()?, hide),
-            Some(_) | None => Some(0),
-        }
-    }
-}
-
-/// The bid at which the score is not negative: `ceil(-value / weight)`.
-fn reserve_from_value(value: i128, weight: u64) -> u64 {
-    if value >= 0 || weight == 0 {
-        return 0;
-    }
-    u64::try_from(value.unsigned_abs().div_ceil(u128::from(weight))).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

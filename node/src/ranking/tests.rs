@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
-use gavel_proto::cut::{CutRule, SPARE};
+use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::hash::tie_key;
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::score;
@@ -77,7 +77,8 @@ prop_compose! {
 }
 
 const MODEL: LightModel = LightModel { prior_conversion: 0.05 };
-const ROLES: HeadRoles = HeadRoles { heads: 3, click: 0, conversion: Some(1), hide: Some(2), prior_conversion: 0.05 };
+const ROLES: HeadRoles =
+    HeadRoles { heads: 3, click: 0, conversion: Some(1), hide: Some(2), long_click: None, prior_conversion: 0.05 };
 
 fn open_ads(table: &Table, item: u32) -> Vec<u32> {
     table.ads_of(item).filter(|ad| table.admits(*ad)).collect()
@@ -120,7 +121,7 @@ fn score_twin(table: &Table, items: &[u32], predictions: &[f32], terms: &Auction
         for ad in open_ads(table, *item) {
             let row = &table.rows[ad as usize];
             let Some(weight) = score::weight(row.bid_type, p[0], p[1]) else { continue };
-            let Some(value) = score::additive_value(-(terms.hide_cost_micros as i64), p[2]) else { continue };
+            let Some(value) = score::additive_value(-(terms.quality.hide_cost_micros as i64), p[2]) else { continue };
             let total = score::score(row.paced(), weight, value).expect("fits");
             let floor = row.reserve_micros.max(score::reserve_from_cpm(terms.reserve_cpm_micros, weight));
             if total < 0 || row.paced().0 < floor {
@@ -165,8 +166,10 @@ proptest! {
         raw in prop::collection::vec(prop::sample::select(vec![0.0f32, 0.01, 0.2, 0.2, 1.0, f32::NAN]), 75),
     ) {
         let items: Vec<u32> = (0..table.starts.len() as u32 - 1).rev().collect();
-        let rule = CutRule { slots, per_advertiser: 1, per_category, spare: SPARE };
-        let terms = AuctionTerms { auction_id, tie_key: 5, reserve_cpm_micros: reserve, hide_cost_micros: hide, cut: None };
+        let neighbours = if auction_id % 2 == 0 { Neighbours::Any } else { Neighbours::Apart };
+        let rule = CutRule { slots, per_advertiser: 1, per_category, neighbours, spare: SPARE };
+        let quality = score::QualityRule { hide_cost_micros: hide, ..score::QualityRule::default() };
+        let terms = AuctionTerms { auction_id, tie_key: 5, reserve_cpm_micros: reserve, quality, cut: None };
         let predictions = &raw[..items.len() * 3];
         let order = score_twin(&table, &items, predictions, &terms);
         let (mut all, mut kept) = (Vec::new(), Vec::new());

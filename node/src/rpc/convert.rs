@@ -3,13 +3,14 @@
 //! Every list has its limit here and every number is checked to be one, so that nothing behind this module
 //! has to ask again.
 
-use gavel_proto::cut::{CutRule, SPARE};
+use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
 use gavel_proto::limits::{
     BLOCKED_MAX, CANDIDATES_MAX, DEADLINE_MS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX, SET_VALUES_MAX,
     SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
 };
+use gavel_proto::score::QualityRule;
 use gavel_proto::targeting::order;
 use gavel_proto::wire;
 
@@ -152,13 +153,22 @@ fn auction(request: &wire::SearchRequest) -> Result<AuctionTerms, Invalid> {
         slots: shape.slots as usize,
         per_advertiser: limit(shape.per_advertiser).unwrap_or(1),
         per_category: limit(shape.per_category),
+        neighbours: shape.neighbours().into(),
         spare: SPARE,
     };
+    // As many slots as there can be ads, without a limit: every ranked ad is picked.
+    let all = CANDIDATES_MAX as usize;
+    let whole = CutRule { slots: all, per_advertiser: all, per_category: None, neighbours: Neighbours::Any, ..rule };
+    let rule = if shape.whole { whole } else { rule };
+    let quality = shape.quality.map(QualityRule::from).unwrap_or_default();
+    if !quality.is_within_limits() {
+        return invalid("a number of the quality rule is out of range");
+    }
     Ok(AuctionTerms {
         auction_id: request.auction_id,
         tie_key: shape.tie_key,
         reserve_cpm_micros: shape.reserve_cpm_micros,
-        hide_cost_micros: shape.hide_cost_micros,
+        quality,
         cut: (!request.return_all_scored).then_some(rule),
     })
 }
@@ -262,6 +272,7 @@ fn candidates(heads: &[String], answer: ShardAnswer) -> wire::Candidates {
         bid_type: all.iter().map(|c| c.bid_type.number().unsigned_abs()).collect(),
         bid_micros: all.iter().map(|c| c.bid_micros).collect(),
         weight: all.iter().map(|c| c.weight).collect(),
+        event_weight: all.iter().map(|c| c.event_weight).collect(),
         // Two halves of one i128: the high one keeps the sign, the low one is the lowest 64 bits.
         value_high: all.iter().map(|c| (c.value >> 64) as i64).collect(),
         value_low: all.iter().map(|c| c.value as u64).collect(),

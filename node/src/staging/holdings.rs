@@ -48,6 +48,7 @@ impl LoadedBundle {
             click,
             conversion: schema.head(HeadRole::ConversionGivenClick),
             hide: schema.head(HeadRole::Hide),
+            long_click: schema.head(HeadRole::LongClick),
             prior_conversion: schema.prior_conversion,
         };
         let light = LightModel { prior_conversion: schema.prior_conversion };

@@ -3,11 +3,13 @@
 //! Every candidate has exactly one outcome, with the amount that was missing. Computed on demand, for
 //! explanations; serving never does.
 
+use std::cmp::Ordering;
+
 use gavel_proto::money::Micros;
 
 use super::price::{Beat, smallest_bid};
 use super::walk::{Limit, Market};
-use super::{AuctionRule, Clearing};
+use super::{AuctionRule, Clearing, UserModel};
 use crate::merge::{Candidate, Ranking};
 
 /// What became of a candidate.
@@ -32,9 +34,9 @@ pub enum Outcome {
     Limited(Limit),
     /// Others were worth more.
     Lost {
-        /// Score units behind the last slot.
+        /// Score units behind the cheapest slot that was open to it.
         score_gap: i128,
-        /// The bid that would have won the last slot, all else equal.
+        /// The bid that would have won it, all else equal; `None` where scores alone do not decide.
         bid_needed: Option<Micros>,
     },
     /// It could not be served when its slot was reserved.
@@ -44,7 +46,7 @@ pub enum Outcome {
 /// The outcome of every candidate, in the order of the ranking; `clearing` came from the same ranking and rule.
 #[must_use]
 pub fn outcomes(ranking: &Ranking, rule: &AuctionRule, clearing: &Clearing) -> Vec<Outcome> {
-    let market = Market { ranking, rule, removed: &[] };
+    let market = Market::new(ranking, rule, &[]);
     let picks: Vec<usize> = clearing.winners.iter().map(|winner| winner.candidate).collect();
     let one = |(index, candidate): (usize, &Candidate)| match clearing.winners.iter().find(|w| w.candidate == index) {
         Some(winner) => Outcome::Won { slot: winner.slot },
@@ -62,16 +64,28 @@ fn outcome(market: &Market<'_>, picks: &[usize], candidate: &Candidate) -> Outco
     if candidate.score() < 0 {
         return Outcome::WorthLess { score_gap: -candidate.score() };
     }
-    if let Some(limit) = market.limit(picks, candidate) {
-        return Outcome::Limited(limit);
+    match market.limit(picks, candidate) {
+        Some(limit @ (Limit::Advertiser | Limit::Category)) => return Outcome::Limited(limit),
+        Some(Limit::Neighbour) | None => {}
     }
-    let Some(last) = picks.last().map(|pick| &market.ranking[*pick]) else {
+    if market.rule.terms().users == UserModel::Cascade {
         return Outcome::Lost { score_gap: 0, bid_needed: None };
+    }
+    let beats = |pick: &usize| candidate.auction_order(&market.ranking[*pick]) == Ordering::Less;
+    let open = (0..picks.len()).filter(|slot| market.limit(&picks[..*slot], candidate).is_none());
+    if picks.iter().any(beats) {
+        // Better than a winner, and not picked: it was the neighbour of its category.
+        return Outcome::Limited(Limit::Neighbour);
+    }
+    let needed = |slot: usize| {
+        let rival = &market.ranking[picks[slot]];
+        let wins_tie = (offer.tie, offer.ad) < (rival.offer().tie, rival.offer().ad);
+        let beat = if wins_tie { Beat::Reach } else { Beat::Exceed };
+        (rival.score() - candidate.score(), smallest_bid(candidate, rival.score(), beat))
     };
-    let wins_tie = (offer.tie, offer.ad) < (last.offer().tie, last.offer().ad);
-    let beat = if wins_tie { Beat::Reach } else { Beat::Exceed };
-    Outcome::Lost {
-        score_gap: last.score() - candidate.score(),
-        bid_needed: smallest_bid(candidate, last.score(), beat),
+    // By score gap; of equal ones, the smaller bid is that of the tie that it wins.
+    match open.map(needed).min_by_key(|(gap, bid)| (*gap, *bid)) {
+        Some((score_gap, bid_needed)) => Outcome::Lost { score_gap, bid_needed },
+        None => Outcome::Lost { score_gap: 0, bid_needed: None },
     }
 }

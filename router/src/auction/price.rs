@@ -5,13 +5,17 @@
 //! Nobody bids against oneself, and an ad that a limit kept out of the slate still competes (auction
 //! chapter, 1.8: "the next shown ad" undercharges, "the next in the ranking" overcharges).
 //!
-//! * GSP: to keep slot k is to stay before the k-th pick of that re-run. The price is the smallest integer
-//!   bid that does.
-//! * VCG: the payment for a monotone allocation. To get slot j or better is to beat the j-th pick, unless
-//!   the winner's category is full after an earlier pick f: then it is to beat that one. With `x` the
-//!   position factors and `t_j` that score, the winner of slot k owes
-//!   `sum over j >= k of (x_j - x_(j+1)) * max(t_j - value, reserve * weight, 0)` score units, per
-//!   `x_k * weight`, rounded down. Without limits this is the externality; truthful to within one micro.
+//! With p_j the pick of that re-run for slot j, an ad gets the first slot that no limit closes to it and
+//! whose p_j it beats. So what it takes to get slot k or a better one is the least score of the p_j, j <= k,
+//! over the slots open to it: t_k.
+//!
+//! * GSP: the smallest integer bid that keeps slot k.
+//! * VCG: the payment for that monotone allocation (Myerson). With `x` the position factors the winner of
+//!   slot k owes `sum over j >= k of (x_j - x_(j+1)) * max(t_j - value, reserve * weight, 0)` score units,
+//!   per `x_k * weight`, rounded down. Under one kind of limit this is the externality; with weights that
+//!   are no click rates it is the laddered auction (Aggarwal, Goel and Motwani, EC 2006). Truthful to
+//!   within one micro. Where neighbours must differ the greedy slate is not always the best one, and the
+//!   payment is Myerson's for the greedy.
 //! * First price: the paced bid.
 //!
 //! Without a rival the winner beats the empty slot, whose score is 0.
@@ -63,7 +67,8 @@ pub(super) fn price(market: &Market<'_>, picks: &[usize], slot: usize) -> Micros
 /// Who sets the price of `picks[slot]` in a generalised second-price auction.
 pub(super) fn runner_up(market: &Market<'_>, picks: &[usize], slot: usize) -> Option<usize> {
     let winner = &market.ranking[picks[slot]];
-    market.next_pick(&picks[..slot], picks[slot] + 1, Some(winner.offer().advertiser))
+    // Slots before this one were out of the winner's reach: it would have them.
+    market.next_pick(&picks[..slot], Some(winner.offer().advertiser))
 }
 
 fn second_price(market: &Market<'_>, picks: &[usize], slot: usize) -> Option<Micros> {
@@ -83,27 +88,22 @@ fn ladder_price(market: &Market<'_>, picks: &[usize], slot: usize) -> Option<Mic
     let winner = &market.ranking[picks[slot]];
     let offer = winner.offer();
     let floor = i128::from(offer.reserve.0) * i128::from(offer.weight);
+    let slots = market.rule.terms().slots;
     let mut rivals = picks[..slot].to_vec();
-    let mut from = picks[slot] + 1;
-    let mut total: i128 = 0;
-    for position in slot..market.rule.terms().slots {
-        let threshold = match market.next_pick(&rivals, from, Some(offer.advertiser)) {
-            Some(index) => {
-                rivals.push(index);
-                from = index + 1;
-                market.ranking[index].score()
-            }
-            None => 0,
-        };
-        let owed = threshold.checked_sub(offer.value)?.max(floor).max(0);
-        // Behind the pick that fills the winner's category there is no slot left to fall back to.
-        let last = market.category_full(&rivals, offer.limit_category);
-        let next = if last { 0 } else { market.rule.factor(position + 1) };
-        let step = i128::from(market.rule.factor(position)) - i128::from(next);
-        total = total.checked_add(step.checked_mul(owed)?)?;
-        if last {
-            break;
+    let (mut threshold, mut total) = (i128::MAX, 0i128);
+    for position in slot..slots {
+        let next = market.next_pick(&rivals, Some(offer.advertiser));
+        if market.limit_of_category(&rivals, offer.limit_category).is_none() {
+            // Nobody there: an empty slot is beaten by any score.
+            threshold = threshold.min(next.map_or(0, |index| market.ranking[index].score()));
         }
+        let owed = threshold.checked_sub(offer.value)?.max(floor).max(0);
+        // Nothing changes behind a walk that has ended: the rest of the ladder is one step.
+        let below = if next.is_some() { market.rule.factor(position + 1) } else { 0 };
+        let step = i128::from(market.rule.factor(position)) - i128::from(below);
+        total = total.checked_add(step.checked_mul(owed)?)?;
+        let Some(next) = next else { break };
+        rivals.push(next);
     }
     let per_event = i128::from(market.rule.factor(slot)).checked_mul(i128::from(offer.weight))?;
     u64::try_from(total.checked_div(per_event)?).ok().map(Micros)

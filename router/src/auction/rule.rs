@@ -3,11 +3,13 @@
 //! The terms as the control plane states them, checked once. Whatever a rule allows, the auction can
 //! clear: it has no error of its own.
 
-use gavel_proto::cut::{CutRule, SPARE};
+use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::money::PPM;
+use serde::{Deserialize, Serialize};
 
 /// How a winner's price comes about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mechanism {
     /// Generalised second price: the smallest bid that keeps the slot.
     Gsp,
@@ -18,7 +20,8 @@ pub enum Mechanism {
 }
 
 /// What a winner pays who would tie with its runner-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TiePrice {
     /// The tie key decides, as it decides the order: who would lose the tie pays the next higher integer.
     Keyed,
@@ -26,8 +29,19 @@ pub enum TiePrice {
     WinnerWins,
 }
 
+/// How users read a slate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserModel {
+    /// A slot is seen as often as its factor says, whatever stands in the others.
+    Separable,
+    /// From the top; after each ad they go on with its continuation probability (Kempe and Mahdian, WINE 2008).
+    Cascade,
+}
+
 /// The terms of an auction, as stated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AuctionTerms {
     /// How prices come about.
     pub mechanism: Mechanism,
@@ -42,6 +56,10 @@ pub struct AuctionTerms {
     pub position_factors_ppm: Vec<u32>,
     /// Who wins a tie with the runner-up.
     pub tie_price: TiePrice,
+    /// Whether neighbours must be of different categories.
+    pub neighbours: Neighbours,
+    /// How users read the slate; cascading ones do not look at position factors.
+    pub users: UserModel,
 }
 
 /// Terms that hold together.
@@ -60,6 +78,12 @@ pub enum RuleError {
     /// Slots are sold from the best down.
     #[error("position factor {0} is larger than the one before it: slots go from most to least seen")]
     FactorsRise(usize),
+    /// The best slate of cascading users is found by a recursion that knows no limits.
+    #[error("cascading users allow one ad an advertiser and no other limit")]
+    CascadeLimits,
+    /// No generalised second price is defined for them.
+    #[error("cascading users need vcg or first_price: a second price has no meaning without an order by score")]
+    CascadeGsp,
 }
 
 impl AuctionRule {
@@ -81,6 +105,15 @@ impl AuctionRule {
         if let Some(index) = factors.windows(2).position(|pair| pair[1] > pair[0]) {
             return Err(RuleError::FactorsRise(index + 1));
         }
+        if terms.users == UserModel::Cascade {
+            let free = terms.per_category.is_none() && terms.neighbours == Neighbours::Any;
+            if terms.per_advertiser != 1 || !free {
+                return Err(RuleError::CascadeLimits);
+            }
+            if terms.mechanism == Mechanism::Gsp {
+                return Err(RuleError::CascadeGsp);
+            }
+        }
         Ok(Self(terms))
     }
 
@@ -90,15 +123,23 @@ impl AuctionRule {
         &self.0
     }
 
-    /// The cut that the shards owe this auction.
+    /// The cut that the shards owe this auction, unless users cascade: then no prefix of the order is safe, because a
+    /// low score with a high continuation may belong into the best slate.
     #[must_use]
     pub const fn cut_rule(&self) -> CutRule {
         CutRule {
             slots: self.0.slots,
             per_advertiser: self.0.per_advertiser,
             per_category: self.0.per_category,
+            neighbours: self.0.neighbours,
             spare: SPARE,
         }
+    }
+
+    /// At most so many ads of one category get a slot; `None` without a limit that could bind.
+    #[must_use]
+    pub fn category_limit(&self) -> Option<usize> {
+        self.cut_rule().category_limit()
     }
 
     /// x of a slot, 0-based; 0 beyond the last slot.

@@ -1,10 +1,15 @@
 //! Who gets a slot?
 //!
-//! One walk down the ranking. An ad is picked when it is eligible and no limit that counts the ads
-//! picked before it is full (decision 11); there is no earlier deduplication. Counts only grow, so an ad
-//! that was passed over stays out, and a walk may be resumed from any of its prefixes: that is what makes
+//! One greedy walk: each slot in turn goes to the best ad that is eligible, not yet picked, and kept out by
+//! no limit given the picks before it (decision 11); there is no earlier deduplication. The walk ends at
+//! the first slot that nobody can take. It may be resumed from any of its prefixes: that is what makes
 //! prices cheap, because the re-run without a winner equals the walk up to that winner.
+//!
+//! Where neighbours may be of one category, limits only ever fill up, so an ad that was passed over stays
+//! out and the walk goes down the ranking once. Where they must differ, an ad that was passed over may
+//! stand one slot later, so each slot is looked for from the top.
 
+use gavel_proto::cut::Neighbours;
 use gavel_proto::ids::{AdId, AdvertiserId};
 
 use super::rule::AuctionRule;
@@ -17,6 +22,8 @@ pub enum Limit {
     Advertiser,
     /// Its category has.
     Category,
+    /// The slot before holds its category.
+    Neighbour,
 }
 
 /// The market of one auction: who may take part, under which rule.
@@ -26,47 +33,62 @@ pub(super) struct Market<'a> {
     pub rule: &'a AuctionRule,
     /// Ads that were taken out after an earlier clearing.
     pub removed: &'a [AdId],
+    /// At most so many ads of one category, if that can bind.
+    pub category_limit: Option<usize>,
 }
 
-impl Market<'_> {
-    /// Picks up to all slots, best first, as indexes into the ranking.
+impl<'a> Market<'a> {
+    pub fn new(ranking: &'a [Candidate], rule: &'a AuctionRule, removed: &'a [AdId]) -> Self {
+        Self { ranking, rule, removed, category_limit: rule.category_limit() }
+    }
+
+    /// Picks up to all slots, from the first on, as indexes into the ranking.
     pub fn walk(&self) -> Vec<usize> {
         let slots = self.rule.terms().slots.min(self.ranking.len());
         let mut picks = Vec::with_capacity(slots);
-        let mut from = 0;
         while picks.len() < slots {
-            let Some(next) = self.next_pick(&picks, from, None) else { break };
+            let Some(next) = self.next_pick(&picks, None) else { break };
             picks.push(next);
-            from = next + 1;
         }
         picks
     }
 
-    /// The next ad from `from` on that joins `picks`, with one advertiser left out.
-    pub fn next_pick(&self, picks: &[usize], from: usize, without: Option<AdvertiserId>) -> Option<usize> {
-        (from..self.ranking.len()).find(|index| {
-            let candidate = &self.ranking[*index];
+    /// The ad that takes the slot after `picks`, with one advertiser left out.
+    pub fn next_pick(&self, picks: &[usize], without: Option<AdvertiserId>) -> Option<usize> {
+        let from = match self.rule.terms().neighbours {
+            Neighbours::Any => picks.last().map_or(0, |last| last + 1),
+            Neighbours::Apart => 0,
+        };
+        let found = self.ranking[from..].iter().enumerate().find(|(offset, candidate)| {
             Some(candidate.offer().advertiser) != without
                 && candidate.eligible()
                 && self.limit(picks, candidate).is_none()
+                && !picks.contains(&(from + offset))
                 && !self.removed.contains(&candidate.offer().ad)
-        })
+        });
+        found.map(|(offset, _)| from + offset)
     }
 
-    /// The limit that is full for this ad after `picks`. Slates are short: counting beats a map.
+    /// The limit that keeps this ad out of the slot after `picks`. Slates are short: counting beats a map.
     pub fn limit(&self, picks: &[usize], candidate: &Candidate) -> Option<Limit> {
         let offer = candidate.offer();
-        let terms = self.rule.terms();
         let of_advertiser = picks.iter().filter(|p| self.ranking[**p].offer().advertiser == offer.advertiser);
-        if of_advertiser.count() >= terms.per_advertiser {
+        if of_advertiser.count() >= self.rule.terms().per_advertiser {
             return Some(Limit::Advertiser);
         }
-        self.category_full(picks, offer.limit_category).then_some(Limit::Category)
+        self.limit_of_category(picks, offer.limit_category)
     }
 
-    /// Whether `picks` hold as many ads of the category as allowed.
-    pub fn category_full(&self, picks: &[usize], category: u64) -> bool {
-        let Some(limit) = self.rule.terms().per_category.filter(|_| category != 0) else { return false };
-        picks.iter().filter(|p| self.ranking[**p].offer().limit_category == category).count() >= limit
+    /// The limit that keeps ads of this category out of the slot after `picks`.
+    pub fn limit_of_category(&self, picks: &[usize], category: u64) -> Option<Limit> {
+        if category == 0 {
+            return None;
+        }
+        let is_of_it = |pick: &usize| self.ranking[*pick].offer().limit_category == category;
+        if self.category_limit.is_some_and(|limit| picks.iter().filter(|p| is_of_it(p)).count() >= limit) {
+            return Some(Limit::Category);
+        }
+        let beside = self.rule.terms().neighbours == Neighbours::Apart && picks.last().is_some_and(is_of_it);
+        beside.then_some(Limit::Neighbour)
     }
 }

@@ -33,8 +33,12 @@ pub struct Offer {
     pub bid: Micros,
     /// Score units per micro of bid, above 0.
     pub weight: u64,
+    /// 1e15 times the probability of the bid's event: `weight` without quality, what bills oCPM and oCPC.
+    pub event_weight: u64,
     /// Score units per micro of a click, `score::weight(Cpc, P(click), _)`: needed to bill oCPC, else 0.
     pub click_weight: u64,
+    /// How likely a user goes on past this ad, parts per million below one; read for cascading users alone.
+    pub continuation_ppm: u32,
     /// Additive value in score units.
     pub value: i128,
     /// Reserve, per event of the bid type.
@@ -115,12 +119,13 @@ impl Candidate {
     /// What is billed per billed event when the bid would have had to be `price`.
     ///
     /// CPM, CPC and CPA are billed in the event of their bid. The others bid per conversion:
-    /// `price * weight` is the value of one impression, so oCPM is billed `price * weight / 1e12` micros
-    /// per mille, and oCPC `price * weight / click_weight` micros per click. Both round down: the exact
+    /// `price * event_weight` is what one impression brings at that price, so oCPM is billed
+    /// `price * event_weight / 1e12` micros per mille, and oCPC `price * event_weight / click_weight` micros
+    /// per click. Both round down: the exact
     /// amount is at most what the bid is worth, and an integer above it might not be.
     #[must_use]
     pub fn billed(&self, price: Micros) -> Micros {
-        let units = u128::from(price.0) * u128::from(self.offer.weight);
+        let units = u128::from(price.0) * u128::from(self.offer.event_weight);
         let per = |divisor: u64| Micros(u64::try_from(units / u128::from(divisor.max(1))).unwrap_or(u64::MAX));
         match self.offer.bid_type {
             BidType::Cpm | BidType::Cpc | BidType::Cpa => price,

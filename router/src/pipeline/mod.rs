@@ -13,10 +13,12 @@ pub use admission::Gate;
 pub use probe::{Depth, Probed, ProbedShard};
 pub use trace::RequestTrace;
 
+use crate::clearing::served_line;
+use crate::clearing_log::ClearingLog;
 use crate::request::{Arrival, Draft, RequestError, parse};
-use crate::respond::{Answer, Explanation, reasons};
+use crate::respond::{Answer, Decided, Explanation, reasons};
 use crate::staging::Staging;
-use crate::transport::{AskedFor, Transport};
+use crate::transport::{AskedFor, Gathered, Transport};
 use gavel_member::clock::now_us;
 use gavel_member::pool::CpuPool;
 use gavel_model::Scratch;
@@ -30,6 +32,7 @@ pub struct Pipeline {
     transport: Arc<Transport>,
     pool: CpuPool<Scratch>,
     gate: Gate,
+    clearings: ClearingLog,
     /// Seed and count of the dice that requests throw.
     dice: (u64, AtomicU64),
 }
@@ -42,9 +45,10 @@ impl Pipeline {
         transport: Arc<Transport>,
         pool: CpuPool<Scratch>,
         gate: Gate,
+        clearings: ClearingLog,
         seed: u64,
     ) -> Self {
-        Self { staging, transport, pool, gate, dice: (seed, AtomicU64::new(0)) }
+        Self { staging, transport, pool, gate, clearings, dice: (seed, AtomicU64::new(0)) }
     }
 
     /// True once requests can be answered.
@@ -97,14 +101,29 @@ impl Pipeline {
             let creatives = self.creatives(&pinned, &decided, &gathered, query.deadline).await;
             trace.allocation(now_us());
             let response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
+            let clearing = self.record(&course, &decided, &gathered, asked_for);
             let (ads, reasons) = match asked_for {
                 AskedFor::Reasons => reasons(&pinned.table, &decided, &plan.rule, &gathered.bodies),
                 AskedFor::Candidates | AskedFor::Everything | AskedFor::EverythingExactly => Default::default(),
             };
-            Ok(Explanation { response, ads, reasons })
+            Ok(Explanation { response, ads, reasons, clearing })
         }
         .await;
         trace.end(now_us(), answered)
+    }
+}
+
+impl Pipeline {
+    /// Has a sampled clearing logged; returns the line of one whose reasons were asked for.
+    fn record(&self, course: &Course<'_>, decided: &Decided, gathered: &Gathered, asked_for: AskedFor) -> String {
+        let explained = asked_for == AskedFor::Reasons;
+        if !explained && !self.clearings.samples(course.plan.terms.auction_id) {
+            return String::new();
+        }
+        let (inputs, served) = stages::clearing(course, decided, gathered);
+        let line = if explained { served_line(inputs.clone(), &served).unwrap_or_default() } else { String::new() };
+        self.clearings.take(inputs, served);
+        line
     }
 }
 

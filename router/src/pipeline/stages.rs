@@ -4,11 +4,12 @@ use super::Pipeline;
 use super::trace::RequestTrace;
 use crate::allocation::AllocationRule;
 use crate::auction::{AuctionRule, Clearing};
+use crate::clearing::{ClearingInputs, LoggedCandidate, Served, tie_key_id};
 use crate::fanout::Hedging;
 use crate::features::{UserRow, user_row};
-use crate::merge::{MergeError, Ranking, merge as merge_lists};
+use crate::merge::{Candidate, MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
-use crate::respond::{Answer, Decided, FunnelReport, Timings, placed_winners, slate};
+use crate::respond::{Answer, Decided, FunnelReport, Timings, engagement, placed_winners, slate};
 use crate::staging::{Pinned, Placement};
 use crate::transport::{AskedFor, Creative, CreativeKey, Gathered, SearchTerms, Shape};
 use gavel_member::clock::{now_us, wall_ms};
@@ -146,6 +147,9 @@ impl Pipeline {
                 per_category: auction.per_category.map_or(0, |limit| u32::try_from(limit).unwrap_or(u32::MAX)),
                 tie_key: auction.tie_key,
                 reserve_cpm_micros: reserve,
+                neighbours: auction.neighbours,
+                quality: auction.quality,
+                cascade: auction.cascade_ppm,
             },
             click_head: schema.head(HeadRole::Click).map(|head| schema.heads[head].name.clone()),
             asked_for,
@@ -237,16 +241,49 @@ pub(super) fn coverage(gathered: &Gathered, query: &AdQuery) -> Result<Coverage,
 
 /// The winners' places on the page.
 pub(super) fn allocate(course: &Course<'_>, ranking: Ranking, clearing: Clearing, gathered: &Gathered) -> Decided {
+    Decided::place(ranking, clearing, &course.query.organic, &page_rule(course), &gathered.bodies)
+}
+
+fn page_rule(course: &Course<'_>) -> AllocationRule {
     let slots = course.plan.rule.terms().slots;
-    let rule = AllocationRule {
+    AllocationRule {
         positions: course.query.organic.len() + slots,
         first_position: course.placement.first_position,
         min_gap: course.placement.min_gap,
         max_ads: slots,
         max_load_ppm: course.placement.max_load_ppm,
         shadow_bid: course.pinned.auction.shadow_bid,
+        gap_effect_ppm: course.pinned.auction.gap_effect_ppm.clone(),
+        category_spacing: course.placement.category_spacing,
+    }
+}
+
+/// Everything that the clearing was made from, and what came out.
+pub(super) fn clearing(course: &Course<'_>, decided: &Decided, gathered: &Gathered) -> (ClearingInputs, Served) {
+    let logged =
+        |candidate: &Candidate| LoggedCandidate::new(candidate.offer(), engagement(candidate, &gathered.bodies));
+    let Decided { ranking, clearing, page } = decided.clone();
+    let inputs = ClearingInputs {
+        format: crate::clearing::FORMAT,
+        request_id: request_id(course),
+        auction_id: course.plan.terms.auction_id,
+        tie_key_id: tie_key_id(course.pinned.auction.tie_key),
+        epoch: course.pinned.table.epoch,
+        terms: course.plan.rule.terms().clone(),
+        page: page_rule(course),
+        organic: course.query.organic.iter().map(|item| item.engagement).collect(),
+        failed: decided.clearing.failed.clone(),
+        candidates: decided.ranking.iter().map(logged).collect(),
     };
-    Decided::place(ranking, clearing, &course.query.organic, &rule, &gathered.bodies)
+    (inputs, Served { ranking, clearing, page })
+}
+
+/// The caller's, or made here.
+fn request_id(course: &Course<'_>) -> String {
+    match course.query.request_id.as_str() {
+        "" => format!("{:016x}", course.plan.random),
+        id => id.to_owned(),
+    }
 }
 
 /// The answer.
@@ -258,14 +295,10 @@ pub(super) fn respond(
     creatives: &HashMap<ItemId, Creative>,
     trace: &RequestTrace,
 ) -> Answer {
-    let request_id = match course.query.request_id.as_str() {
-        "" => format!("{:016x}", course.plan.random),
-        id => id.to_owned(),
-    };
     let mut shards: Vec<_> = gathered.bodies.values().map(|body| body.timing.clone()).collect();
     shards.sort_by_key(|timing| timing.shard);
     Answer {
-        request_id,
+        request_id: request_id(course),
         slate: slate(decided, &course.query.organic, &gathered.bodies, creatives),
         coverage: coverage.into(),
         epoch: course.pinned.table.epoch.into(),

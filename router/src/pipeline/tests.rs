@@ -57,6 +57,7 @@ impl ShardService for Node {
                     bid_type: vec![1; 3],
                     bid_micros: ids.iter().map(|id| 5_000_000 - id * 1_000).collect(),
                     weight: vec![gavel_proto::score::CPM_WEIGHT; 3],
+                    event_weight: vec![gavel_proto::score::CPM_WEIGHT; 3],
                     value_high: vec![0; 3],
                     value_low: vec![0; 3],
                     reserve_micros: vec![0; 3],
@@ -115,7 +116,14 @@ async fn start() -> Fixture {
     let staging = Staging::new();
     let pool = CpuPool::new("test", 1, 8, Scratch::default).expect("threads");
     let transport = Transport::new(Arc::clone(&nodes));
-    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, Gate::new(8), 1));
+    let pipeline = Arc::new(Pipeline::new(
+        Arc::clone(&staging),
+        transport,
+        pool,
+        Gate::new(8),
+        crate::clearing_log::ClearingLog::off(),
+        1,
+    ));
     let bound = serve::bind("127.0.0.1:0").await.expect("bound");
     let channel = gavel_member::transport::data_channel(&bound.address.to_string()).expect("an address");
     let routes = Routes::default().add_service(AdServiceServer::new(AdRpc(Arc::clone(&pipeline))));

@@ -20,12 +20,13 @@ use std::collections::{BTreeMap, HashMap};
 const RETURNED: &str = "returned";
 
 /// Reasons from winning on, the nearest first; any other one comes after.
-const NEARNESS: [&str; 11] = [
+const NEARNESS: [&str; 12] = [
     "won",
     "no_slot",
     "lost_auction",
     "limit_advertiser",
     "limit_category",
+    "limit_neighbour",
     "below_reserve",
     "worth_less",
     "cut_shard",
@@ -83,6 +84,7 @@ fn judged(decided: &Decided, rule: &AuctionRule) -> HashMap<AdId, Explained> {
             Outcome::WorthLess { score_gap } => ("worth_less", format!("by {:.0} micros", micros(score_gap))),
             Outcome::Limited(Limit::Advertiser) => ("limit_advertiser", "its advertiser has its share".to_owned()),
             Outcome::Limited(Limit::Category) => ("limit_category", "its category has its share".to_owned()),
+            Outcome::Limited(Limit::Neighbour) => ("limit_neighbour", "the slot before holds its category".to_owned()),
             Outcome::Lost { score_gap, bid_needed } => {
                 let needed = bid_needed.map_or(String::new(), |bid| format!(", a bid of {bid} would have won"));
                 ("lost_auction", format!("by {:.3} micros an impression{needed}", micros(score_gap)))

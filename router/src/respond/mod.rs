@@ -7,7 +7,7 @@ mod explain;
 mod slate;
 
 pub use explain::{ReasonCount, reasons};
-pub use slate::{Decided, placed_winners, slate};
+pub use slate::{Decided, engagement, placed_winners, slate};
 
 use crate::transport::{Creative, Explained, Prediction, ShardTiming};
 use gavel_proto::coverage::Coverage;
@@ -212,6 +212,8 @@ pub struct Explanation {
     pub ads: Vec<Explained>,
     /// Every ad of the catalogue is in exactly one.
     pub reasons: Vec<ReasonCount>,
+    /// One line of JSON that `gavel auction replay` clears anew; empty when nobody asked for reasons.
+    pub clearing: String,
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Which winners stand on the page, at what price?
 
 use super::{Entry, SlateEntry, WinnerReport};
-use crate::allocation::{AllocationRule, Engagement, Entry as Place, Placed, SlotAd, allocate, priced_in_place};
+use crate::allocation::{AllocationRule, Engagement, Entry as Place, Placed, allocate, priced_in_place};
 use crate::auction::{Clearing, Winner};
-use crate::merge::Ranking;
+use crate::clearing::slot_ads;
+use crate::merge::{Candidate, Ranking};
 use crate::request::Organic;
 use crate::transport::{Creative, ShardBody};
 use gavel_proto::ids::{ItemId, ShardId};
@@ -34,15 +35,7 @@ impl Decided {
         rule: &AllocationRule,
         bodies: &HashMap<ShardId, ShardBody>,
     ) -> Self {
-        let ad = |winner: &Winner| {
-            let candidate = &ranking[winner.candidate];
-            let offer = candidate.offer();
-            let mut predictions = bodies.get(&offer.shard).into_iter().flat_map(|b| b.predictions.row(offer.row));
-            let engagement = predictions.find(|p| p.head == ENGAGEMENT_HEAD);
-            let engagement = engagement.and_then(|p| Engagement::from_units(p.value));
-            SlotAd { slot: winner.slot, score: candidate.score(), engagement: engagement.unwrap_or_default() }
-        };
-        let ads: Vec<SlotAd> = clearing.winners.iter().map(ad).collect();
+        let ads = slot_ads(&ranking, &clearing, |candidate| engagement(candidate, bodies));
         let feed: Vec<Engagement> = organic.iter().map(|o| o.engagement).collect();
         let page = allocate(&ads, &feed, rule);
         Self { ranking, clearing, page }
@@ -53,6 +46,15 @@ impl Decided {
     pub fn placed(&self) -> usize {
         self.page.iter().filter(|p| matches!(p.entry, Place::Ad(_))).count()
     }
+}
+
+/// What an impression brings in engagement, as its shard predicted it.
+#[must_use]
+pub fn engagement(candidate: &Candidate, bodies: &HashMap<ShardId, ShardBody>) -> Engagement {
+    let offer = candidate.offer();
+    let mut predictions = bodies.get(&offer.shard).into_iter().flat_map(|b| b.predictions.row(offer.row));
+    let engagement = predictions.find(|p| p.head == ENGAGEMENT_HEAD);
+    engagement.and_then(|p| Engagement::from_units(p.value)).unwrap_or_default()
 }
 
 /// The winners that stand on the page, in page order, at the price of their position.

@@ -23,7 +23,9 @@ fn offer(shard: u32, row: u32, bid: u64, advertiser: u64) -> Candidate {
         bid_type: BidType::Cpc,
         bid: Micros(bid),
         weight: 1_000_000_000_000,
+        event_weight: 1_000_000_000_000,
         click_weight: 0,
+        continuation_ppm: 0,
         value: 0,
         reserve: Micros(0),
         tie: id,
@@ -71,6 +73,8 @@ fn case() -> Case {
         per_category: None,
         position_factors_ppm: Vec::new(),
         tie_price: TiePrice::Keyed,
+        neighbours: gavel_proto::cut::Neighbours::Any,
+        users: crate::auction::UserModel::Separable,
     };
     let rule = AuctionRule::new(terms).expect("holds together");
     let ranking = merge(Epoch::default(), bodies.values().map(|body| &body.list)).expect("merges");
@@ -83,6 +87,8 @@ fn case() -> Case {
         max_ads: 2,
         max_load_ppm: 1_000_000,
         shadow_bid: ShadowBid::default(),
+        gap_effect_ppm: Vec::new(),
+        category_spacing: 0,
     };
     let decided = Decided::place(ranking, clearing, &organic, &page, &bodies);
     Case { table, bodies, rule, decided, organic }

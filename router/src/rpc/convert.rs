@@ -182,6 +182,7 @@ pub(super) fn explanation(explanation: Explanation) -> wire::ExplainResponse {
         response: Some(answer(explanation.response)),
         ads: explanation.ads.into_iter().map(ad).collect(),
         reasons: reasons.map(|r| wire::ReasonCount { reason: r.reason, ads: r.ads }).collect(),
+        clearing: explanation.clearing,
     }
 }
 
@@ -203,6 +204,8 @@ pub(super) fn probed(probed: Probed) -> wire::ProbeResponse {
             position_factors_ppm: probed.auction.position_factors_ppm,
             tie_key: probed.auction.tie_key,
             auction_id: probed.auction_id.0,
+            neighbours: wire::Neighbours::from(probed.auction.neighbours).into(),
+            cascade_ppm: probed.auction.cascade_ppm.unwrap_or(0),
         }),
         shards: probed.shards.into_iter().map(shard).collect(),
     }
@@ -235,6 +238,7 @@ fn scored(candidate: &Candidate) -> wire::ProbeAd {
         value_high: (offer.value >> 64) as i64,
         value_low: offer.value as u64,
         reserve_micros: offer.reserve.0,
+        event_weight: offer.event_weight,
     }
 }
 

@@ -11,6 +11,7 @@ use gavel_proto::epoch::Epoch;
 use gavel_proto::ids::{MemberId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, SLOTS_MAX};
 use gavel_proto::money::PPM;
+use gavel_proto::score::QualityRule;
 use gavel_proto::wire;
 
 /// Items ranked and retrieved over all shards when nothing is configured.
@@ -75,7 +76,9 @@ fn table(view: &wire::View, generation: u64, model: u64) -> RouteTable {
 }
 
 fn auction(config: wire::AuctionConfig) -> AuctionSettings {
+    let quality = config.quality.map(QualityRule::from).unwrap_or_default();
     let total = |wanted: u32| if wanted == 0 { CANDIDATES_DEFAULT } else { wanted.min(CANDIDATES_MAX) };
+    let neighbours = config.neighbours().into();
     let mut settings = AuctionSettings {
         mechanism: match config.mechanism() {
             wire::Mechanism::Unspecified | wire::Mechanism::Gsp => Mechanism::Gsp,
@@ -93,10 +96,18 @@ fn auction(config: wire::AuctionConfig) -> AuctionSettings {
             tracing::error!(shadow_bid = config.shadow_bid, "the auction's shadow bid is not used");
             ShadowBid::default()
         }),
+        neighbours,
+        quality: Some(quality).filter(QualityRule::is_within_limits).unwrap_or_else(|| {
+            tracing::error!(?quality, "the auction's quality rule is not used");
+            QualityRule::default()
+        }),
+        cascade_ppm: Some(config.cascade_ppm.min(PPM - 1)).filter(|ppm| *ppm > 0),
+        gap_effect_ppm: config.gap_effect_ppm,
     };
     if let Err(error) = settings.rule(SLOTS_MAX as usize) {
-        tracing::error!(%error, "the auction's position factors are not used");
+        tracing::error!(%error, "the auction's position factors and user model are not used");
         settings.position_factors_ppm.clear();
+        settings.cascade_ppm = None;
     }
     settings
 }
@@ -109,6 +120,7 @@ fn placement(placement: &wire::Placement) -> Placement {
         min_gap: placement.min_gap as usize,
         max_load_ppm: if placement.max_load_ppm == 0 { PPM } else { placement.max_load_ppm.min(PPM) },
         reserve_cpm_micros: placement.reserve_cpm_micros,
+        category_spacing: placement.category_spacing as usize,
     }
 }
 

@@ -1,9 +1,11 @@
 //! What does a View say, as far as a router cares?
 
 use crate::allocation::ShadowBid;
-use crate::auction::{AuctionRule, AuctionTerms, Mechanism, RuleError, TiePrice};
+use crate::auction::{AuctionRule, AuctionTerms, Mechanism, RuleError, TiePrice, UserModel};
 use crate::topology::RouteTable;
+use gavel_proto::cut::Neighbours;
 use gavel_proto::ids::MemberId;
+use gavel_proto::score::QualityRule;
 
 /// A bundle that the View names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +74,14 @@ pub struct AuctionSettings {
     pub retrieved_total: u32,
     /// The price of engagement.
     pub shadow_bid: ShadowBid,
+    /// Whether neighbours must be of different categories.
+    pub neighbours: Neighbours,
+    /// What counts besides bid and event probability.
+    pub quality: QualityRule,
+    /// Set when users cascade: how likely they go on past an ad without a prediction of it.
+    pub cascade_ppm: Option<u32>,
+    /// Worth of an ad by the organic items since the last one; whole beyond the list.
+    pub gap_effect_ppm: Vec<u32>,
 }
 
 impl AuctionSettings {
@@ -87,6 +97,8 @@ impl AuctionSettings {
             per_category: self.per_category,
             position_factors_ppm: self.position_factors_ppm.clone(),
             tie_price: TiePrice::Keyed,
+            neighbours: self.neighbours,
+            users: if self.cascade_ppm.is_some() { UserModel::Cascade } else { UserModel::Separable },
         })
     }
 }
@@ -106,4 +118,6 @@ pub struct Placement {
     pub max_load_ppm: u32,
     /// Floor per mille; 0 = the auction's.
     pub reserve_cpm_micros: u64,
+    /// Positions between two ads of one category.
+    pub category_spacing: usize,
 }

@@ -8,12 +8,17 @@ use crate::fanout::{CallFailure, ReplyStatus, ShardReply};
 use crate::features::UserSet;
 use crate::merge::{Candidate, Offer, ShardList};
 use crate::request::{Blocked, Term};
+use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
 use gavel_proto::hash::tie_key;
 use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, ItemId, MemberId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, EXPLAINED_ADS_MAX, HEADS_MAX};
-use gavel_proto::money::{BidType, Micros};
+use gavel_proto::money::{BidType, Micros, PPM};
+use gavel_proto::score::QualityRule;
 use gavel_proto::{score, wire};
+
+/// A head of this name predicts how likely a user goes on past an ad.
+const CONTINUATION_HEAD: &str = "continuation";
 
 /// What a request says about its auction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,12 @@ pub struct Shape {
     pub tie_key: u64,
     /// Floor per mille.
     pub reserve_cpm_micros: u64,
+    /// Whether neighbours must be of different categories.
+    pub neighbours: Neighbours,
+    /// What counts besides bid and event probability.
+    pub quality: QualityRule,
+    /// How users read the slate, and how likely they go on past an ad without a prediction of it.
+    pub cascade: Option<u32>,
 }
 
 /// What an answer has to hold.
@@ -117,7 +128,9 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
             per_category: terms.shape.per_category,
             tie_key: terms.shape.tie_key,
             reserve_cpm_micros: terms.shape.reserve_cpm_micros,
-            hide_cost_micros: 0,
+            neighbours: wire::Neighbours::from(terms.shape.neighbours).into(),
+            quality: Some(terms.shape.quality.into()),
+            whole: terms.shape.cascade.is_some(),
         }),
         mode: mode.into(),
         explain: terms.asked_for == AskedFor::Reasons,
@@ -231,6 +244,7 @@ fn candidates(shard: ShardId, columns: &wire::Candidates, terms: &SearchTerms) -
         columns.bid_type.len(),
         columns.bid_micros.len(),
         columns.weight.len(),
+        columns.event_weight.len(),
         columns.value_high.len(),
         columns.value_low.len(),
         columns.reserve_micros.len(),
@@ -244,6 +258,7 @@ fn candidates(shard: ShardId, columns: &wire::Candidates, terms: &SearchTerms) -
         return Err(format!("{n} candidates"));
     }
     let click = terms.click_head.as_ref().and_then(|name| columns.heads.iter().position(|head| head == name));
+    let continuation = columns.heads.iter().position(|head| head == CONTINUATION_HEAD);
     let candidate = |i: usize| {
         let bid_type = i32::try_from(columns.bid_type[i]).ok().and_then(BidType::from_number);
         let bid_type = bid_type.ok_or_else(|| format!("bid type {}", columns.bid_type[i]))?;
@@ -263,7 +278,13 @@ fn candidates(shard: ShardId, columns: &wire::Candidates, terms: &SearchTerms) -
             bid_type,
             bid: Micros(columns.bid_micros[i]),
             weight: columns.weight[i],
+            event_weight: columns.event_weight[i],
             click_weight,
+            continuation_ppm: match (terms.shape.cascade, continuation) {
+                (None, _) => 0,
+                (Some(usual), None) => usual,
+                (Some(_), Some(head)) => continuation_ppm(columns.predictions[i * heads + head]),
+            },
             value: (i128::from(columns.value_high[i]) << 64) | i128::from(columns.value_low[i]),
             reserve: Micros(columns.reserve_micros[i]),
             tie: tie_key(terms.shape.tie_key, terms.auction_id.0, ad),
@@ -274,6 +295,12 @@ fn candidates(shard: ShardId, columns: &wire::Candidates, terms: &SearchTerms) -
         Candidate::new(offer).map_err(|e| e.to_string())
     };
     (0..n).map(candidate).collect()
+}
+
+/// In parts per million, rounded once, below one.
+fn continuation_ppm(predicted: f32) -> u32 {
+    // A cast of what is no number gives 0: nobody goes on.
+    ((f64::from(predicted) * f64::from(PPM)).round() as u32).min(PPM - 1)
 }
 
 fn timing(timing: wire::ShardTiming, shard: ShardId, node: MemberId) -> ShardTiming {

@@ -1,5 +1,7 @@
 //! Pages: the chapter's vectors, the hard rules, the distance to the best page, prices in place (AL1 to AL3).
 
+use std::collections::HashMap;
+
 use gavel_proto::money::Micros;
 use gavel_router::allocation::{
     AllocationRule, Engagement, Entry, Placed, ShadowBid, SlotAd, allocate, priced_in_place,
@@ -24,6 +26,8 @@ fn page_rule(shadow_bid: f64) -> AllocationRule {
         max_ads: 16,
         max_load_ppm: 1_000_000,
         shadow_bid: ShadowBid::from_micros(shadow_bid).expect("a bid"),
+        gap_effect_ppm: Vec::new(),
+        category_spacing: 0,
     }
 }
 
@@ -33,9 +37,17 @@ fn ad_positions(page: &[Placed]) -> Vec<usize> {
 
 /// What a page is worth: scores of its ads and the worth of all engagement.
 fn worth(page: &[Placed], ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> i128 {
+    let mut since_ad: Option<usize> = None;
     let one = |placed: &Placed| match placed.entry {
-        Entry::Ad(index) => ads[index].score + ads[index].engagement.worth(rule.shadow_bid),
-        Entry::Organic(index) => organic[index].worth(rule.shadow_bid),
+        Entry::Ad(index) => {
+            let effect = since_ad.and_then(|items| rule.gap_effect_ppm.get(items)).copied().unwrap_or(1_000_000);
+            since_ad = Some(0);
+            (ads[index].score + ads[index].engagement.worth(rule.shadow_bid)) * i128::from(effect) / 1_000_000
+        }
+        Entry::Organic(index) => {
+            since_ad = since_ad.map(|items| items + 1);
+            organic[index].worth(rule.shadow_bid)
+        }
     };
     page.iter().map(one).sum()
 }
@@ -47,7 +59,7 @@ fn the_chapters_pages() {
     let ads: Vec<SlotAd> = [(5, 0.2), (3, 0.1), (1, 0.3)]
         .iter()
         .enumerate()
-        .map(|(slot, (r, u))| SlotAd { slot, score: r * 1_000 * MICRO, engagement: units(*u) })
+        .map(|(slot, (r, u))| SlotAd { slot, score: r * 1_000 * MICRO, engagement: units(*u), category: 0 })
         .collect();
     let organic = [4.0, 3.0, 2.5, 2.0, 1.5, 1.0].map(units);
     for (alpha, positions, objective) in
@@ -61,7 +73,7 @@ fn the_chapters_pages() {
 
 #[test]
 fn without_organic_items_winners_stand_at_their_slots() {
-    let ads = [0, 2].map(|slot| SlotAd { slot, score: 7, engagement: units(0.0) });
+    let ads = [0, 2].map(|slot| SlotAd { slot, score: 7, engagement: units(0.0), category: 0 });
     let page = allocate(&ads, &[], &page_rule(1.0));
     assert_eq!(ad_positions(&page), [0, 2]);
     assert!(page.iter().all(|p| p.floor.is_none()));
@@ -88,6 +100,7 @@ fn case(dice: &mut Dice, most_ads: u64, most_organic: u64) -> (Vec<SlotAd>, Vec<
         slot,
         score: *score,
         engagement: engagement(dice, 500),
+        category: dice.roll(4),
     });
     let ads: Vec<SlotAd> = ads.collect();
     let organic: Vec<Engagement> = (0..1 + dice.roll(most_organic)).map(|_| engagement(dice, 5_000)).collect();
@@ -98,6 +111,8 @@ fn case(dice: &mut Dice, most_ads: u64, most_organic: u64) -> (Vec<SlotAd>, Vec<
         max_ads: dice.roll(6) as usize,
         max_load_ppm: [1_000_000, 500_000, 250_000][dice.roll(3) as usize],
         shadow_bid: ShadowBid::from_micros([0.0, 500.0, 1_000.0, 3_000.0][dice.roll(4) as usize]).expect("a bid"),
+        gap_effect_ppm: [vec![], vec![500_000, 750_000, 900_000], vec![0, 1_000_000]][dice.roll(3) as usize].clone(),
+        category_spacing: [0, 0, 2, 5][dice.roll(4) as usize],
     };
     (ads, organic, rule)
 }
@@ -117,9 +132,13 @@ fn every_page_keeps_the_rules() {
         assert!(places.len() <= rule.max_ads, "seed {seed}");
         assert!(places.len() * 1_000_000 <= rule.max_load_ppm as usize * page.len(), "seed {seed}: {page:?} {rule:?}");
         let (mut next_ad, mut next_organic) = (0, 0);
+        let mut last_of: HashMap<u64, usize> = HashMap::new();
         for placed in &page {
             match placed.entry {
                 Entry::Ad(index) => {
+                    let alike =
+                        last_of.insert(ads[index].category, placed.position).filter(|_| ads[index].category != 0);
+                    assert!(alike.is_none_or(|above| placed.position - above > rule.category_spacing), "seed {seed}");
                     assert_eq!(index, next_ad, "seed {seed}");
                     assert!(placed.floor.is_some_and(|floor| ads[index].score > floor), "seed {seed}");
                     next_ad += 1;
@@ -142,6 +161,10 @@ fn best_worth(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> 
             && at.iter().all(|p| *p >= rule.first_position)
             && at.windows(2).all(|w| w[1] - w[0] > rule.min_gap)
             && at.len() * 1_000_000 <= rule.max_load_ppm as usize * positions
+            && at.iter().enumerate().all(|(ad, position)| {
+                let alike = |above: usize| ads[above].category != 0 && ads[above].category == ads[ad].category;
+                (0..ad).all(|above| !alike(above) || position - at[above] > rule.category_spacing)
+            })
     };
     let page = |mask: u32| {
         let mut next = (0, 0);
@@ -189,7 +212,7 @@ fn blended(
     let ads: Vec<SlotAd> = clearing
         .winners
         .iter()
-        .map(|w| SlotAd { slot: w.slot, score: ranking[w.candidate].score(), engagement: units(0.05) })
+        .map(|w| SlotAd { slot: w.slot, score: ranking[w.candidate].score(), engagement: units(0.05), category: 0 })
         .collect();
     let placed = allocate(&ads, organic, rule_of_page);
     let sale = |placed: &Placed| match placed.entry {
@@ -216,14 +239,14 @@ fn a_page_price_is_the_smallest_bid_that_keeps_the_position() {
         let heavy = |o: &Offer| Offer { weight: o.weight * 300_000_000_000_000, value: 0, ..*o };
         let market: Vec<Offer> = separate(offers(&mut dice, 8)).iter().map(heavy).collect();
         let (_, organic, page_rule) = case(&mut dice, 0, 10);
-        let free = AllocationRule { shadow_bid: ShadowBid::default(), ..page_rule };
+        let free = AllocationRule { shadow_bid: ShadowBid::default(), ..page_rule.clone() };
         let clearing = clear(&ranking(&market), &rule(terms(Mechanism::Gsp, slots)));
         for (ad, _, price) in blended(&ranking(&market), &organic, &free, slots) {
             let winner = clearing.winners.iter().find(|w| ranking(&market)[w.candidate].offer().ad.0 == ad);
             // An ad displaces only what it is worth more than, so a price of 0 becomes the smallest coin.
             assert_eq!(winner.map(|w| w.price.max(Micros(1))), Some(Micros(price.max(1))), "seed {seed}");
         }
-        let scaled = AllocationRule { shadow_bid: ShadowBid::from_micros(2.0).expect("a bid"), ..page_rule };
+        let scaled = AllocationRule { shadow_bid: ShadowBid::from_micros(2.0).expect("a bid"), ..page_rule.clone() };
         for (ad, position, price) in blended(&ranking(&market), &organic, &scaled, slots) {
             let keeps = |bid: &u64| {
                 let market = with_bid(&market, gavel_proto::ids::AdId(ad), *bid);
@@ -245,7 +268,7 @@ fn engagement_is_bought_with_revenue() {
         organic.resize_with(base.positions.max(organic.len()), Engagement::default);
         let mut last: Option<(i128, i128)> = None;
         for alpha in [0.0, 300.0, 900.0, 1_700.0, 4_000.0] {
-            let rule = AllocationRule { shadow_bid: ShadowBid::from_micros(alpha).expect("a bid"), ..base };
+            let rule = AllocationRule { shadow_bid: ShadowBid::from_micros(alpha).expect("a bid"), ..base.clone() };
             // Worth is revenue + alpha * engagement; the slope between two bids is the engagement in between.
             let value = best_worth(&ads, &organic, &rule);
             let alpha = alpha as i128;
@@ -254,7 +277,7 @@ fn engagement_is_bought_with_revenue() {
                 // Convex in alpha: the maximum of lines, whose slopes (engagement) rise and intercepts (revenue) fall.
                 let middle = AllocationRule {
                     shadow_bid: ShadowBid::from_micros(((alpha + alpha_before) / 2) as f64).expect("a bid"),
-                    ..base
+                    ..base.clone()
                 };
                 assert!(2 * best_worth(&ads, &organic, &middle) <= value + value_before, "seed {seed}");
             }

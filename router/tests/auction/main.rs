@@ -5,6 +5,7 @@
 //! failure names its seed.
 
 mod blending;
+mod cascade;
 mod limits;
 mod market;
 mod published;

@@ -1,11 +1,10 @@
 //! Random markets, and the auction written down as plainly as possible.
 
-use std::collections::HashMap;
-
+use gavel_proto::cut::Neighbours;
 use gavel_proto::hash::mix64;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
 use gavel_proto::money::{BidType, Micros};
-use gavel_router::auction::{AuctionRule, AuctionTerms, Clearing, Mechanism, TiePrice};
+use gavel_router::auction::{AuctionRule, AuctionTerms, Clearing, Mechanism, TiePrice, UserModel};
 use gavel_router::merge::{Candidate, Offer, Ranking};
 
 /// A seeded sequence.
@@ -38,7 +37,9 @@ pub fn offer(ad: u64, bid: u64, weight: u64) -> Offer {
         bid_type: BidType::Cpc,
         bid: Micros(bid),
         weight,
+        event_weight: weight,
         click_weight: 0,
+        continuation_ppm: 0,
         value: 0,
         reserve: Micros(0),
         tie: ad,
@@ -85,6 +86,8 @@ pub fn terms(mechanism: Mechanism, slots: usize) -> AuctionTerms {
         per_category: None,
         position_factors_ppm: Vec::new(),
         tie_price: TiePrice::Keyed,
+        neighbours: Neighbours::Any,
+        users: UserModel::Separable,
     }
 }
 
@@ -98,6 +101,7 @@ pub fn any_terms(dice: &mut Dice, mechanism: Mechanism) -> AuctionTerms {
     AuctionTerms {
         per_advertiser: 1 + (dice.roll(4) / 2) as usize,
         per_category: [None, Some(1), Some(1), Some(2), Some(3)][dice.roll(5) as usize],
+        neighbours: if dice.roll(4) == 0 { Neighbours::Apart } else { Neighbours::Any },
         position_factors_ppm: factors(dice, slots),
         tie_price: if dice.roll(4) == 0 { TiePrice::WinnerWins } else { TiePrice::Keyed },
         ..terms(mechanism, slots)
@@ -137,21 +141,24 @@ pub fn score(offer: &Offer) -> i128 {
     i128::from(offer.bid.0) * i128::from(offer.weight) + offer.value
 }
 
-/// The winners, by the definition: reserve filter, order, then one greedy walk under all limits.
+/// The winners, by the definition: reserve filter, order, then each slot in turn to the best that no limit keeps out.
 pub fn plain_winners(offers: &[Offer], terms: &AuctionTerms) -> Vec<Offer> {
     let mut in_order: Vec<Offer> = offers.iter().filter(|o| o.bid >= o.reserve && score(o) >= 0).copied().collect();
     in_order.sort_by_key(|o| (-score(o), o.tie, o.ad));
-    let (mut advertisers, mut categories) = (HashMap::new(), HashMap::new());
-    let mut winners = Vec::new();
-    for offer in in_order {
-        let of_advertiser: &mut usize = advertisers.entry(offer.advertiser).or_default();
-        let of_category: &mut usize = categories.entry(offer.limit_category).or_default();
-        let category_full = offer.limit_category != 0 && terms.per_category.is_some_and(|limit| *of_category >= limit);
-        if winners.len() < terms.slots && *of_advertiser < terms.per_advertiser && !category_full {
-            *of_advertiser += 1;
-            *of_category += 1;
-            winners.push(offer);
-        }
+    let apart = terms.neighbours == Neighbours::Apart;
+    let every_other = if apart { terms.slots.div_ceil(2) } else { usize::MAX };
+    let per_category = terms.per_category.unwrap_or(usize::MAX).min(every_other);
+    let mut winners: Vec<Offer> = Vec::new();
+    while winners.len() < terms.slots {
+        let may_stand = |offer: &&Offer| {
+            let of_advertiser = winners.iter().filter(|w| w.advertiser == offer.advertiser).count();
+            let of_category = winners.iter().filter(|w| w.limit_category == offer.limit_category).count();
+            let beside = apart && winners.last().is_some_and(|w| w.limit_category == offer.limit_category);
+            let category_closed = offer.limit_category != 0 && (of_category >= per_category || beside);
+            !winners.iter().any(|w| w.ad == offer.ad) && of_advertiser < terms.per_advertiser && !category_closed
+        };
+        let Some(next) = in_order.iter().find(may_stand) else { break };
+        winners.push(*next);
     }
     winners
 }

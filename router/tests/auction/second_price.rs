@@ -1,5 +1,6 @@
 //! GSP: the smallest bid that keeps the slot, and what follows from it (A3, A4, A7, A8, A9, A11, A13).
 
+use gavel_proto::cut::Neighbours;
 use gavel_proto::money::Micros;
 use gavel_router::auction::{AuctionTerms, Mechanism, Outcome, TiePrice, outcomes};
 use gavel_router::merge::Offer;
@@ -82,7 +83,7 @@ fn units_do_not_matter() {
 }
 
 /// A8: a higher bid never brings a worse slot (any limits), and a rival's higher bid never a lower price.
-/// The second holds for one kind of limit at a time: two kinds together are no matroid.
+/// The second holds for one kind of limit at a time: two kinds together are no matroid, nor are neighbours apart.
 #[test]
 fn bids_are_monotone() {
     for seed in 0..4_000 {
@@ -92,7 +93,7 @@ fn bids_are_monotone() {
             continue;
         }
         let mechanism = dice.pick(&[Mechanism::Gsp, Mechanism::Vcg]);
-        let terms = any_terms(&mut dice, mechanism);
+        let terms = AuctionTerms { neighbours: Neighbours::Any, ..any_terms(&mut dice, mechanism) };
         let one = all[dice.roll(all.len() as u64) as usize];
         let raised: Vec<Offer> = crate::market::with_bid(&all, one.ad, one.bid.0 + 1 + dice.roll(4));
         let (before, after) = (sales(&all, &terms), sales(&raised, &terms));

@@ -1,7 +1,7 @@
 //! The merged auction is the single-node auction (ME1, AU2, A10): whatever the partition, the arrival
 //! order, the limits, the ties, and the ads that are taken out afterwards.
 
-use gavel_proto::cut::{SPARE, cut};
+use gavel_proto::cut::{Neighbours, SPARE, cut};
 use gavel_proto::epoch::Epoch;
 use gavel_proto::ids::{AdId, AdvertiserId, ShardId};
 use gavel_proto::money::Micros;
@@ -82,9 +82,10 @@ fn crowded_markets() {
             .collect();
         let mechanism = dice.pick(&[Mechanism::Gsp, Mechanism::Vcg]);
         let terms = AuctionTerms {
-            slots: 1 + dice.roll(3) as usize,
-            position_factors_ppm: vec![9, 5, 2],
+            slots: 1 + dice.roll(4) as usize,
+            position_factors_ppm: vec![9, 5, 2, 1],
             per_category: [None, Some(1), Some(1), Some(2)][dice.roll(4) as usize],
+            neighbours: dice.pick(&[Neighbours::Any, Neighbours::Any, Neighbours::Apart]),
             ..any_terms(&mut dice, mechanism)
         };
         let rule = rule(terms);
@@ -97,11 +98,17 @@ fn crowded_markets() {
 #[test]
 fn every_small_market() {
     let kinds = 3 * 3u32;
-    let rules: Vec<AuctionRule> = [(1, 1, Some(1)), (2, 1, Some(1)), (2, 2, Some(1)), (2, 1, None), (1, 2, None)]
+    let any = [(1, 1, Some(1)), (2, 1, Some(1)), (2, 2, Some(1)), (2, 1, None), (1, 2, None)];
+    let any = any.map(|(slots, per_advertiser, per_category)| (slots, per_advertiser, per_category, Neighbours::Any));
+    let apart = [(2, 1, None), (3, 1, None), (3, 1, Some(1)), (3, 2, None), (4, 1, None)];
+    let apart =
+        apart.map(|(slots, per_advertiser, per_category)| (slots, per_advertiser, per_category, Neighbours::Apart));
+    let rules: Vec<AuctionRule> = any
         .into_iter()
-        .map(|(slots, per_advertiser, per_category)| {
+        .chain(apart)
+        .map(|(slots, per_advertiser, per_category, neighbours)| {
             let base = crate::market::terms(Mechanism::Vcg, slots);
-            rule(AuctionTerms { per_advertiser, per_category, position_factors_ppm: vec![5, 2], ..base })
+            rule(AuctionTerms { per_advertiser, per_category, neighbours, position_factors_ppm: vec![5, 2], ..base })
         })
         .collect();
     // A stride that shares no factor with 9^7 visits an even sample of its 4,782,969 markets.

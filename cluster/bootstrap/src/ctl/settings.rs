@@ -1,18 +1,18 @@
 //! Where may ads stand, and by which rules are they sold?
 
 use super::failed;
-use crate::cli::{MechanismChoice, PlacementCommand, RulesArgs};
+use crate::cli::{MechanismChoice, NeighboursChoice, PlacementCommand, RulesArgs};
 use crate::failure::Failure;
 use crate::output;
 use gavel_client::AdminClient;
 use gavel_proto::money::{Micros, PPM};
 use gavel_proto::wire::command::Body;
-use gavel_proto::wire::{AuctionConfig, Mechanism, Placement, SetAuction, SetPlacement};
+use gavel_proto::wire::{AuctionConfig, Mechanism, Neighbours, Placement, QualityRule, SetAuction, SetPlacement};
 
 /// `gavel ctl placement`.
 pub async fn placement(admin: &mut AdminClient, command: PlacementCommand) -> Result<(), Failure> {
     let wish = match command {
-        PlacementCommand::Set { name, slots, first_position, min_gap, max_load, reserve_cpm } => {
+        PlacementCommand::Set { name, slots, first_position, min_gap, max_load, reserve_cpm, category_spacing } => {
             if !(0.0..=1.0).contains(&max_load) {
                 return Err(Failure::usage("--max-load is not in 0..=1"));
             }
@@ -23,6 +23,7 @@ pub async fn placement(admin: &mut AdminClient, command: PlacementCommand) -> Re
                 min_gap,
                 max_load_ppm: (max_load * f64::from(PPM)).round() as u32,
                 reserve_cpm_micros: amount(&reserve_cpm)?,
+                category_spacing,
             };
             SetPlacement { placement: Some(placement), remove: false }
         }
@@ -59,10 +60,47 @@ pub async fn rules(admin: &mut AdminClient, args: RulesArgs) -> Result<(), Failu
         ranked_total: args.ranked.unwrap_or(held.ranked_total),
         retrieved_total: args.retrieved.unwrap_or(held.retrieved_total),
         reserve_cpm_micros: args.reserve_cpm.as_deref().map_or(Ok(held.reserve_cpm_micros), amount)?,
+        neighbours: args.neighbours.map_or(held.neighbours, |n| {
+            i32::from(match n {
+                NeighboursChoice::Any => Neighbours::Any,
+                NeighboursChoice::Apart => Neighbours::Apart,
+            })
+        }),
+        quality: Some(quality(&args, held.quality.unwrap_or_default())?),
+        cascade_ppm: ppm("--cascade", args.cascade, 1.0)?.unwrap_or(held.cascade_ppm),
+        shadow_bid: args.shadow_bid.unwrap_or(held.shadow_bid),
+        gap_effect_ppm: match &args.gap_effect {
+            Some(effects) => {
+                let one = |effect: &f64| Ok(ppm("--gap-effect", Some(*effect), 1.0)?.unwrap_or(PPM));
+                effects.iter().map(one).collect::<Result<_, Failure>>()?
+            }
+            None => held.gap_effect_ppm.clone(),
+        },
         ..held
     };
     admin.propose(Body::SetAuction(SetAuction { auction: Some(auction) })).await.map_err(failed)?;
     Ok(())
+}
+
+fn quality(args: &RulesArgs, held: QualityRule) -> Result<QualityRule, Failure> {
+    let or = |text: &Option<String>, held: u64| text.as_deref().map_or(Ok(held), amount);
+    Ok(QualityRule {
+        squashing_ppm: ppm("--squashing", args.squashing, 1.0)?.unwrap_or(held.squashing_ppm),
+        squashing_pivot_ppm: ppm("--squashing-pivot", args.squashing_pivot, 1.0)?.unwrap_or(held.squashing_pivot_ppm),
+        quality_ppm: ppm("--quality", args.quality, 4.0)?.unwrap_or(held.quality_ppm),
+        hide_cost_micros: or(&args.hide_cost, held.hide_cost_micros)?,
+        user_value_micros: or(&args.user_value, held.user_value_micros)?,
+        score_floor_cpm_micros: or(&args.score_floor_cpm, held.score_floor_cpm_micros)?,
+    })
+}
+
+/// A share in parts per million.
+fn ppm(option: &str, share: Option<f64>, most: f64) -> Result<Option<u32>, Failure> {
+    match share {
+        Some(share) if !(0.0..=most).contains(&share) => Err(Failure::usage(format!("{option} is not in 0..={most}"))),
+        Some(share) => Ok(Some((share * f64::from(PPM)).round() as u32)),
+        None => Ok(None),
+    }
 }
 
 fn amount(text: &str) -> Result<u64, Failure> {

@@ -7,8 +7,10 @@ use crate::transport::{AskedFor, Shape};
 use gavel_member::Shutdown;
 use gavel_member::serve::{self, Exposure};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen, WHOLE};
+use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
 use gavel_proto::ids::AuctionId;
+use gavel_proto::score::QualityRule;
 use gavel_proto::wire::AnswerStatus;
 use gavel_proto::wire::shard_service_server::{ShardService, ShardServiceServer};
 use tonic::service::Routes;
@@ -96,7 +98,16 @@ fn terms() -> Arc<SearchTerms> {
         blocked: Blocked::default(),
         quota: 10,
         light_keep: 10,
-        shape: Shape { slots: 2, per_advertiser: 1, per_category: 0, tie_key: 0, reserve_cpm_micros: 0 },
+        shape: Shape {
+            slots: 2,
+            per_advertiser: 1,
+            per_category: 0,
+            tie_key: 0,
+            reserve_cpm_micros: 0,
+            neighbours: Neighbours::Any,
+            quality: QualityRule::default(),
+            cascade: None,
+        },
         click_head: None,
         asked_for: AskedFor::Candidates,
     })

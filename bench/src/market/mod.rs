@@ -1,0 +1,171 @@
+//! What would a day on this market look like?
+//!
+//! `gavel sim market` plays a day (or the whole panel of recorded visits) in virtual time: visits arrive, candidates
+//! are drawn, and the production kernels decide: the auction clears, the page is allocated, pacing moves the multipliers,
+//! budgets are charged. Users click and convert by rates of held-out weeks, while the platform predicts with those
+//! of the weeks before, as it would have had to.
+//!
+//! * `world`: campaigns, ads, users and rates from the public shopping records;
+//! * `arrivals`: who comes when;
+//! * `day`: the loop in virtual time, with the events that come late;
+//! * `accounts`: budgets, holds and what is in flight;
+//! * `report`, `plot`: figures, JSON and SVG.
+//!
+//! It is a simulator: there is no model, no retrieval and no cluster in it, and its money is nobody's. Equal arguments
+//! give equal figures.
+
+mod accounts;
+mod arrivals;
+mod candidates;
+mod day;
+mod plot;
+mod report;
+mod world;
+
+use crate::clock::now;
+use crate::corpus::CorpusError;
+use gavel_router::auction::{Mechanism, RuleError};
+use std::path::PathBuf;
+
+use report::Report;
+
+/// How budgets are paced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PacingChoice {
+    /// A bid multiplier on the forecast's curve.
+    Multiplier,
+    /// Full bids in a share of the auctions.
+    Throttle,
+    /// Full bids until the budget is gone.
+    None,
+}
+
+/// How winners pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MechanismChoice {
+    /// Generalised second price.
+    Gsp,
+    /// Vickrey, Clarke, Groves.
+    Vcg,
+    /// The paced bid.
+    FirstPrice,
+}
+
+impl From<MechanismChoice> for Mechanism {
+    fn from(choice: MechanismChoice) -> Self {
+        match choice {
+            MechanismChoice::Gsp => Self::Gsp,
+            MechanismChoice::Vcg => Self::Vcg,
+            MechanismChoice::FirstPrice => Self::FirstPrice,
+        }
+    }
+}
+
+/// Which visits are played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Days {
+    /// One day of `--arrivals` visits, drawn from the recorded ones along their hourly curve.
+    Market,
+    /// Every recorded visit on its own day.
+    Panel,
+}
+
+/// What to play.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MarketArgs {
+    /// Which visits.
+    #[arg(long, value_enum, default_value_t = Days::Market)]
+    pub days: Days,
+    /// Visits of the market day.
+    #[arg(long, default_value_t = 2_000_000)]
+    pub arrivals: u64,
+    /// How winners pay.
+    #[arg(long, value_enum, default_value_t = MechanismChoice::Gsp)]
+    pub mechanism: MechanismChoice,
+    /// How budgets are paced.
+    #[arg(long, value_enum, default_value_t = PacingChoice::Multiplier)]
+    pub pacing: PacingChoice,
+    /// Candidates of one auction.
+    #[arg(long, default_value_t = 48)]
+    pub candidates: usize,
+    /// Currency micros per unit of engagement of the feed.
+    #[arg(long, default_value_t = 20.0)]
+    pub shadow_bid: f64,
+    /// Seed of everything that is drawn.
+    #[arg(long, default_value_t = 20_170_101)]
+    pub seed: u64,
+    /// Folder that holds `cj-ads/`.
+    #[arg(long, value_name = "DIR", env = "GAVEL_DATA", default_value = "../shared/data")]
+    pub data: PathBuf,
+    /// Write the report as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Write plots as SVG into this folder.
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
+    /// Fail when fewer campaigns than this can be judged.
+    #[arg(long, default_value_t = 50)]
+    pub min_qualifying: usize,
+}
+
+/// Why a market could not be played.
+#[derive(Debug, thiserror::Error)]
+pub enum MarketError {
+    /// The records cannot be read.
+    #[error(transparent)]
+    Corpus(#[from] CorpusError),
+    /// The auction cannot be run.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// An option has a value that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The pacing of too few campaigns can be judged.
+    #[error("only {found} campaigns have 400 expected charge events, {wanted} are asked for: use more arrivals")]
+    FewQualify {
+        /// Campaigns that qualify.
+        found: usize,
+        /// Campaigns asked for.
+        wanted: usize,
+    },
+    /// The report cannot be written.
+    #[error("{path}: {source}")]
+    Write {
+        /// Where to.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Plays the market and prints its table.
+///
+/// # Errors
+/// When it cannot be played, too few campaigns qualify, or the report cannot be written; the report is written first.
+pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
+    if !(4..=200).contains(&args.candidates) || args.arrivals == 0 {
+        return Err(MarketError::Usage("--candidates is 4 to 200, --arrivals at least 1".to_owned()));
+    }
+    let started = now();
+    let mut world = world::World::read(args)?;
+    let arrivals = arrivals::Arrivals::draw(args, &world);
+    // Without budgets first: what campaigns would spend is what their budgets are scaled by.
+    let free = day::play(args, &world, &arrivals, day::Budgets::Unlimited)?;
+    let factor = world.scale_budgets(&free, arrivals.days());
+    let paced = day::play(args, &world, &arrivals, day::Budgets::Kept)?;
+    let mut report = Report::of(args, &world, &arrivals, factor, &free, &paced);
+    report.seconds = started.elapsed().as_secs_f64();
+    print!("{}", report.table());
+    if let Some(path) = &args.json {
+        let json = serde_json::to_vec_pretty(&report).map_err(|e| MarketError::Usage(e.to_string()))?;
+        std::fs::write(path, json).map_err(|source| MarketError::Write { path: path.clone(), source })?;
+    }
+    if let Some(folder) = &args.svg {
+        plot::write(folder, &report).map_err(|source| MarketError::Write { path: folder.clone(), source })?;
+    }
+    let found = report.judged.iter().map(|judged| judged.qualifying).sum();
+    if args.days == Days::Market && found < args.min_qualifying {
+        return Err(MarketError::FewQualify { found, wanted: args.min_qualifying });
+    }
+    Ok(())
+}

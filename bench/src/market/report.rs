@@ -1,0 +1,276 @@
+//! How well were budgets spent?
+
+use super::arrivals::Arrivals;
+use super::day::{POINTS, Played, Totals};
+use super::world::World;
+use super::{Days, MarketArgs, MechanismChoice, PacingChoice};
+use gavel_proto::money::BidType;
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// Charge events that a campaign must be expected to have, so that chance moves its curve little.
+const EVENTS_MIN: f64 = 400.0;
+/// Share of the day's traffic that is warm-up.
+const WARM_UP: f64 = 0.1;
+/// How far a curve may be from its target, as a share of the budget.
+const BAND: f64 = 0.1;
+/// Curves that are written out.
+const CURVES_MAX: usize = 24;
+
+/// The figures of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub days: &'static str,
+    pub arrivals: u64,
+    pub mechanism: &'static str,
+    pub pacing: &'static str,
+    pub seed: u64,
+    pub campaigns: usize,
+    pub ads: usize,
+    /// What all budgets were multiplied with.
+    pub budget_factor: f64,
+    pub unlimited: Run,
+    pub paced: Run,
+    /// CPM, CPC and CPA apart.
+    pub judged: Vec<Judged>,
+    /// The largest judged campaigns.
+    pub curves: Vec<Curve>,
+    /// Traffic until each point of a curve.
+    pub target: Vec<f64>,
+    /// Wall time of the run.
+    pub seconds: f64,
+}
+
+/// Sums of one of the two runs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Run {
+    #[serde(flatten)]
+    pub totals: Totals,
+    pub revenue_micros: i64,
+    /// Delivered beyond budgets, for nothing.
+    pub free_micros: i64,
+    /// Observed clicks by predicted ones.
+    pub calibration: f64,
+}
+
+/// The pacing of the campaigns of one bid type.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
+    pub bid_type: &'static str,
+    /// Campaigns with a budget of at least 400 charge events, and as much demand.
+    pub qualifying: usize,
+    /// Of them, within a tenth of the target at every point after warm-up.
+    pub within_band: usize,
+    pub within_band_share: f64,
+    /// Largest distance from the target after warm-up: median and 90th percentile over the campaigns.
+    pub error_median: f64,
+    pub error_p90: f64,
+    /// Spend by budget over the qualifying campaigns: mean, and the smallest.
+    pub utilisation_mean: f64,
+    pub utilisation_min: f64,
+    /// Of them, with at least 97 %.
+    pub utilised_share: f64,
+    /// Delivered beyond the budget, of all campaigns of the type with a budget that bound, as a share of their budgets.
+    pub over_delivery: f64,
+    /// The same of the worst qualifying campaign.
+    pub over_delivery_max: f64,
+    /// Charged beyond a budget; must be 0.
+    pub overspend_micros: i64,
+}
+
+/// One campaign's day.
+#[derive(Clone, Debug, Serialize)]
+pub struct Curve {
+    pub campaign: u64,
+    pub bid_type: &'static str,
+    pub budget_micros: i64,
+    /// Spend by budget at each point.
+    pub spent: Vec<f64>,
+    pub multiplier_ppm: Vec<u32>,
+}
+
+impl Report {
+    /// Judges a run.
+    pub fn of(
+        args: &MarketArgs,
+        world: &World,
+        arrivals: &Arrivals,
+        budget_factor: f64,
+        free: &Played,
+        paced: &Played,
+    ) -> Self {
+        let target: Vec<f64> =
+            (1..=POINTS).map(|point| arrivals.forecast.share(point as f64 / POINTS as f64)).collect();
+        let views: Vec<View> = (0..world.campaigns.len()).map(|at| View::of(world, free, paced, &target, at)).collect();
+        let judged = [BidType::Cpm, BidType::Cpc, BidType::Cpa].map(|bid_type| Judged::of(bid_type, &views));
+        let mut largest: Vec<&View> = views.iter().filter(|v| v.qualifies).collect();
+        largest.sort_by_key(|view| std::cmp::Reverse(view.budget));
+        let curve = |view: &&View| Curve {
+            campaign: world.campaigns[view.at].id,
+            bid_type: name(view.bid_type),
+            budget_micros: view.budget / 1_000,
+            spent: paced.curves[view.at].iter().map(|spent| *spent as f64 / view.budget as f64).collect(),
+            multiplier_ppm: paced.multipliers[view.at].clone(),
+        };
+        Self {
+            days: match args.days {
+                Days::Market => "market",
+                Days::Panel => "panel",
+            },
+            arrivals: arrivals.all.len() as u64,
+            mechanism: match args.mechanism {
+                MechanismChoice::Gsp => "gsp",
+                MechanismChoice::Vcg => "vcg",
+                MechanismChoice::FirstPrice => "first_price",
+            },
+            pacing: match args.pacing {
+                PacingChoice::Multiplier => "multiplier",
+                PacingChoice::Throttle => "throttle",
+                PacingChoice::None => "none",
+            },
+            seed: args.seed,
+            campaigns: world.campaigns.len(),
+            ads: world.ads.len(),
+            budget_factor,
+            unlimited: Run::of(free),
+            paced: Run::of(paced),
+            judged: judged.into(),
+            curves: largest.iter().take(CURVES_MAX).map(curve).collect(),
+            target,
+            seconds: 0.0,
+        }
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        for (what, run) in [("unlimited", &self.unlimited), (self.pacing, &self.paced)] {
+            let _ = writeln!(
+                out,
+                "{what:<10} {} auctions, {} impressions, {} clicks, {} conversions; welfare {:.2}, revenue {:.2}, free {:.2}; calibration {:.3}",
+                run.totals.auctions,
+                run.totals.impressions,
+                run.totals.clicks,
+                run.totals.conversions,
+                run.totals.welfare_micros / 1e6,
+                run.revenue_micros as f64 / 1e6,
+                run.free_micros as f64 / 1e6,
+                run.calibration
+            );
+        }
+        let _ = writeln!(out, "budgets x {:.4}; {} campaigns, {} ads", self.budget_factor, self.campaigns, self.ads);
+        for judged in &self.judged {
+            let _ = writeln!(
+                out,
+                "{:<4} {:>3} judged: {:>5.1} % within a tenth of target (error median {:.3}, p90 {:.3}), utilisation {:.3} (min {:.3}, {:.1} % at 0.97), over-delivery {:.5} (max {:.5}), overspend {}",
+                judged.bid_type,
+                judged.qualifying,
+                judged.within_band_share * 100.0,
+                judged.error_median,
+                judged.error_p90,
+                judged.utilisation_mean,
+                judged.utilisation_min,
+                judged.utilised_share * 100.0,
+                judged.over_delivery,
+                judged.over_delivery_max,
+                judged.overspend_micros
+            );
+        }
+        let _ = writeln!(out, "{:.1} s", self.seconds);
+        out
+    }
+}
+
+impl Run {
+    fn of(played: &Played) -> Self {
+        let sum = |of: fn(&super::accounts::Account) -> i64| played.accounts.total.iter().map(of).sum::<i64>() / 1_000;
+        Self {
+            totals: played.totals,
+            revenue_micros: sum(|account| account.charged),
+            free_micros: sum(|account| account.free),
+            calibration: played.totals.clicks as f64 / played.totals.predicted_clicks.max(1.0),
+        }
+    }
+}
+
+/// One campaign as it is judged.
+struct View {
+    at: usize,
+    bid_type: BidType,
+    budget: i64,
+    charged: i64,
+    free: i64,
+    qualifies: bool,
+    error: f64,
+}
+
+impl View {
+    fn of(world: &World, free: &Played, paced: &Played, target: &[f64], at: usize) -> Self {
+        let campaign = &world.campaigns[at];
+        let (account, demand) = (&paced.accounts.total[at], &free.accounts.total[at]);
+        // What one event costs unpaced says how many a budget buys.
+        let price = demand.charged as f64 / demand.events.max(1) as f64;
+        let bought = campaign.budget_nanos as f64 / price.max(1.0);
+        let has_demand = demand.charged >= account.budget;
+        let error = paced.curves[at].iter().zip(target).filter(|(_, target)| **target > WARM_UP);
+        let error = error.map(|(spent, target)| (*spent as f64 / campaign.budget_nanos as f64 - target).abs());
+        Self {
+            at,
+            bid_type: campaign.bid_type,
+            budget: account.budget,
+            charged: account.charged,
+            free: account.free,
+            qualifies: has_demand && demand.events > 0 && bought >= EVENTS_MIN,
+            error: error.fold(0.0, f64::max),
+        }
+    }
+
+    fn utilisation(&self) -> f64 {
+        self.charged as f64 / self.budget as f64
+    }
+
+    fn over_delivery(&self) -> f64 {
+        self.free as f64 / self.budget as f64
+    }
+}
+
+impl Judged {
+    fn of(bid_type: BidType, views: &[View]) -> Self {
+        let of_type = || views.iter().filter(|view| view.bid_type == bid_type);
+        let qualifying: Vec<&View> = of_type().filter(|view| view.qualifies).collect();
+        let count = qualifying.len();
+        let share = |part: usize| if count == 0 { 0.0 } else { part as f64 / count as f64 };
+        let mut errors: Vec<f64> = qualifying.iter().map(|view| view.error).collect();
+        errors.sort_by(f64::total_cmp);
+        let at = |share: f64| errors.get((count as f64 * share) as usize).copied().unwrap_or_default();
+        let within_band = errors.iter().filter(|error| **error <= BAND).count();
+        let used: Vec<f64> = qualifying.iter().map(|view| view.utilisation()).collect();
+        let bound = || of_type().filter(|view| view.charged + view.free >= view.budget * 9 / 10);
+        let (free, budgets) = bound().fold((0, 0), |(free, budgets), view| (free + view.free, budgets + view.budget));
+        Self {
+            bid_type: name(bid_type),
+            qualifying: count,
+            within_band,
+            within_band_share: share(within_band),
+            error_median: at(0.5),
+            error_p90: at(0.9),
+            utilisation_mean: used.iter().sum::<f64>() / count.max(1) as f64,
+            utilisation_min: used.iter().copied().fold(1.0, f64::min),
+            utilised_share: share(used.iter().filter(|used| **used >= 0.97).count()),
+            over_delivery: free as f64 / (budgets as f64).max(1.0),
+            over_delivery_max: qualifying.iter().map(|view| view.over_delivery()).fold(0.0, f64::max),
+            overspend_micros: of_type().map(|view| (view.charged - view.budget).max(0)).sum::<i64>() / 1_000,
+        }
+    }
+}
+
+/// As the catalogue spells it.
+fn name(bid_type: BidType) -> &'static str {
+    match bid_type {
+        BidType::Cpm => "cpm",
+        BidType::Cpc => "cpc",
+        BidType::Cpa => "cpa",
+        BidType::Ocpm => "ocpm",
+        BidType::Ocpc => "ocpc",
+    }
+}
