@@ -1,10 +1,12 @@
 //! How good and how fast is a cluster, and its ranker?
 //!
 //! The corpora that it is measured on, the load that is put on it, and the comparison of its answers with the truth:
-//! all of this talks to real processes over the public endpoints. The ranker is measured alone, in this process.
+//! all of this talks to real processes over the public endpoints. A storm of rollouts starts processes of its own. The ranker is measured alone, in this process.
 
 pub mod corpus;
+pub mod gate;
 pub mod rank;
+pub mod rollout;
 pub mod serve;
 pub mod truth;
 pub mod workload;

@@ -10,6 +10,9 @@ const SEARCH_QUEUE_DEFAULT: usize = 64;
 /// and for the system.
 pub const MEMORY_SHARE_DEFAULT: f64 = 0.8;
 
+/// A quarter of a core: a new bundle is there in minutes, and searches hardly notice.
+pub const STAGING_CPU_SHARE_DEFAULT: f64 = 0.25;
+
 /// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -33,6 +36,8 @@ pub struct NodeConfig {
     pub oracle: OraclePolicy,
     /// Share of the memory that the process may use, which shards may take.
     pub memory_share: f64,
+    /// Share of one core that staging may take while the node serves.
+    pub staging_cpu_share: f64,
 }
 
 /// May a search ask for more than a serving search needs?
@@ -58,6 +63,7 @@ impl Default for NodeConfig {
             search_queue: SEARCH_QUEUE_DEFAULT,
             oracle: OraclePolicy::default(),
             memory_share: MEMORY_SHARE_DEFAULT,
+            staging_cpu_share: STAGING_CPU_SHARE_DEFAULT,
         }
     }
 }

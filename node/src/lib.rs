@@ -16,5 +16,5 @@ pub mod segment;
 pub mod shard;
 pub mod staging;
 
-pub use config::{MEMORY_SHARE_DEFAULT, NodeConfig, OraclePolicy};
+pub use config::{MEMORY_SHARE_DEFAULT, NodeConfig, OraclePolicy, STAGING_CPU_SHARE_DEFAULT};
 pub use rpc::{NodeError, Running, run};

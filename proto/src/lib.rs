@@ -16,5 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod money;
 pub mod score;
+pub mod signing;
 pub mod targeting;
+pub mod windows;
 pub mod wire;

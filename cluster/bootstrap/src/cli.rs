@@ -1,8 +1,10 @@
 //! What may be said on the command line?
 
 mod model;
+mod rollout;
 
 pub use model::{CheckArgs, MadeTowers, ModelCommand, PackArgs};
+pub use rollout::{CanaryArgs, GuardArgs, Model, PolicyArgs, PublishArgs, ShadowArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gavel_member::telemetry::LogFormat;
@@ -169,6 +171,9 @@ pub struct NodeArgs {
     /// Share of the memory that the process may use, which its shards may take; what would need more is refused.
     #[arg(long, default_value_t = gavel_node::MEMORY_SHARE_DEFAULT, value_parser = share)]
     pub memory_share: f64,
+    /// Share of one core that staging a bundle may take while the node serves.
+    #[arg(long, default_value_t = gavel_node::STAGING_CPU_SHARE_DEFAULT, value_parser = share)]
+    pub staging_cpu_share: f64,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
@@ -223,7 +228,7 @@ pub enum Ctl {
     },
     /// Load a catalogue: a folder of items, ads, campaigns and users, or one file; it serves when every replica has it.
     Load(LoadArgs),
-    /// Publish, activate and roll back model bundles.
+    /// Publish, try out, activate and roll back model bundles.
     #[command(subcommand)]
     Model(Model),
     /// Who belongs to the cluster.
@@ -257,28 +262,6 @@ pub struct LoadArgs {
     /// End when the generation is accepted, without waiting until it serves.
     #[arg(long)]
     pub no_wait: bool,
-}
-
-/// Model bundles.
-#[derive(Debug, Subcommand)]
-pub enum Model {
-    /// Upload a bundle folder and stage it; the first one activates by itself.
-    Publish {
-        /// The folder with bundle.toml.
-        dir: PathBuf,
-        /// End when it is accepted, without waiting until every member is ready.
-        #[arg(long)]
-        no_wait: bool,
-    },
-    /// The bundles that the cluster knows.
-    List,
-    /// Serve the staged version.
-    Activate {
-        /// Its version.
-        version: u64,
-    },
-    /// Serve the previous version again.
-    Rollback,
 }
 
 /// Members.
@@ -408,6 +391,8 @@ pub enum Bench {
     Serve(gavel_bench::serve::ServeArgs),
     /// Compare a running cluster with brute force and a single auction.
     Truth(gavel_bench::truth::TruthArgs),
+    /// Switch models without a pause on a cluster of its own, under load and kills, and look for mixed answers.
+    Rollout(gavel_bench::rollout::RolloutArgs),
     /// Time a bundle's ranker on one thread, or score rows with it.
     Rank(gavel_bench::rank::RankArgs),
 }

@@ -36,6 +36,7 @@ pub async fn node(args: NodeArgs, cluster_id: String) -> Result<(), Failure> {
         name: args.process.name.clone(),
         search_threads: args.search_threads,
         memory_share: args.memory_share,
+        staging_cpu_share: args.staging_cpu_share,
         oracle: match args.probes {
             Probes::On => OraclePolicy::Answered,
             Probes::Off => OraclePolicy::Refused,

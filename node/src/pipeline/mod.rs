@@ -126,7 +126,10 @@ fn funnel<W: Witness>(
         bonus: None,
         expired: &late,
     };
-    let found = candidates::find(shard, &target.delivery, &query, &mut scratch.retrieval)?;
+    let found = match search.given.as_slice() {
+        [] => candidates::find(shard, &target.delivery, &query, &mut scratch.retrieval)?,
+        given => candidates::given(shard, &query, given, &mut scratch.retrieval)?,
+    };
     let mut witness = witness(&found).ok_or(SearchFault::Late)?;
     let table = ShardTable { shard, delivery: &target.delivery, eligible: &found.eligible.ads };
     timing.retrieval_us = laps.lap();

@@ -17,9 +17,9 @@ use tonic::service::Routes;
 use super::service::ShardRpc;
 use crate::config::{NodeConfig, OraclePolicy};
 use crate::pipeline::executor::SearchExecutor;
-use crate::pipeline::thread::lower_priority;
+use crate::pipeline::thread::{cpu_us, lower_priority};
 use crate::staging::holdings::SharedHoldings;
-use crate::staging::{DataFolder, MemoryBudget, Stage, Staging, StagingError, Steps};
+use crate::staging::{DataFolder, MemoryBudget, Pace, Stage, Staging, StagingError, Steps};
 
 /// A node that listens.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         member_id: member.member_id.clone(),
         runtime: Handle::current(),
         shutdown: shutdown.clone(),
+        pace: Pace::new(config.staging_cpu_share, cpu_us),
     };
     let staging = Staging::start(stage, lower_priority)?;
     let service = ShardRpc {

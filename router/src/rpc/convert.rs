@@ -148,6 +148,7 @@ fn timings(timings: Timings) -> wire::StageTimings {
         rank_us: t.rank_us,
         auction_us: t.auction_us,
         queue_us: t.queue_us,
+        model_fingerprint: t.model_fingerprint,
     };
     wire::StageTimings {
         features_us: timings.features_us,
