@@ -51,7 +51,7 @@ pub fn vary(from: &Path, to: &Path, variation: Variation) -> Result<[u8; 32], Re
         Variation::Odds { factor } => shift(&mut files, factor),
     };
     changed.map_err(|reason| Refusal::Folder(format!("{}: {reason}", from.display())))?;
-    seal(&mut files, to)?;
+    seal(&files, to)?;
     let varied = Bundle::open(to).map_err(refused)?;
     varied.verify_golden().map_err(refused)?;
     Ok(varied.hash())
