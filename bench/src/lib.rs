@@ -1,14 +1,16 @@
 //! How good and how fast is a cluster, and its ranker?
 //!
 //! The corpora that it is measured on, the load that is put on it, and the comparison of its answers with the truth:
-//! all of this talks to real processes over the public endpoints. The ranker and the auction are measured alone, in
-//! this process.
+//! all of this talks to real processes over the public endpoints. A storm of rollouts starts processes of its own. The
+//! ranker and the auction are measured alone, in this process.
 
 pub mod arrays;
 pub mod auction;
 pub mod corpus;
+pub mod gate;
 pub mod market;
 pub mod rank;
+pub mod rollout;
 pub mod serve;
 pub mod truth;
 pub mod workload;

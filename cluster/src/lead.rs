@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use gavel_member::clock;
 use gavel_member::serve::Health;
+use gavel_proto::wire;
 
 use crate::blobs::BlobFolder;
 use crate::raft::EXIT_DISK_FAILED;
 use crate::raft::stall::{Advice, WriteClock};
 use crate::rpc::{Leader, NotProposed, Voter};
+use crate::state::command::{Body, EndedBy};
 use crate::state::types::Outcome;
 use crate::{convert, publish, reconcile};
 
@@ -53,12 +55,22 @@ pub async fn publish_on(voter: &Voter, health: &Health) {
         if epoch != voter.view.borrow().map_epoch {
             let view = convert::view::to_wire(&publish::view(&voter.machine.applied().state));
             metrics::gauge!("gavel_control_map_epoch").set(view.map_epoch as f64);
+            tell_switch(&voter.view.borrow(), &view);
             voter.view.send_replace(Arc::new(view));
         }
         tokio::select! {
             changed = progress.changed() => if changed.is_err() { return },
             changed = led.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// Writes down that another model serves: with the lines of the routers, how long a switch took.
+fn tell_switch(before: &wire::View, after: &wire::View) {
+    let version = |view: &wire::View| view.active_model.as_ref().map_or(0, |m| m.version);
+    if version(before) != version(after) {
+        tracing::info!(version = version(after), map_epoch = after.map_epoch, "a model is activated");
+        metrics::counter!("gavel_control_model_switches_total").increment(1);
     }
 }
 
@@ -85,8 +97,13 @@ pub async fn reconcile_on(voter: &Voter) {
 
 /// One round of conclusions.
 async fn round(voter: &Voter) {
-    let commands = reconcile::reconcile(&voter.machine.applied().state, &voter.hearing(), clock::now_us());
+    let (now, wall_ms) = (clock::now_us(), clock::wall_ms());
+    let commands = reconcile::reconcile(&voter.machine.applied().state, &voter.hearing(), now, wall_ms);
     for body in commands {
+        if let Body::EndRollout { version, reason, by: EndedBy::Guard } = &body {
+            tracing::error!(version, reason, "a guard ends the rollout");
+            metrics::counter!("gavel_control_guard_stops_total").increment(1);
+        }
         match voter.propose_own(&body).await.map(|written| written.data) {
             Ok(Outcome::Done(_)) => tracing::info!(command = ?kind(&body), "proposed"),
             // The state moved on between the look and the entry; the next round looks again.
@@ -101,7 +118,7 @@ async fn round(voter: &Voter) {
 }
 
 /// The name of a command, without its content.
-fn kind(body: &crate::state::command::Body) -> String {
+fn kind(body: &Body) -> String {
     let shown = format!("{body:?}");
     shown.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
 }

@@ -4,8 +4,8 @@
 //! every voter publishes the same one for the same epoch. Readiness itself is not in it: only what follows
 //! from it, the serving replicas.
 
-use crate::state::State;
-use crate::state::types::{Auction, Generation, Member, Model, Placement};
+use crate::state::types::{Auction, Generation, Member, Model, ModelPolicy, Placement, RolloutMode};
+use crate::state::{State, share};
 
 /// The picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,14 +30,37 @@ pub struct View<'a> {
     pub active_model: Option<&'a Model>,
     /// The model that served before.
     pub previous_model: Option<&'a Model>,
-    /// The model being staged.
+    /// The model that was staged last and has not served since.
     pub pending_model: Option<&'a Model>,
+    /// Every model that members hold, the ones above included.
+    pub staged_models: Vec<&'a Model>,
+    /// A model that gets a share of requests beside the active one.
+    pub rollout: Option<Candidate<'a>>,
+    /// Whose models are taken.
+    pub model_policy: &'a ModelPolicy,
     /// The rules of the auction.
     pub auction: &'a Auction,
     /// By name.
     pub placements: Vec<&'a Placement>,
     /// Version of bids, statuses and multipliers.
     pub delivery_version: u64,
+}
+
+/// A model that gets a share of requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// What its share is for.
+    pub mode: RolloutMode,
+    /// Of requests, in millionths.
+    pub share_ppm: u32,
+    /// The step of its plan.
+    pub step: u32,
+    /// How long routers count before they report.
+    pub window_ms: u64,
+    /// Who could answer with it, by shard of the active generation.
+    pub serving: Vec<(u32, Vec<u64>)>,
 }
 
 /// A shard and who holds it.
@@ -70,14 +93,28 @@ pub fn view(state: &State) -> View<'_> {
         active_model: state.model(state.active_model),
         previous_model: state.model(state.previous_model),
         pending_model: state.model(state.pending_model),
+        staged_models: state.staged().collect(),
+        rollout: candidate(state),
+        model_policy: &state.model_policy,
         auction: &state.auction,
         placements: state.placements.values().collect(),
         delivery_version: state.delivery_version,
     }
 }
 
+fn candidate(state: &State) -> Option<Candidate<'_>> {
+    let runs = state.rollout.as_ref()?;
+    Some(Candidate {
+        model: state.models.get(&runs.version)?,
+        mode: runs.plan.mode,
+        share_ppm: share(&runs.plan, runs.step),
+        step: runs.step,
+        window_ms: runs.plan.window_ms,
+        serving: state.serving_candidate(),
+    })
+}
+
 fn shards<'a>(state: &State, generation: &'a Generation) -> Vec<Shard<'a>> {
-    let model = state.model(state.active_model);
     let placed = (0u32..).zip(&generation.shards).zip(&generation.replicas);
     placed
         .map(|((shard, source), replicas)| Shard {
@@ -85,7 +122,7 @@ fn shards<'a>(state: &State, generation: &'a Generation) -> Vec<Shard<'a>> {
             items: source.items,
             ads: source.ads,
             replicas,
-            serving: model.map(|model| state.serving(generation, shard, model.hash)).unwrap_or_default(),
+            serving: state.serving_active(generation, shard),
         })
         .collect()
 }

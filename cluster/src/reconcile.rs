@@ -2,7 +2,8 @@
 //!
 //! Compares what it hears with what is agreed. A member that is silent for two seconds is dead, one that
 //! beats again is alive, news of readiness is reported, and a generation that is ready everywhere is activated
-//! without an operator; so is the first model. Later models are an operator's decision.
+//! without an operator; so is the first model. Later models are an operator's decision, and so is the plan of their
+//! rollout; its steps, its end by a guard and the activation after its last step follow from what routers report.
 //!
 //! A new leader has heard nobody yet and would declare everybody dead: it waits a whole window first. What it
 //! heard is its own and is never replicated; only the conclusions are.
@@ -11,9 +12,10 @@ use std::collections::BTreeMap;
 
 use gavel_proto::deadline::Instant;
 
-use crate::state::State;
-use crate::state::command::{Body, Liveness, SetAlive};
-use crate::state::types::{Member, Ready, Role};
+use crate::guards::{Judged, Window, Windows, judge};
+use crate::state::command::{Body, EndedBy, Liveness, SetAlive};
+use crate::state::types::{Member, Ready, Role, Rollout, RolloutMode};
+use crate::state::{Overdue, State};
 
 /// A member that is silent for so long is dead: four missed beats.
 pub const SILENCE_US_MAX: u64 = 2_000_000;
@@ -44,6 +46,7 @@ pub struct Heard {
 pub struct Hearing {
     leader_since: Instant,
     heard: BTreeMap<u64, Heard>,
+    windows: Windows,
 }
 
 impl Hearing {
@@ -51,6 +54,18 @@ impl Hearing {
     pub fn begin(&mut self, now: Instant) {
         self.leader_since = now;
         self.heard.clear();
+        self.windows.clear();
+    }
+
+    /// Takes a window of a router, and says whether it is news.
+    pub fn hear_window(&mut self, router: u64, window: Window) -> News {
+        if self.windows.hear(router, window) { News::Yes } else { News::No }
+    }
+
+    /// What the guards of a rollout look at.
+    #[must_use]
+    pub fn seen(&self, rollout: &Rollout) -> Window {
+        self.windows.sum(rollout)
     }
 
     /// Takes what a member said, and says whether it is news.
@@ -80,12 +95,13 @@ pub enum News {
 
 /// The commands that bring what is agreed nearer to what is heard.
 #[must_use]
-pub fn reconcile(state: &State, hearing: &Hearing, now: Instant) -> Vec<Body> {
+pub fn reconcile(state: &State, hearing: &Hearing, now: Instant, wall_ms: u64) -> Vec<Body> {
     let mut commands: Vec<Body> =
         state.members.values().flat_map(|member| about(member, hearing, now)).take(COMMANDS_MAX).collect();
     // They come after the news about members; `apply` refuses one that the news has overtaken.
     commands.extend(first_model(state));
     commands.extend(generation(state));
+    commands.extend(state.rollout.as_ref().and_then(|rollout| next_of(rollout, hearing, wall_ms)));
     commands
 }
 
@@ -112,8 +128,34 @@ fn about(member: &Member, hearing: &Hearing, now: Instant) -> Vec<Body> {
 fn first_model(state: &State) -> Option<Body> {
     let pending = state.model(state.pending_model).filter(|_| state.active_model.is_none())?;
     let peopled = [Role::Node, Role::Router].iter().all(|role| state.alive_in(*role).next().is_some());
-    let ready = peopled && state.model_lacks(pending.hash).is_none();
+    let ready = peopled && state.model_lacks(pending.hash, Overdue::No).is_none();
     ready.then_some(Body::ActivateModel { version: pending.version, expect_active: 0 })
+}
+
+/// The next step of a rollout, or its end.
+fn next_of(rollout: &Rollout, hearing: &Hearing, wall_ms: u64) -> Option<Body> {
+    let version = rollout.version;
+    match judge(rollout, &hearing.seen(rollout)) {
+        Judged::Breach(reason) => return Some(Body::EndRollout { version, reason, by: EndedBy::Guard }),
+        Judged::Wait(_) => return None,
+        Judged::Pass => {}
+    }
+    let hold_ms = rollout.plan.steps.get(rollout.step as usize).map_or(0, |step| step.hold_ms);
+    if wall_ms < rollout.since_ms.saturating_add(hold_ms) {
+        return None;
+    }
+    if rollout.step as usize + 1 < rollout.plan.steps.len() {
+        return Some(Body::StepRollout { version, step: rollout.step + 1 });
+    }
+    match rollout.plan.mode {
+        RolloutMode::Canary => Some(Body::ActivateModel { version, expect_active: rollout.baseline }),
+        // Without a time it goes on until somebody ends it.
+        RolloutMode::Shadow if hold_ms == 0 => None,
+        RolloutMode::Shadow => {
+            let reason = "the shadow has held its time".to_owned();
+            Some(Body::EndRollout { version, reason, by: EndedBy::Operator })
+        }
+    }
 }
 
 /// The pending generation, once nobody lacks it.
@@ -127,7 +169,7 @@ fn generation(state: &State) -> Option<Body> {
 mod tests {
     use super::*;
     use crate::state::apply;
-    use crate::state::command::{Command, PublishModel, RegisterMember};
+    use crate::state::command::{Command, PublishModel, RegisterMember, Staging};
 
     const SECOND: u64 = 1_000_000;
 
@@ -145,6 +187,18 @@ mod tests {
         state
     }
 
+    fn publish(hash: u8) -> Body {
+        Body::PublishModel(PublishModel {
+            hash: [hash; 32],
+            bytes: 1,
+            name: "m".to_owned(),
+            uploader: String::new(),
+            staging: Staging::AtOnce,
+            version: 0,
+            signature: None,
+        })
+    }
+
     fn beat(at: u64, ready: Option<Ready>) -> Heard {
         Heard { at: Instant(at), incarnation: 1, draining: false, ready, resident_bytes: 0 }
     }
@@ -158,55 +212,55 @@ mod tests {
         let mut state = peopled();
         let mut hearing = Hearing::default();
         hearing.begin(Instant(10 * SECOND));
-        assert_eq!(reconcile(&state, &hearing, Instant(12 * SECOND + 900_000)), []);
+        assert_eq!(reconcile(&state, &hearing, Instant(12 * SECOND + 900_000), 0), []);
         hearing.hear(1, beat(12 * SECOND, None));
-        assert_eq!(reconcile(&state, &hearing, Instant(13 * SECOND)), [set(2, Liveness::Dead)]);
+        assert_eq!(reconcile(&state, &hearing, Instant(13 * SECOND), 0), [set(2, Liveness::Dead)]);
         say(&mut state, 3, set(2, Liveness::Dead));
-        assert_eq!(reconcile(&state, &hearing, Instant(14 * SECOND)), []);
-        assert_eq!(reconcile(&state, &hearing, Instant(14 * SECOND + 1)), [set(1, Liveness::Dead)]);
+        assert_eq!(reconcile(&state, &hearing, Instant(14 * SECOND), 0), []);
+        assert_eq!(reconcile(&state, &hearing, Instant(14 * SECOND + 1), 0), [set(1, Liveness::Dead)]);
         hearing.hear(2, beat(14 * SECOND, None));
-        assert!(reconcile(&state, &hearing, Instant(14 * SECOND)).contains(&set(2, Liveness::Serving)));
+        assert!(reconcile(&state, &hearing, Instant(14 * SECOND), 0).contains(&set(2, Liveness::Serving)));
         let draining = Heard { draining: true, ..beat(14 * SECOND, None) };
         assert_eq!(hearing.hear(1, draining), News::Yes);
-        assert!(reconcile(&state, &hearing, Instant(14 * SECOND)).contains(&set(1, Liveness::Draining)));
+        assert!(reconcile(&state, &hearing, Instant(14 * SECOND), 0).contains(&set(1, Liveness::Draining)));
         let old = Heard { incarnation: 0, ..beat(16 * SECOND, None) };
         hearing.hear(1, old);
-        assert_eq!(reconcile(&state, &hearing, Instant(16 * SECOND))[0], set(1, Liveness::Dead), "another process");
+        assert_eq!(reconcile(&state, &hearing, Instant(16 * SECOND), 0)[0], set(1, Liveness::Dead), "another process");
     }
 
     #[test]
     fn readiness_is_reported_first_and_the_first_model_follows_by_itself() {
         let mut state = peopled();
-        say(&mut state, 3, Body::PublishModel(PublishModel { hash: [7; 32], bytes: 1, name: "m".to_owned() }));
+        say(&mut state, 3, publish(7));
         let mut hearing = Hearing::default();
         let ready = Ready { models: [[7; 32]].into(), ..Ready::default() };
         hearing.hear(1, beat(SECOND, Some(ready.clone())));
         hearing.hear(2, beat(SECOND, Some(ready.clone())));
         assert_eq!(hearing.hear(2, beat(SECOND, Some(ready.clone()))), News::No);
-        let reports = reconcile(&state, &hearing, Instant(SECOND));
+        let reports = reconcile(&state, &hearing, Instant(SECOND), 0);
         assert_eq!(reports.len(), 2);
         for (index, body) in (4..).zip(reports) {
             say(&mut state, index, body);
         }
         let activate = Body::ActivateModel { version: 1, expect_active: 0 };
-        assert_eq!(reconcile(&state, &hearing, Instant(SECOND)), std::slice::from_ref(&activate));
+        assert_eq!(reconcile(&state, &hearing, Instant(SECOND), 0), std::slice::from_ref(&activate));
         say(&mut state, 6, activate);
-        say(&mut state, 7, Body::PublishModel(PublishModel { hash: [8; 32], bytes: 1, name: "m".to_owned() }));
+        say(&mut state, 7, publish(8));
         let both = Ready { models: [[7; 32], [8; 32]].into(), ..Ready::default() };
         for member in [1, 2] {
             hearing.hear(member, beat(SECOND, Some(both.clone())));
         }
-        for (index, body) in (8..).zip(reconcile(&state, &hearing, Instant(SECOND))) {
+        for (index, body) in (8..).zip(reconcile(&state, &hearing, Instant(SECOND), 0)) {
             say(&mut state, index, body);
         }
-        assert_eq!(reconcile(&state, &hearing, Instant(SECOND)), [], "a later model is an operator's decision");
+        assert_eq!(reconcile(&state, &hearing, Instant(SECOND), 0), [], "a later model is an operator's decision");
     }
 
     /// What one member says does not keep the others from going on.
     #[test]
     fn news_about_a_member_does_not_gate_an_activation() {
         let mut state = peopled();
-        say(&mut state, 3, Body::PublishModel(PublishModel { hash: [7; 32], bytes: 1, name: "m".to_owned() }));
+        say(&mut state, 3, publish(7));
         let ready = Ready { models: [[7; 32]].into(), ..Ready::default() };
         for (index, member) in [(4, 1), (5, 2)] {
             say(&mut state, index, Body::ReportReady { member, incarnation: 1, ready: ready.clone() });
@@ -214,8 +268,68 @@ mod tests {
         let mut hearing = Hearing::default();
         let more = Ready { generations: [9].into(), ..ready };
         hearing.hear(1, beat(SECOND, Some(more)));
-        let commands = reconcile(&state, &hearing, Instant(SECOND));
+        let commands = reconcile(&state, &hearing, Instant(SECOND), 0);
         assert!(commands.contains(&Body::ActivateModel { version: 1, expect_active: 0 }), "{commands:?}");
         assert_eq!(commands.len(), 2);
+    }
+
+    /// A canary goes through its plan by itself, waits for evidence at each step, and ends with an activation; a guard
+    /// ends it with its reason.
+    #[test]
+    fn a_rollout_steps_activates_or_ends_by_itself() {
+        use crate::guards::{Arm, Window};
+        use crate::state::types::{RolloutGuards, RolloutPlan, RolloutStep};
+        let mut state = peopled();
+        say(&mut state, 3, publish(7));
+        let both = Ready { models: [[7; 32], [8; 32]].into(), ..Ready::default() };
+        for (index, member) in [(4, 1), (5, 2)] {
+            say(&mut state, index, Body::ReportReady { member, incarnation: 1, ready: both.clone() });
+        }
+        say(&mut state, 6, Body::ActivateModel { version: 1, expect_active: 0 });
+        say(&mut state, 7, publish(8));
+        let guards = RolloutGuards {
+            requests_min: 10,
+            non_finite_ppm_max: 1_000,
+            prediction_ratio_max: 1.5,
+            psi_max: 0.0,
+            p99_ratio_max: 0.0,
+            coverage_drop_ppm_max: 0,
+            failed_ppm_max: 0,
+        };
+        let steps = [10_000, 1_000_000].map(|share_ppm| RolloutStep { share_ppm, hold_ms: 500 }).to_vec();
+        let plan = RolloutPlan { mode: RolloutMode::Canary, steps, guards, window_ms: 2_000 };
+        say(&mut state, 8, Body::BeginRollout { version: 2, expect_active: 1, plan });
+        assert!(state.rollout.is_some());
+        let mut hearing = Hearing::default();
+        for member in [1, 2] {
+            hearing.hear(member, beat(SECOND, Some(both.clone())));
+        }
+        let go = |state: &State, hearing: &Hearing, wall_ms| reconcile(state, hearing, Instant(SECOND), wall_ms);
+        let arm = |mean: f64| Arm { requests: 10, predicted: 100, prediction_sum: 100.0 * mean, ..Arm::default() };
+        let window = |step, candidate| Window {
+            version: 2,
+            step,
+            sequence: step.into(),
+            active: arm(0.1),
+            candidate,
+            ..Window::default()
+        };
+        assert_eq!(go(&state, &hearing, 10_000), [], "no evidence");
+        assert_eq!(hearing.hear_window(2, window(0, arm(0.1))), News::Yes);
+        assert_eq!(go(&state, &hearing, 499), [], "the step has not held");
+        let step = Body::StepRollout { version: 2, step: 1 };
+        assert_eq!(go(&state, &hearing, 500), std::slice::from_ref(&step));
+        say(&mut state, 9, step);
+        assert_eq!(go(&state, &hearing, 10_000), [], "no evidence at the new share");
+        let mut drifted = hearing.clone();
+        hearing.hear_window(2, window(1, arm(0.1)));
+        assert_eq!(go(&state, &hearing, 500), [Body::ActivateModel { version: 2, expect_active: 1 }]);
+        drifted.hear_window(2, window(1, arm(0.2)));
+        let end = go(&state, &drifted, 0);
+        let [Body::EndRollout { version: 2, reason, by: EndedBy::Guard }] = &end[..] else { panic!("{end:?}") };
+        assert!(reason.starts_with("prediction_ratio: 2.000"), "{reason}");
+        say(&mut state, 10, end[0].clone());
+        assert!(state.rollout.is_none());
+        assert_eq!(state.history.back().map(|e| &e.detail), Some(reason));
     }
 }

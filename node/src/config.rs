@@ -16,6 +16,8 @@ pub const RECALL_PROBE_SHARE_DEFAULT: f64 = 0.001;
 
 /// What retrieval is to reach under every filter (docs/retrieval.md).
 pub const RECALL_ALARM_DEFAULT: f64 = 0.95;
+/// A quarter of a core: a new bundle is there in minutes, and searches hardly notice.
+pub const STAGING_CPU_SHARE_DEFAULT: f64 = 0.25;
 
 /// The configuration of a node.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct NodeConfig {
     pub recall_probe_share: f64,
     /// Recall below which there is an alarm.
     pub recall_alarm: f64,
+    /// Share of one core that staging may take while the node serves.
+    pub staging_cpu_share: f64,
 }
 
 /// May a search ask for more than a serving search needs?
@@ -71,6 +75,7 @@ impl Default for NodeConfig {
             memory_share: MEMORY_SHARE_DEFAULT,
             recall_probe_share: RECALL_PROBE_SHARE_DEFAULT,
             recall_alarm: RECALL_ALARM_DEFAULT,
+            staging_cpu_share: STAGING_CPU_SHARE_DEFAULT,
         }
     }
 }

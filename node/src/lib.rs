@@ -17,5 +17,8 @@ pub mod segment;
 pub mod shard;
 pub mod staging;
 
-pub use config::{MEMORY_SHARE_DEFAULT, NodeConfig, OraclePolicy, RECALL_ALARM_DEFAULT, RECALL_PROBE_SHARE_DEFAULT};
+pub use config::{
+    MEMORY_SHARE_DEFAULT, NodeConfig, OraclePolicy, RECALL_ALARM_DEFAULT, RECALL_PROBE_SHARE_DEFAULT,
+    STAGING_CPU_SHARE_DEFAULT,
+};
 pub use rpc::{NodeError, Running, run};

@@ -29,3 +29,10 @@ impl From<wire::Epoch> for Epoch {
         Self { map: e.map_epoch, generation: e.generation, model: e.model_version, delivery: e.delivery_version }
     }
 }
+
+/// The first bytes of a bundle's hash as a number: what an answer says of the bundle that it was scored with.
+#[must_use]
+pub fn fingerprint(hash: &[u8; 32]) -> u64 {
+    let (first, _) = hash.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_be_bytes(*first)
+}

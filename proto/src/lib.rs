@@ -17,5 +17,7 @@ pub mod limits;
 pub mod money;
 pub mod pacing;
 pub mod score;
+pub mod signing;
 pub mod targeting;
+pub mod windows;
 pub mod wire;

@@ -5,5 +5,7 @@
 
 pub mod cluster;
 pub mod http;
+pub mod onnx;
+pub mod poison;
 pub mod repository;
 pub mod source;

@@ -79,6 +79,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
         &[
             &["placement"],
             &["state"],
+            &["guards"],
             &["publish", "reconcile", "consensus", "blobs"],
             &["convert"],
             &["raft", "transport"],
@@ -103,6 +104,7 @@ const KERNELS: &[&str] = &[
     "node/src/ranking",
     "node/src/features",
     "cluster/src/state",
+    "cluster/src/guards",
     "cluster/src/placement",
     "cluster/src/reconcile",
     "cluster/src/publish",

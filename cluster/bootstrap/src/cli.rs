@@ -1,8 +1,10 @@
 //! What may be said on the command line?
 
 mod model;
+mod rollout;
 
 pub use model::{CheckArgs, MadeTowers, ModelCommand, PackArgs};
+pub use rollout::{CanaryArgs, GuardArgs, Model, PolicyArgs, PublishArgs, ShadowArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gavel_member::telemetry::LogFormat;
@@ -178,6 +180,9 @@ pub struct NodeArgs {
     /// Recall of such searches below which an alarm is raised.
     #[arg(long, default_value_t = gavel_node::RECALL_ALARM_DEFAULT, value_parser = share)]
     pub recall_alarm: f64,
+    /// Share of one core that staging a bundle may take while the node serves.
+    #[arg(long, default_value_t = gavel_node::STAGING_CPU_SHARE_DEFAULT, value_parser = share)]
+    pub staging_cpu_share: f64,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
@@ -243,7 +248,7 @@ pub enum Ctl {
     },
     /// Load a catalogue: a folder of items, ads, campaigns and users, or one file; it serves when every replica has it.
     Load(LoadArgs),
-    /// Publish, activate and roll back model bundles.
+    /// Publish, try out, activate and roll back model bundles.
     #[command(subcommand)]
     Model(Model),
     /// Who belongs to the cluster.
@@ -277,28 +282,6 @@ pub struct LoadArgs {
     /// End when the generation is accepted, without waiting until it serves.
     #[arg(long)]
     pub no_wait: bool,
-}
-
-/// Model bundles.
-#[derive(Debug, Subcommand)]
-pub enum Model {
-    /// Upload a bundle folder and stage it; the first one activates by itself.
-    Publish {
-        /// The folder with bundle.toml.
-        dir: PathBuf,
-        /// End when it is accepted, without waiting until every member is ready.
-        #[arg(long)]
-        no_wait: bool,
-    },
-    /// The bundles that the cluster knows.
-    List,
-    /// Serve the staged version.
-    Activate {
-        /// Its version.
-        version: u64,
-    },
-    /// Serve the previous version again.
-    Rollback,
 }
 
 /// Members.
@@ -487,6 +470,8 @@ pub enum Bench {
     Serve(gavel_bench::serve::ServeArgs),
     /// Compare a running cluster with brute force and a single auction.
     Truth(gavel_bench::truth::TruthArgs),
+    /// Switch models without a pause on a cluster of its own, under load and kills, and look for mixed answers.
+    Rollout(gavel_bench::rollout::RolloutArgs),
     /// Time a bundle's ranker on one thread, or score rows with it.
     Rank(gavel_bench::rank::RankArgs),
     /// Time clearings on one thread, and compare random ones with their obvious twin.

@@ -104,6 +104,7 @@ fn timings(t: &wire::StageTimings) -> Value {
             "light_us": s.light_us,
             "rank_us": s.rank_us,
             "auction_us": s.auction_us,
+            "model": format!("{:016x}", s.model_fingerprint),
         })
     };
     json!({

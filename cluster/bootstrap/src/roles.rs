@@ -39,6 +39,7 @@ pub async fn node(args: NodeArgs, cluster_id: String) -> Result<(), Failure> {
         memory_share: args.memory_share,
         recall_probe_share: args.recall_probe_share,
         recall_alarm: args.recall_alarm,
+        staging_cpu_share: args.staging_cpu_share,
         oracle: match args.probes {
             Probes::On => OraclePolicy::Answered,
             Probes::Off => OraclePolicy::Refused,

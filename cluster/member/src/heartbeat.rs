@@ -5,7 +5,7 @@
 //! the View tells everybody that this member leaves, so that nobody asks it any more when it stops to listen.
 
 use crate::member::{MemberConfig, Voters};
-use crate::ready::{NodeMemory, Ready};
+use crate::ready::{NodeMemory, Ready, StagingPhase};
 use crate::view::ViewFeed;
 use crate::{ReadyState, Shutdown, transport};
 use gavel_proto::wire;
@@ -181,6 +181,10 @@ impl Heartbeat {
         let mut request =
             request_of(self.ready.snapshot(), *self.member_id.borrow(), self.incarnation, self.feed.map_epoch());
         request.memory = self.ready.memory().map(memory_of);
+        let progress = self.ready.progress();
+        for phase in &mut request.model_phases {
+            (phase.done, phase.total) = (progress.done, progress.total);
+        }
         match timed(target.client.heartbeat(request)).await {
             Ok(HeartbeatResponse { known: true, .. }) => Next::Beat,
             Ok(HeartbeatResponse { leader_address, .. })
@@ -208,6 +212,14 @@ async fn timed<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>
     }
 }
 
+fn phase_of((hash, phase): ([u8; 32], StagingPhase)) -> wire::ModelPhase {
+    let phase = match phase {
+        StagingPhase::Fetching => wire::StagingPhase::StagingFetching,
+        StagingPhase::Building => wire::StagingPhase::StagingBuilding,
+    };
+    wire::ModelPhase { hash: hash.to_vec(), phase: phase.into(), done: 0, total: 0 }
+}
+
 fn request_of(ready: Ready, member_id: u64, incarnation: u64, view_epoch: u64) -> HeartbeatRequest {
     let shards = ready.shards.into_iter().map(|s| ReadyShard {
         shard: s.shard.0,
@@ -226,6 +238,8 @@ fn request_of(ready: Ready, member_id: u64, incarnation: u64, view_epoch: u64) -
         view_epoch,
         refusals: ready.refusals.into_iter().map(|r| Refusal { subject: r.subject, reason: r.reason }).collect(),
         delivery_versions: ready.delivery_versions,
+        model_phases: ready.phases.into_iter().map(phase_of).collect(),
+        rollout: ready.window,
         resident_bytes: crate::telemetry::resident_bytes(),
         memory: None,
     }

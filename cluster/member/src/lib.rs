@@ -18,6 +18,7 @@ pub mod pool;
 pub mod ready;
 pub mod serve;
 pub mod shutdown;
+pub mod signing;
 pub mod telemetry;
 pub mod transport;
 pub mod view;

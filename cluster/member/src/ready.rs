@@ -32,7 +32,7 @@ pub struct Refused {
 }
 
 /// Everything that a member may be ready for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ready {
     /// Shards that can be searched.
     pub shards: Vec<LoadedShard>,
@@ -46,6 +46,28 @@ pub struct Ready {
     pub delivery_versions: Vec<u64>,
     /// The process is on its way out.
     pub draining: bool,
+    /// Bundles that are on their way.
+    pub phases: Vec<([u8; 32], StagingPhase)>,
+    /// What the last window of a rollout looked like; routers only.
+    pub window: Option<gavel_proto::wire::RolloutWindow>,
+}
+
+/// How far a bundle is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StagingPhase {
+    /// Its bytes are coming.
+    Fetching,
+    /// Items are embedded and built into graphs.
+    Building,
+}
+
+/// How much of a phase is done; what is counted depends on the phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StagingProgress {
+    /// Done.
+    pub done: u64,
+    /// Of so many.
+    pub total: u64,
 }
 
 /// Where the bytes of a shard are.
@@ -77,6 +99,7 @@ pub struct NodeMemory {
 pub struct ReadyState {
     ready: Mutex<Ready>,
     memory: Mutex<Option<NodeMemory>>,
+    progress: Mutex<StagingProgress>,
     changed: Notify,
 }
 
@@ -106,6 +129,17 @@ impl ReadyState {
     #[must_use]
     pub fn memory(&self) -> Option<NodeMemory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says how far the step of staging that runs has come; the next beat carries it.
+    pub fn report_progress(&self, progress: StagingProgress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+
+    /// How far it had come when it was last said.
+    #[must_use]
+    pub fn progress(&self) -> StagingProgress {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What stands now.

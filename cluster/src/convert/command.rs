@@ -8,8 +8,10 @@ use gavel_proto::score::QualityRule;
 use gavel_proto::wire;
 use prost::Message;
 
-use super::{Malformed, hash32, malformed, ready, role, role_to_wire, view};
-use crate::state::command::{BeginGeneration, Blob, Body, Command, Liveness, PublishModel, RegisterMember, SetAlive};
+use super::{Malformed, hash32, malformed, ready, role, role_to_wire, rollout, view};
+use crate::state::command::{
+    BeginGeneration, Blob, Body, Command, EndedBy, Liveness, PublishModel, RegisterMember, SetAlive, Staging,
+};
 use crate::state::types::{Auction, Mechanism, Placement, ShardSource};
 use wire::command::Body as WireBody;
 
@@ -53,9 +55,22 @@ fn parse_body(body: &WireBody) -> Result<Body, Malformed> {
             incarnation: m.incarnation,
             liveness: liveness(m.alive, m.draining),
         }),
-        WireBody::PublishModel(m) => {
-            let hash = hash32(&m.hash, "publish_model.hash")?;
-            Body::PublishModel(PublishModel { hash, bytes: m.bytes, name: m.name.clone() })
+        WireBody::PublishModel(m) => Body::PublishModel(publish_model(m)?),
+        WireBody::StageModel(m) => Body::StageModel { version: m.version },
+        WireBody::RetireModel(m) => Body::RetireModel { version: m.version },
+        WireBody::BeginRollout(m) => Body::BeginRollout {
+            version: m.version,
+            expect_active: m.expect_active,
+            plan: rollout::plan(m.plan.as_ref().ok_or(malformed("begin_rollout.plan"))?)?,
+        },
+        WireBody::StepRollout(m) => Body::StepRollout { version: m.version, step: m.step },
+        WireBody::EndRollout(m) => Body::EndRollout {
+            version: m.version,
+            reason: m.reason.clone(),
+            by: if m.guard { EndedBy::Guard } else { EndedBy::Operator },
+        },
+        WireBody::SetModelPolicy(m) => {
+            Body::SetModelPolicy(rollout::policy(m.policy.as_ref().ok_or(malformed("set_model_policy.policy"))?)?)
         }
         WireBody::ActivateModel(m) => Body::ActivateModel { version: m.version, expect_active: m.expect_active },
         WireBody::RollbackModel(m) => Body::RollbackModel { expect_active: m.expect_active },
@@ -79,6 +94,32 @@ fn parse_body(body: &WireBody) -> Result<Body, Malformed> {
         },
         WireBody::RemoveMember(m) => Body::RemoveMember { member: m.member_id },
     })
+}
+
+fn publish_model(m: &wire::PublishModel) -> Result<PublishModel, Malformed> {
+    Ok(PublishModel {
+        hash: hash32(&m.hash, "publish_model.hash")?,
+        bytes: m.bytes,
+        name: m.name.clone(),
+        uploader: m.uploader.clone(),
+        staging: if m.register_only { Staging::Later } else { Staging::AtOnce },
+        version: m.version,
+        signature: rollout::signature(&m.key, &m.signature)?,
+    })
+}
+
+fn publish_model_to_wire(wish: &PublishModel) -> wire::PublishModel {
+    let (key, signature) = rollout::signature_to_wire(wish.signature.as_ref());
+    wire::PublishModel {
+        hash: wish.hash.to_vec(),
+        bytes: wish.bytes,
+        name: wish.name.clone(),
+        uploader: wish.uploader.clone(),
+        register_only: wish.staging == Staging::Later,
+        version: wish.version,
+        signature,
+        key,
+    }
 }
 
 /// Writes a command.
@@ -106,11 +147,23 @@ fn body_to_wire(body: &Body) -> WireBody {
             WireBody::ReportReady(ready::to_wire(*member, *incarnation, ready))
         }
         Body::RemoveMember { member } => WireBody::RemoveMember(wire::RemoveMember { member_id: *member }),
-        Body::PublishModel(wish) => WireBody::PublishModel(wire::PublishModel {
-            hash: wish.hash.to_vec(),
-            bytes: wish.bytes,
-            name: wish.name.clone(),
-        }),
+        Body::PublishModel(wish) => WireBody::PublishModel(publish_model_to_wire(wish)),
+        Body::StageModel { version } => WireBody::StageModel(wire::StageModel { version: *version }),
+        Body::RetireModel { version } => WireBody::RetireModel(wire::RetireModel { version: *version }),
+        Body::BeginRollout { version, expect_active, plan } => {
+            let plan = Some(rollout::plan_to_wire(plan));
+            WireBody::BeginRollout(wire::BeginRollout { version: *version, expect_active: *expect_active, plan })
+        }
+        Body::StepRollout { version, step } => {
+            WireBody::StepRollout(wire::StepRollout { version: *version, step: *step })
+        }
+        Body::EndRollout { version, reason, by } => {
+            let guard = *by == EndedBy::Guard;
+            WireBody::EndRollout(wire::EndRollout { version: *version, reason: reason.clone(), guard })
+        }
+        Body::SetModelPolicy(wish) => {
+            WireBody::SetModelPolicy(wire::SetModelPolicy { policy: Some(rollout::policy_to_wire(wish)) })
+        }
         Body::ActivateModel { version, expect_active } => {
             WireBody::ActivateModel(wire::ActivateModel { version: *version, expect_active: *expect_active })
         }

@@ -6,6 +6,7 @@
 pub mod command;
 pub mod envelope;
 pub mod ready;
+pub mod rollout;
 pub mod snapshot;
 pub mod view;
 

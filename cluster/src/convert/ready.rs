@@ -8,7 +8,7 @@ use gavel_proto::limits::{READY_OTHERS_MAX, READY_SHARDS_MAX, STRING_BYTES_MAX};
 use gavel_proto::wire;
 
 use super::{Malformed, hash32};
-use crate::state::types::{Ready, ShardCount, ShardKey};
+use crate::state::types::{Ready, ShardCount, ShardKey, StagingPhase};
 
 /// The lists of a message.
 pub struct Lists<'a> {
@@ -20,6 +20,8 @@ pub struct Lists<'a> {
     pub generations: &'a [u64],
     /// Refusals.
     pub refusals: &'a [wire::Refusal],
+    /// Bundles on their way.
+    pub phases: &'a [wire::ModelPhase],
 }
 
 impl<'a> From<&'a wire::ReportReady> for Lists<'a> {
@@ -29,6 +31,7 @@ impl<'a> From<&'a wire::ReportReady> for Lists<'a> {
             models: &m.ready_models,
             generations: &m.ready_generations,
             refusals: &m.refusals,
+            phases: &m.model_phases,
         }
     }
 }
@@ -40,6 +43,7 @@ impl<'a> From<&'a wire::HeartbeatRequest> for Lists<'a> {
             models: &m.ready_models,
             generations: &m.ready_generations,
             refusals: &m.refusals,
+            phases: &m.model_phases,
         }
     }
 }
@@ -64,12 +68,27 @@ pub fn parse(lists: &Lists<'_>) -> Result<Ready, Malformed> {
         let reason = &refusal.reason[..refusal.reason.floor_char_boundary(STRING_BYTES_MAX)];
         ready.refusals.insert(subject, reason.to_owned());
     }
+    for on_its_way in lists.phases.iter().take(READY_OTHERS_MAX) {
+        let phase = match wire::StagingPhase::try_from(on_its_way.phase) {
+            Ok(wire::StagingPhase::StagingFetching) => StagingPhase::Fetching,
+            Ok(wire::StagingPhase::StagingBuilding) => StagingPhase::Building,
+            Ok(wire::StagingPhase::Unspecified) | Err(_) => continue,
+        };
+        ready.phases.insert(hash32(&on_its_way.hash, "model_phases")?, phase);
+    }
     Ok(ready)
 }
 
 /// Writes the lists, ordered.
 #[must_use]
 pub fn to_wire(member_id: u64, incarnation: u64, ready: &Ready) -> wire::ReportReady {
+    let phases = ready.phases.iter().map(|(hash, phase)| {
+        let phase = match phase {
+            StagingPhase::Fetching => wire::StagingPhase::StagingFetching,
+            StagingPhase::Building => wire::StagingPhase::StagingBuilding,
+        };
+        wire::ModelPhase { hash: hash.to_vec(), phase: phase.into(), done: 0, total: 0 }
+    });
     let shards = ready.shards.iter().map(|(key, count)| wire::ReadyShard {
         shard: key.shard,
         generation: key.generation,
@@ -88,5 +107,6 @@ pub fn to_wire(member_id: u64, incarnation: u64, ready: &Ready) -> wire::ReportR
         ready_models: ready.models.iter().map(|hash| hash.to_vec()).collect(),
         ready_generations: ready.generations.iter().copied().collect(),
         refusals: refusals.collect(),
+        model_phases: phases.collect(),
     }
 }

@@ -10,10 +10,10 @@ use gavel_proto::limits::{MEMBERS_MAX, RECEIPTS_MAX};
 use gavel_proto::wire;
 use prost::Message;
 
-use super::{Malformed, command, envelope, hash32, malformed, ready, role, view};
+use super::{Malformed, command, envelope, hash32, malformed, ready, role, rollout, view};
 use crate::consensus::{LogId, StoredMembership};
-use crate::state::State;
-use crate::state::types::{Generation, Member, Model, Outcome, Receipt, ShardSource};
+use crate::state::types::{Generation, Member, Model, ModelPlace, Outcome, Receipt, ShardSource};
+use crate::state::{EVENTS_MAX, State};
 
 /// Where in the log a state stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,7 +45,7 @@ pub fn encode(state: &State, position: &Position) -> Vec<u8> {
         map_epoch: state.map_epoch,
         members: members.collect(),
         generations: state.generations.values().map(generation_record).collect(),
-        models: state.models.values().map(|m| wire::ModelRecord { model: Some(view::model(m)) }).collect(),
+        models: state.models.values().map(model_record).collect(),
         auction: Some(view::auction(&state.auction)),
         placements: state.placements.values().map(view::placement).collect(),
         active_generation: state.active_generation.unwrap_or_default(),
@@ -60,6 +60,9 @@ pub fn encode(state: &State, position: &Position) -> Vec<u8> {
         membership_log_id: position.membership.log_id().map(envelope::log_id_to_wire),
         delivery_version: state.delivery_version,
         formation: state.formation,
+        rollout: state.rollout.as_ref().map(rollout::record_to_wire),
+        history: state.history.iter().map(rollout::event_to_wire).collect(),
+        model_policy: Some(rollout::policy_to_wire(&state.model_policy)),
     };
     snapshot.encode_to_vec()
 }
@@ -73,17 +76,17 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<(State, Position), Malfo
     if m.cluster_id != cluster_id {
         return Err(malformed("cluster_id"));
     }
-    if m.members.len() > MEMBERS_MAX || m.receipts.len() > RECEIPTS_MAX {
+    if m.members.len() > MEMBERS_MAX || m.receipts.len() > RECEIPTS_MAX || m.history.len() > EVENTS_MAX {
         return Err(malformed("snapshot beyond the limits"));
     }
     let some = |number: u64| (number != 0).then_some(number);
     let state = State {
-        cluster_id: m.cluster_id,
+        cluster_id: m.cluster_id.clone(),
         formation: m.formation,
         map_epoch: m.map_epoch,
         members: keyed(m.members.iter().map(member_record), |member| member.id)?,
         generations: keyed(m.generations.iter().map(generation), |generation| generation.number)?,
-        models: keyed(m.models.iter().map(model), |model| model.version)?,
+        models: keyed(m.models.iter().map(|record| model(record, &m)), |model| model.version)?,
         auction: command::auction(m.auction.as_ref().ok_or(malformed("auction"))?)?,
         placements: m.placements.iter().map(|p| (p.name.clone(), command::placement(p))).collect(),
         active_generation: some(m.active_generation),
@@ -91,11 +94,15 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<(State, Position), Malfo
         active_model: some(m.active_model),
         previous_model: some(m.previous_model),
         pending_model: some(m.pending_model),
+        rollout: m.rollout.as_ref().map(rollout::record).transpose()?,
+        history: m.history.iter().map(rollout::event).collect::<Result<_, _>>()?,
+        model_policy: m.model_policy.as_ref().map(rollout::policy).transpose()?.unwrap_or_default(),
         delivery_version: m.delivery_version,
         receipts: m.receipts.iter().map(receipt).collect::<Result<_, _>>()?,
         applied_ms: m.applied_ms,
     };
-    let models = [state.active_model, state.previous_model, state.pending_model];
+    let candidate = state.rollout.as_ref().map(|r| r.version);
+    let models = [state.active_model, state.previous_model, state.pending_model, candidate];
     let generations = [state.active_generation, state.pending_generation];
     let named = models.iter().flatten().all(|v| state.models.contains_key(v))
         && generations.iter().flatten().all(|g| state.generations.contains_key(g));
@@ -160,9 +167,27 @@ fn generation(record: &wire::GenerationRecord) -> Result<Generation, Malformed> 
     Ok(Generation { number: m.generation, shards, campaigns, users, copies, replicas })
 }
 
-fn model(record: &wire::ModelRecord) -> Result<Model, Malformed> {
+fn model_record(m: &Model) -> wire::ModelRecord {
+    let place = rollout::place_to_wire(m.place).into();
+    wire::ModelRecord { model: Some(view::model(m)), place, staged_ms: m.staged_ms }
+}
+
+fn model(record: &wire::ModelRecord, snapshot: &wire::StateSnapshot) -> Result<Model, Malformed> {
     let m = record.model.as_ref().ok_or(malformed("models.model"))?;
-    Ok(Model { version: m.version, hash: hash32(&m.hash, "models.hash")?, bytes: m.bytes, name: m.name.clone() })
+    // Before places were kept, members held what was named.
+    let named = [snapshot.active_model, snapshot.previous_model, snapshot.pending_model].contains(&m.version);
+    let before = if named { ModelPlace::Staged } else { ModelPlace::Registered };
+    Ok(Model {
+        version: m.version,
+        hash: hash32(&m.hash, "models.hash")?,
+        bytes: m.bytes,
+        name: m.name.clone(),
+        uploader: m.uploader.clone(),
+        published_ms: m.published_ms,
+        signature: rollout::signature(&m.key, &m.signature)?,
+        place: rollout::place(record.place).unwrap_or(before),
+        staged_ms: record.staged_ms,
+    })
 }
 
 fn receipt_to_wire(id: &str, receipt: &Receipt) -> wire::CommandReceipt {

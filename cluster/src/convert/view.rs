@@ -2,8 +2,8 @@
 
 use gavel_proto::wire;
 
-use super::role_to_wire;
-use crate::publish::{Shard, View};
+use super::{role_to_wire, rollout};
+use crate::publish::{Candidate, Shard, View};
 use crate::state::command::Blob;
 use crate::state::types::{Auction, Generation, Mechanism, Member, Model, Placement, ShardSource};
 
@@ -25,6 +25,9 @@ pub fn to_wire(view: &View<'_>) -> wire::View {
         delivery_version: view.delivery_version,
         pending_shards: view.pending_shards.iter().map(shard).collect(),
         formation: view.formation,
+        staged_models: view.staged_models.iter().map(|m| model(m)).collect(),
+        rollout: view.rollout.as_ref().map(candidate),
+        model_policy: Some(rollout::policy_to_wire(view.model_policy)),
     }
 }
 
@@ -38,6 +41,18 @@ pub(super) fn member(m: &Member) -> wire::MemberView {
         incarnation: m.incarnation,
         alive: m.alive,
         draining: m.draining,
+    }
+}
+
+fn candidate(c: &Candidate<'_>) -> wire::RolloutView {
+    let serving = |(shard, serving): &(u32, Vec<u64>)| wire::ShardServing { shard: *shard, serving: serving.clone() };
+    wire::RolloutView {
+        model: Some(model(c.model)),
+        mode: rollout::mode_to_wire(c.mode).into(),
+        share_ppm: c.share_ppm,
+        step: c.step,
+        window_ms: c.window_ms,
+        serving: c.serving.iter().map(serving).collect(),
     }
 }
 
@@ -84,8 +99,19 @@ pub(super) fn catalogue(
     }
 }
 
-pub(super) fn model(m: &Model) -> wire::ModelView {
-    wire::ModelView { version: m.version, hash: m.hash.to_vec(), bytes: m.bytes, name: m.name.clone() }
+/// A model, without what only the registry knows.
+pub fn model(m: &Model) -> wire::ModelView {
+    let (key, signature) = rollout::signature_to_wire(m.signature.as_ref());
+    wire::ModelView {
+        version: m.version,
+        hash: m.hash.to_vec(),
+        bytes: m.bytes,
+        name: m.name.clone(),
+        uploader: m.uploader.clone(),
+        published_ms: m.published_ms,
+        signature,
+        key,
+    }
 }
 
 pub(super) fn auction(a: &Auction) -> wire::AuctionConfig {

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use gavel_member::clock;
+use gavel_member::{clock, signing};
 use gavel_proto::limits::STRING_BYTES_MAX;
 use gavel_proto::wire;
 use gavel_proto::wire::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
 use super::{Leader, NotProposed, Voter};
-use crate::convert::ready;
+use crate::convert::{hash32, ready};
 use crate::state::types::{Outcome, Ready};
 use wire::command::Body;
 
@@ -21,9 +21,11 @@ use wire::command::Body;
 pub struct AdminEndpoint(pub Arc<Voter>);
 
 /// Commands that are the leader's conclusions, or have an RPC of their own.
-const fn is_internal(body: &Body) -> bool {
+fn is_internal(body: &Body) -> bool {
     match body {
-        Body::RegisterMember(_) | Body::SetAlive(_) | Body::ReportReady(_) => true,
+        Body::RegisterMember(_) | Body::SetAlive(_) | Body::ReportReady(_) | Body::StepRollout(_) => true,
+        // A guard speaks through the leader; an operator ends a rollout in their own name.
+        Body::EndRollout(wish) => wish.guard,
         Body::PublishModel(_)
         | Body::ActivateModel(_)
         | Body::BeginGeneration(_)
@@ -31,7 +33,11 @@ const fn is_internal(body: &Body) -> bool {
         | Body::SetAuction(_)
         | Body::SetPlacement(_)
         | Body::RemoveMember(_)
-        | Body::RollbackModel(_) => false,
+        | Body::RollbackModel(_)
+        | Body::StageModel(_)
+        | Body::RetireModel(_)
+        | Body::BeginRollout(_)
+        | Body::SetModelPolicy(_) => false,
     }
 }
 
@@ -47,6 +53,9 @@ impl AdminService for AdminEndpoint {
         let body = body.ok_or_else(|| Status::invalid_argument("command.body is missing"))?;
         if is_internal(&body) {
             return Err(Status::invalid_argument("this command is the leader's own"));
+        }
+        if let Body::PublishModel(wish) = &body {
+            check_signature(wish)?;
         }
         let command = wire::Command { command_id: request.command_id, proposed_ms: clock::wall_ms(), body: Some(body) };
         match self.0.propose(command).await {
@@ -70,6 +79,16 @@ impl AdminService for AdminEndpoint {
         }
         Ok(Response::new(status_of(&self.0).await))
     }
+}
+
+/// A signature is checked here and by every member, never in `apply`.
+fn check_signature(wish: &wire::PublishModel) -> Result<(), Status> {
+    let is_signed = !wish.key.is_empty() || !wish.signature.is_empty();
+    let hash = hash32(&wish.hash, "publish_model.hash").map_err(|e| Status::invalid_argument(e.to_string()))?;
+    if is_signed && !signing::is_signed(&wish.key, &wish.signature, &hash, wish.version) {
+        return Err(Status::invalid_argument("the signature is not of this bundle and version"));
+    }
+    Ok(())
 }
 
 fn proposed(log_term: u64, log_index: u64, outcome: Outcome) -> wire::ProposeResponse {
@@ -110,6 +129,8 @@ async fn status_of(voter: &Voter) -> wire::StatusResponse {
         })
     });
     let health = health.collect();
+    drop(hearing);
+    let (models, history, rollout) = super::registry::status(voter);
     wire::StatusResponse {
         view: Some(view),
         applied_index: digest.index,
@@ -119,5 +140,8 @@ async fn status_of(voter: &Voter) -> wire::StatusResponse {
         health,
         state_digest: digest.hash.to_vec(),
         admitted: voter.admitted.load(Ordering::Acquire),
+        models,
+        history,
+        rollout,
     }
 }

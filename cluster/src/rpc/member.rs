@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gavel_member::clock;
-use gavel_proto::limits::READY_SHARDS_MAX;
+use gavel_proto::limits::{READY_OTHERS_MAX, READY_SHARDS_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::control_service_server::ControlService;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Leader, NotProposed, Voter};
-use crate::convert::{ready, role};
+use crate::convert::{ready, role, rollout};
 use crate::reconcile::{Heard, News};
 use crate::state::command::{Body, RegisterMember};
 use crate::state::types::Outcome;
@@ -88,7 +88,17 @@ impl ControlService for MemberEndpoint {
             }
             None => drop(self.0.memory().remove(&beat.member_id)),
         }
-        if self.0.hearing().hear(beat.member_id, heard) == News::Yes {
+        let mut phases = beat.model_phases;
+        phases.truncate(READY_OTHERS_MAX);
+        self.0.progress().insert(beat.member_id, phases);
+        let mut hearing = self.0.hearing();
+        let window = beat.rollout.as_ref().map(rollout::window);
+        let news = [
+            hearing.hear(beat.member_id, heard),
+            window.map_or(News::No, |window| hearing.hear_window(beat.member_id, window)),
+        ];
+        drop(hearing);
+        if news.contains(&News::Yes) {
             self.0.news.notify_one();
         }
         Ok(Response::new(wire::HeartbeatResponse { known: true, leader_address: self.0.address.clone() }))

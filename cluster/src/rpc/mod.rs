@@ -7,6 +7,7 @@
 mod admin;
 mod blob;
 mod member;
+mod registry;
 
 pub use admin::AdminEndpoint;
 pub use blob::BlobEndpoint;
@@ -70,6 +71,8 @@ pub struct Voter {
     hearing: Mutex<Hearing>,
     /// Where nodes said their bytes are; for status only, so no part of what is decided by.
     memory: Mutex<BTreeMap<u64, wire::NodeMemory>>,
+    /// How far members said that bundles are; for status only.
+    progress: Mutex<BTreeMap<u64, Vec<wire::ModelPhase>>>,
     proposals: Semaphore,
 }
 
@@ -125,6 +128,7 @@ impl Voter {
             shutdown,
             hearing: Mutex::default(),
             memory: Mutex::default(),
+            progress: Mutex::default(),
             proposals: Semaphore::new(PROPOSALS_MAX),
         }
     }
@@ -132,6 +136,11 @@ impl Voter {
     /// Where the bytes of nodes are, as far as this voter has heard as the leader.
     pub fn memory(&self) -> MutexGuard<'_, BTreeMap<u64, wire::NodeMemory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far bundles are on members, as far as this voter has heard as the leader.
+    pub fn progress(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<wire::ModelPhase>>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this voter has heard as the leader.

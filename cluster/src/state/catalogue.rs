@@ -10,7 +10,7 @@ use gavel_proto::hash::combine;
 use gavel_proto::limits::{BLOB_BYTES_MAX, REPLICAS_MAX, SHARD_ITEMS_MAX, SHARDS_MAX};
 
 use super::command::{BeginGeneration, Blob};
-use super::types::{Generation, Hash32, Role};
+use super::types::{Generation, Hash32, ModelPlace, Role};
 use super::{State, Verdict};
 use crate::placement;
 
@@ -68,8 +68,8 @@ impl State {
     /// Hashes of the blobs that members may still ask for.
     #[must_use]
     pub fn named_blobs(&self) -> BTreeSet<Hash32> {
-        let bundles = [self.active_model, self.previous_model, self.pending_model];
-        let mut named: BTreeSet<Hash32> = bundles.iter().filter_map(|v| Some(self.model(*v)?.hash)).collect();
+        let kept = self.models.values().filter(|m| m.place != ModelPlace::Retired);
+        let mut named: BTreeSet<Hash32> = kept.map(|m| m.hash).collect();
         for generation in self.generations.values() {
             named.extend(generation.shards.iter().map(|source| source.hash));
             named.insert(generation.campaigns.hash);

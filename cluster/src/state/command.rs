@@ -3,7 +3,7 @@
 //! One value per entry of the replicated log. Nothing here is checked yet: a command is what somebody
 //! wished, and `apply` says what came of it. Time enters only as `proposed_ms`.
 
-use super::types::{Auction, Hash32, Placement, Ready, Role, ShardSource};
+use super::types::{Auction, Hash32, ModelPolicy, Placement, Ready, Role, RolloutPlan, ShardSource, Signature};
 
 /// An entry of the replicated log.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +25,45 @@ pub enum Body {
     RegisterMember(RegisterMember),
     /// The leader saw a member die, return or drain.
     SetAlive(SetAlive),
-    /// A bundle is to be staged everywhere.
+    /// A bundle becomes known.
     PublishModel(PublishModel),
+    /// Members are to hold a known bundle.
+    StageModel {
+        /// Its version.
+        version: u64,
+    },
+    /// A bundle is never to serve again.
+    RetireModel {
+        /// Its version.
+        version: u64,
+    },
+    /// A staged bundle is to get a share of requests.
+    BeginRollout {
+        /// Its version.
+        version: u64,
+        /// The version that serves now.
+        expect_active: u64,
+        /// Shares, times and guards.
+        plan: RolloutPlan,
+    },
+    /// The next step of a rollout begins.
+    StepRollout {
+        /// The candidate.
+        version: u64,
+        /// The step.
+        step: u32,
+    },
+    /// A rollout ends.
+    EndRollout {
+        /// The candidate.
+        version: u64,
+        /// Why.
+        reason: String,
+        /// Who ends it.
+        by: EndedBy,
+    },
+    /// Whose bundles are taken from now on.
+    SetModelPolicy(ModelPolicy),
     /// The staged bundle is to serve.
     ActivateModel {
         /// The version to activate.
@@ -117,6 +154,32 @@ pub struct PublishModel {
     pub bytes: u64,
     /// For people.
     pub name: String,
+    /// Who publishes it.
+    pub uploader: String,
+    /// Whether it is staged with the same entry.
+    pub staging: Staging,
+    /// The version that its publisher gives it; 0 for the next.
+    pub version: u64,
+    /// Who vouches for it.
+    pub signature: Option<Signature>,
+}
+
+/// Whether a published bundle is staged with the same entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Staging {
+    /// It is.
+    AtOnce,
+    /// An entry of its own says when.
+    Later,
+}
+
+/// Who ends a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndedBy {
+    /// A person.
+    Operator,
+    /// One of its guards.
+    Guard,
 }
 
 /// See [`Body::BeginGeneration`].

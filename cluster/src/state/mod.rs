@@ -7,28 +7,34 @@
 //! A command that is wrong is refused with a word, and the refusal is itself part of the state: the
 //! receipts answer a retry with what was answered first.
 //!
-//! Rollouts: publish makes a model `pending`; members report readiness; `activate` is allowed only when
-//! every live router and every serving replica is ready. A generation goes the same way.
+//! Rollouts: `stage` has a model loaded by members, who report readiness; `activate` is allowed only when every live
+//! router and every serving replica is ready. A generation goes the same way.
 
 pub mod command;
 pub mod types;
 
 mod auction;
 mod catalogue;
+mod history;
 mod members;
 mod models;
 mod readiness;
 mod receipts;
+mod rollout;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use command::{Body, Command};
+use command::{Body, Command, EndedBy};
 use gavel_proto::hash::combine;
+pub use history::{EVENTS_MAX, Event, Happened};
 pub use members::VOTER_WIPED;
+pub use models::MODELS_STAGED_MAX;
+pub use readiness::Overdue;
 pub use receipts::EXISTS_DIFFERENT;
-use types::{Auction, Generation, Member, Model, Outcome, Placement, Receipt};
+pub use rollout::share;
+use types::{Auction, Generation, Member, Model, ModelPolicy, Outcome, Placement, Receipt, Rollout};
 
 /// Everything that the voters agree on.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +63,14 @@ pub struct State {
     pub active_model: Option<u64>,
     /// The model that served before.
     pub previous_model: Option<u64>,
-    /// The model being staged.
+    /// The model that was staged last and has not served since.
     pub pending_model: Option<u64>,
+    /// A model that gets a share of requests beside the active one.
+    pub rollout: Option<Rollout>,
+    /// What happened to models, oldest first.
+    pub history: VecDeque<Event>,
+    /// Whose models are taken.
+    pub model_policy: ModelPolicy,
     /// Version of bids, statuses and multipliers.
     pub delivery_version: u64,
     /// Answers already given, by command id.
@@ -89,6 +101,9 @@ impl State {
             active_model: None,
             previous_model: None,
             pending_model: None,
+            rollout: None,
+            history: VecDeque::new(),
+            model_policy: ModelPolicy::default(),
             delivery_version: 0,
             receipts: BTreeMap::new(),
             applied_ms: 0,
@@ -146,6 +161,18 @@ fn perform(state: &mut State, index: u64, body: &Body) -> Verdict {
         Body::ReportReady { member, incarnation, ready } => readiness::report(state, *member, *incarnation, ready),
         Body::RemoveMember { member } => members::remove(state, *member),
         Body::PublishModel(wish) => models::publish(state, wish),
+        Body::StageModel { version } => models::stage(state, *version),
+        Body::RetireModel { version } => models::retire(state, *version),
+        Body::BeginRollout { version, expect_active, plan } => rollout::begin(state, *version, *expect_active, plan),
+        Body::StepRollout { version, step } => rollout::step(state, *version, *step),
+        Body::EndRollout { version, reason, by } => {
+            let by = match by {
+                EndedBy::Operator => Happened::Ended,
+                EndedBy::Guard => Happened::Guard,
+            };
+            rollout::end(state, *version, reason, by)
+        }
+        Body::SetModelPolicy(wish) => models::set_policy(state, wish),
         Body::ActivateModel { version, expect_active } => models::activate(state, *version, *expect_active),
         Body::RollbackModel { expect_active } => models::rollback(state, *expect_active),
         Body::BeginGeneration(wish) => catalogue::begin(state, wish),

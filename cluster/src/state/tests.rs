@@ -2,14 +2,20 @@
 
 use proptest::prelude::*;
 
-use super::command::{BeginGeneration, Blob, Body, Command, Liveness, PublishModel, RegisterMember, SetAlive};
-use super::types::{Auction, Mechanism, Outcome, Placement, Ready, Role, ShardCount, ShardKey, ShardSource};
+use super::command::{
+    BeginGeneration, Blob, Body, Command, EndedBy, Liveness, PublishModel, RegisterMember, SetAlive, Staging,
+};
+use super::types::{
+    Auction, Mechanism, ModelPlace, Outcome, Placement, Ready, Role, RolloutMode, ShardCount, ShardKey, ShardSource,
+};
 use super::{State, apply, auction};
 use crate::convert::snapshot::{Position, decode, digest, encode};
 use crate::{convert, publish};
 use gavel_proto::limits::RECEIPTS_MAX;
 use gavel_proto::wire;
 use prost::Message;
+
+mod models;
 
 const CLUSTER: &str = "state";
 
@@ -85,7 +91,19 @@ fn register(key: &str, role: Role, incarnation: u64) -> Body {
 }
 
 fn model(hash: u8) -> Body {
-    Body::PublishModel(PublishModel { hash: [hash; 32], bytes: 5, name: "m".to_owned() })
+    Body::PublishModel(publish(hash, Staging::AtOnce))
+}
+
+fn publish(hash: u8, staging: Staging) -> PublishModel {
+    PublishModel {
+        hash: [hash; 32],
+        bytes: 5,
+        name: "m".to_owned(),
+        uploader: "u".to_owned(),
+        staging,
+        version: 0,
+        signature: None,
+    }
 }
 
 fn load(shards: u32, replicas: u32) -> Body {
@@ -168,6 +186,21 @@ fn a_model_serves_only_when_everybody_alive_has_it() {
     assert_eq!((log.state.active_model, log.state.previous_model), (Some(1), Some(2)));
     log.ready(node, &[], &[1], &[]);
     assert!(log.refused(&Body::RollbackModel { expect_active: 1 }).starts_with("not_ready"));
+}
+
+fn begin(version: u64, expect_active: u64, mode: RolloutMode) -> Body {
+    use super::types::{RolloutGuards, RolloutPlan, RolloutStep};
+    let guards = RolloutGuards {
+        requests_min: 10,
+        non_finite_ppm_max: 1_000,
+        prediction_ratio_max: 1.5,
+        psi_max: 0.25,
+        p99_ratio_max: 2.0,
+        coverage_drop_ppm_max: 10_000,
+        failed_ppm_max: 10_000,
+    };
+    let steps = [10_000, 1_000_000].map(|share_ppm| RolloutStep { share_ppm, hold_ms: 500 }).to_vec();
+    Body::BeginRollout { version, expect_active, plan: RolloutPlan { mode, steps, guards, window_ms: 2_000 } }
 }
 
 #[test]
@@ -332,6 +365,12 @@ fn body() -> impl Strategy<Value = Body> {
         (1u8..4).prop_map(model),
         (1u64..4, 0u64..4).prop_map(|(version, expect_active)| Body::ActivateModel { version, expect_active }),
         (0u64..4).prop_map(|expect_active| Body::RollbackModel { expect_active }),
+        (1u8..4).prop_map(|hash| Body::PublishModel(publish(hash, Staging::Later))),
+        (1u64..4).prop_map(|version| Body::StageModel { version }),
+        (1u64..4).prop_map(|version| Body::RetireModel { version }),
+        (1u64..4, 0u64..4).prop_map(|(version, expect_active)| begin(version, expect_active, RolloutMode::Canary)),
+        (1u64..4, 0u32..3).prop_map(|(version, step)| Body::StepRollout { version, step }),
+        (1u64..4).prop_map(|version| Body::EndRollout { version, reason: "r".to_owned(), by: EndedBy::Guard }),
         (1u32..4, 1u32..3).prop_map(|(shards, replicas)| load(shards, replicas)),
         (1u64..6).prop_map(|generation| Body::ActivateGeneration { generation }),
         (1u64..12).prop_map(|member| Body::RemoveMember { member }),
@@ -356,6 +395,12 @@ fn check(state: &State) {
     }
     assert!(state.pending_model.is_none() || state.pending_model != state.active_model);
     assert!(state.active_model.is_none_or(|v| state.models.contains_key(&v)));
+    assert!(state.staged().count() <= super::MODELS_STAGED_MAX);
+    let candidate = state.rollout.as_ref().map(|r| r.version);
+    for named in [state.active_model, state.previous_model, state.pending_model, candidate].into_iter().flatten() {
+        assert_eq!(state.models[&named].place, ModelPlace::Staged, "members hold what is named");
+    }
+    assert!(candidate.is_none() || candidate != state.active_model);
     for shard in &publish::view(state).shards {
         assert!(shard.serving.iter().all(|id| shard.replicas.contains(id) && state.members[id].alive));
     }

@@ -76,6 +76,17 @@ pub struct Ready {
     pub generations: BTreeSet<u64>,
     /// What it refused, by subject, and why.
     pub refusals: BTreeMap<Vec<u8>, String>,
+    /// Bundles that are on their way.
+    pub phases: BTreeMap<Hash32, StagingPhase>,
+}
+
+/// How far a bundle is on its way to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StagingPhase {
+    /// Its bytes are coming.
+    Fetching,
+    /// Items are embedded and built into graphs.
+    Building,
 }
 
 /// A published bundle.
@@ -89,6 +100,110 @@ pub struct Model {
     pub bytes: u64,
     /// For people.
     pub name: String,
+    /// Who published it, as they said.
+    pub uploader: String,
+    /// When, as the leader's clock said.
+    pub published_ms: u64,
+    /// Who vouches for it.
+    pub signature: Option<Signature>,
+    /// Who keeps it.
+    pub place: ModelPlace,
+    /// When it was staged; 0 before.
+    pub staged_ms: u64,
+}
+
+/// Who keeps a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModelPlace {
+    /// Voters have its bytes.
+    Registered,
+    /// Members hold it, or are on the way.
+    Staged,
+    /// Nobody; it never serves again.
+    Retired,
+}
+
+/// An Ed25519 signature. It is checked where a command comes in and where a bundle is staged, never in `apply`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The public key.
+    pub key: [u8; 32],
+    /// Over the message of `gavel_proto::signing`.
+    pub bytes: [u8; 64],
+}
+
+/// Whose bundles are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelPolicy {
+    /// Bundles without a signature by one of the keys are refused.
+    pub signature_required: bool,
+    /// Public keys.
+    pub keys: Vec<[u8; 32]>,
+}
+
+/// What a rollout does with its share of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RolloutMode {
+    /// The candidate answers them.
+    Canary,
+    /// The candidate scores them, too.
+    Shadow,
+}
+
+/// One step of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolloutStep {
+    /// Of requests, in millionths.
+    pub share_ppm: u32,
+    /// How long it holds before the next one.
+    pub hold_ms: u64,
+}
+
+/// What ends a rollout; a limit of 0 is switched off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RolloutGuards {
+    /// Requests of each bundle before anything is judged.
+    pub requests_min: u64,
+    /// Of ranked candidates.
+    pub non_finite_ppm_max: u32,
+    /// Mean prediction of the candidate to that of the active bundle, either way.
+    pub prediction_ratio_max: f64,
+    /// Population stability index of the predictions.
+    pub psi_max: f64,
+    /// Quotient of the 99th percentiles of latency.
+    pub p99_ratio_max: f64,
+    /// Mean coverage below the active bundle's.
+    pub coverage_drop_ppm_max: u32,
+    /// Share of failed requests above the active bundle's.
+    pub failed_ppm_max: u32,
+}
+
+/// What a rollout is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RolloutPlan {
+    /// With the share.
+    pub mode: RolloutMode,
+    /// Shares, never falling.
+    pub steps: Vec<RolloutStep>,
+    /// What ends it.
+    pub guards: RolloutGuards,
+    /// How long a router counts before it reports.
+    pub window_ms: u64,
+}
+
+/// A rollout that runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollout {
+    /// The candidate.
+    pub version: u64,
+    /// What served when it began, and still does.
+    pub baseline: u64,
+    /// What it is to do.
+    pub plan: RolloutPlan,
+    /// The step that runs.
+    pub step: u32,
+    /// Since when, as the leader's clock said.
+    pub since_ms: u64,
 }
 
 /// One shard's documents as they were loaded.

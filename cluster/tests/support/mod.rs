@@ -26,7 +26,8 @@ pub mod command {
 
     /// A bundle under this hash.
     pub fn publish(hash: [u8; 32]) -> Body {
-        Body::PublishModel(wire::PublishModel { hash: hash.to_vec(), bytes: 1_000, name: "demo".to_owned() })
+        let name = "demo".to_owned();
+        Body::PublishModel(wire::PublishModel { hash: hash.to_vec(), bytes: 1_000, name, ..Default::default() })
     }
 
     /// A placement of this name.

@@ -13,6 +13,7 @@ use crate::retrieval::{Mode, Plan, RetrievalQuery, RetrievalScratch, Retrieved, 
 use crate::segment::{Bitset, EligibleAds, SegmentError};
 use crate::shard::Shard;
 use crate::staging::holdings::{ShardDelivery, Target};
+use gavel_proto::ids::ItemId;
 
 /// The impression list's share of the quota, on top of it: with one campaign in seven billed by the thousand
 /// impressions (decision 23), a quarter leaves it better covered than the rest.
@@ -73,6 +74,32 @@ pub fn find(
         plan: found.plan,
         items_seen: found.items_seen.min(more.items_seen),
         finished: found.finished && more.finished,
+    })
+}
+
+/// Items that the caller names, as far as they are here and have an eligible ad.
+pub fn given(
+    shard: &Shard,
+    query: &RetrievalQuery<'_>,
+    items: &[u64],
+    scratch: &mut RetrievalScratch,
+) -> Result<Found, SegmentError> {
+    let (eligible, sealed) = (shard.eligible(&query.targeting), shard.content());
+    let mut ads = Bitset::empty(shard.ads());
+    for item in items.iter().filter_map(|id| sealed.find_item(ItemId(*id))) {
+        sealed.ads_of(item).filter(|ad| eligible.ads.contains(*ad)).for_each(|ad| ads.insert(ad));
+    }
+    let count = ads.count();
+    let exactly = RetrievalQuery { quota: count.max(1), mode: Mode::Exact, ..*query };
+    let found = retrieve_among(shard, EligibleAds { ads, count }, &exactly, scratch)?;
+    Ok(Found {
+        nearest: found.items.len(),
+        items: found.items,
+        eligible: found.eligible,
+        eligible_items: found.eligible_items,
+        plan: found.plan,
+        items_seen: found.items_seen,
+        finished: found.finished,
     })
 }
 
@@ -147,6 +174,33 @@ mod tests {
     use super::super::targeting;
     use super::*;
     use std::cell::Cell;
+
+    /// What is given is scored as it would be had it been retrieved, and nothing else is.
+    #[test]
+    fn given_items_are_found_with_the_similarity_of_a_retrieval() {
+        let (target, search) = (STAGED.target(), STAGED.search());
+        let shard = &target.loaded.shard;
+        let query = RetrievalQuery {
+            vector: &search.query,
+            targeting: targeting(&target, &search),
+            quota: search.quota,
+            mode: Mode::Exact,
+            bonus: None,
+            expired: &|| false,
+        };
+        let mut scratch = RetrievalScratch::default();
+        let all = find(shard, &target.delivery, &query, &mut scratch).unwrap();
+        let wanted = &all.items[..2];
+        let ids: Vec<u64> = wanted.iter().map(|(item, _)| shard.item_id(*item).0).chain([u64::MAX]).collect();
+        let found = given(shard, &query, &ids, &mut scratch).unwrap();
+        let sorted = |items: &[(u32, f32)]| {
+            let mut items = items.to_vec();
+            items.sort_by_key(|(item, _)| *item);
+            items
+        };
+        assert_eq!(sorted(&found.items), sorted(wanted));
+        assert!(found.finished && found.eligible.count >= 2);
+    }
 
     #[test]
     fn a_deadline_in_either_search_is_told() {

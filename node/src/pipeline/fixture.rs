@@ -75,10 +75,12 @@ impl Staged {
         let holdings = Arc::new(SharedHoldings::default());
         let blob = Blob { hash, bytes: 1 };
         holdings.change(|h| h.add_delivery(GENERATION, Arc::new(Delivery::new(EPOCH.delivery, campaigns()))));
-        steps.carry_out(Step::LoadBundle(blob), &holdings).unwrap();
-        steps.carry_out(Step::LoadContent { generation: GENERATION, shard: SHARD, blob }, &holdings).unwrap();
+        steps.carry_out(Step::LoadBundle(blob), &holdings, &mut |_, _| Ok(())).unwrap();
+        steps
+            .carry_out(Step::LoadContent { generation: GENERATION, shard: SHARD, blob }, &holdings, &mut |_, _| Ok(()))
+            .unwrap();
         let model = Step::LoadModel { generation: GENERATION, shard: SHARD, bundle: hash };
-        steps.carry_out(model, &holdings).unwrap();
+        steps.carry_out(model, &holdings, &mut |_, _| Ok(())).unwrap();
         Self { holdings, hash }
     }
 
@@ -112,6 +114,7 @@ impl Staged {
         let rule =
             CutRule { slots: 4, per_advertiser: 1, per_category: Some(2), neighbours: Neighbours::Any, spare: SPARE };
         Search {
+            given: Vec::new(),
             epoch: EPOCH,
             model_hash: self.hash,
             deadline: Deadline(Instant(clock::now_us().0 + 60_000_000)),

@@ -131,7 +131,10 @@ fn funnel<W: Witness>(
         expired: &late,
         cpu_us: &thread::cpu_us,
     };
-    let found = candidates::find(shard, &target.delivery, &query, &mut scratch.retrieval)?;
+    let found = match search.given.as_slice() {
+        [] => candidates::find(shard, &target.delivery, &query, &mut scratch.retrieval)?,
+        given => candidates::given(shard, &query, given, &mut scratch.retrieval)?,
+    };
     scratch.found.keep(&found);
     let mut witness = witness(&found).ok_or(SearchFault::Late)?;
     let table = ShardTable { shard, delivery: &target.delivery, eligible: &found.eligible.ads };

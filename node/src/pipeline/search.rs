@@ -44,6 +44,8 @@ pub struct Search {
     pub auction: AuctionTerms,
     /// How to retrieve.
     pub mode: Mode,
+    /// Items to score instead of retrieving; empty: retrieve.
+    pub given: Vec<u64>,
     /// Whether every ad gets a reason.
     pub reasons: Reasons,
 }

@@ -98,7 +98,7 @@ fn what_does_not_fit_is_refused_before_it_is_opened() {
     let holdings = SharedHoldings::default();
     let content =
         Step::LoadContent { generation: GENERATION, shard: SHARD, blob: Blob { hash: staged.hash, bytes: 1 } };
-    let refused = steps.carry_out(content, &holdings).unwrap_err().to_string();
+    let refused = steps.carry_out(content, &holdings, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(refused.starts_with("memory: the content of shard 1 needs 1 MiB"), "{refused}");
     assert!(holdings.current().contents.is_empty());
     // What is loaded already counts.
@@ -106,9 +106,11 @@ fn what_does_not_fit_is_refused_before_it_is_opened() {
     let model = Step::LoadModel { generation: GENERATION, shard: SHARD, bundle: staged.hash };
     staged.holdings.change(|h| h.shards.clear());
     let steps = Staged::steps(folder.path(), MemoryBudget::of_bytes(taken + 50_000));
-    let refused = steps.carry_out(model, &staged.holdings).unwrap_err().to_string();
+    let refused = steps.carry_out(model, &staged.holdings, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(refused.starts_with("memory: the model folder of shard 1"), "{refused}");
-    Staged::steps(folder.path(), MemoryBudget::of_bytes(1 << 30)).carry_out(model, &staged.holdings).unwrap();
+    Staged::steps(folder.path(), MemoryBudget::of_bytes(1 << 30))
+        .carry_out(model, &staged.holdings, &mut |_, _| Ok(()))
+        .unwrap();
     assert!(staged.target().loaded.shard.residency().is_warm(), "ready means warm");
 }
 

@@ -83,6 +83,7 @@ pub fn search(
     at_most("blocked campaigns", request.blocked_campaigns.len(), BLOCKED_MAX)?;
     at_most("items retrieved", quota as usize, reach as usize)?;
     at_most("items ranked", light_keep, reach as usize)?;
+    at_most("given items", request.given_items.len(), CANDIDATES_MAX as usize)?;
     Ok(Search {
         epoch,
         model_hash,
@@ -101,6 +102,7 @@ pub fn search(
         light_keep,
         auction,
         mode,
+        given: request.given_items,
         reasons: if request.explain { Reasons::Asked } else { Reasons::Unasked },
     })
 }
@@ -169,7 +171,8 @@ fn auction(request: &wire::SearchRequest) -> Result<AuctionTerms, Invalid> {
         tie_key: shape.tie_key,
         reserve_cpm_micros: shape.reserve_cpm_micros,
         quality,
-        cut: (!request.return_all_scored).then_some(rule),
+        // What was given is compared, so all of it comes back.
+        cut: (!request.return_all_scored && request.given_items.is_empty()).then_some(rule),
     })
 }
 
@@ -252,6 +255,7 @@ pub fn answered(
             auction_us: timing.auction_us,
             queue_us: timing.queue_us,
             plan_estimate_us: answer.plan_estimate_us,
+            model_fingerprint: gavel_proto::epoch::fingerprint(&target.loaded.bundle.bundle.hash()),
         }),
         explained: answer.explained.iter().map(|ad| explained(shard, ad)).collect(),
         reasons: answer.reasons.iter().map(|(reason, ads)| reason_count(reason.name(), *ads)).collect(),

@@ -20,7 +20,7 @@ use crate::pipeline::executor::SearchExecutor;
 use crate::pipeline::probe::{ProbeSpec, RecallProbe};
 use crate::pipeline::thread::{cpu_us, lower_priority};
 use crate::staging::holdings::SharedHoldings;
-use crate::staging::{DataFolder, MemoryBudget, Stage, Staging, StagingError, Steps};
+use crate::staging::{DataFolder, MemoryBudget, Pace, Stage, Staging, StagingError, Steps};
 
 /// A node that listens.
 #[derive(Debug)]
@@ -81,6 +81,7 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         member_id: member.member_id.clone(),
         runtime: Handle::current(),
         shutdown: shutdown.clone(),
+        pace: Pace::new(config.staging_cpu_share, cpu_us),
     };
     let staging = Staging::start(stage, lower_priority)?;
     let probe = ProbeSpec::of_share(config.recall_probe_share, config.recall_alarm);

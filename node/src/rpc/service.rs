@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gavel_member::clock;
-use gavel_proto::epoch::Epoch;
+use gavel_proto::epoch::{Epoch, fingerprint};
 use gavel_proto::ids::ItemId;
 use gavel_proto::wire;
 use gavel_proto::wire::AnswerStatus;
@@ -63,7 +63,7 @@ impl ShardService for ShardRpc {
         let parts: Vec<Part> = shards.iter().map(|shard| self.start(&holdings, *shard, &search)).collect();
         let mut response = wire::SearchResponse { node_id, ..wire::SearchResponse::default() };
         for (shard, part) in shards.into_iter().zip(parts) {
-            let (answer, cpu_us) = finish(shard, node_id, epoch, part).await;
+            let (answer, cpu_us) = finish((shard, search.auction.auction_id), node_id, epoch, part).await;
             response.answers.push(answer);
             response.cpu_us += cpu_us;
         }
@@ -104,7 +104,7 @@ impl ShardRpc {
 }
 
 /// Waits for a part.
-async fn finish(shard: u32, node_id: u64, epoch: Epoch, part: Part) -> (wire::ShardAnswer, u64) {
+async fn finish((shard, auction): (u32, u64), node_id: u64, epoch: Epoch, part: Part) -> (wire::ShardAnswer, u64) {
     let (target, running) = match part {
         Part::Unanswered(status, detail) => return (convert::unanswered(shard, epoch, status, detail), 0),
         Part::Running(target, running) => (target, running),
@@ -116,6 +116,16 @@ async fn finish(shard: u32, node_id: u64, epoch: Epoch, part: Part) -> (wire::Sh
                 Outcome::Finished => AnswerStatus::AnswerOk,
                 Outcome::TimedOut => AnswerStatus::AnswerTimedOut,
             };
+            // One line an answer, off by default: what the node did, independent of what routers make of it.
+            tracing::debug!(
+                target: "gavel_node::answers",
+                auction,
+                shard,
+                model = epoch.model,
+                bundle = fingerprint(&target.loaded.bundle.bundle.hash()),
+                folder = fingerprint(&target.loaded.shard.model().bundle()),
+                delivery = target.delivery.version(),
+            );
             return (convert::answered(shard, node_id, epoch, status, &target, answer), cpu_us);
         }
         Ok(Err(late @ (PartFault::Late | PartFault::Search(SearchFault::Late)))) => {

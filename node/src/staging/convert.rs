@@ -22,8 +22,8 @@ pub fn wanted(view: &wire::View, node: u64) -> Wanted {
         active: generation(view.active_generation.as_ref(), &view.shards, node, view.delivery_version),
         pending: generation(view.pending_generation.as_ref(), &view.pending_shards, node, 0),
         active_model: model(view.active_model.as_ref()),
-        pending_model: model(view.pending_model.as_ref()),
         previous_model: model(view.previous_model.as_ref()),
+        staged_models: staged_models(view),
     }
 }
 
@@ -44,6 +44,18 @@ fn generation(
     // The first delivery version of a generation bears the generation's number.
     let delivery_version = if delivery_version == 0 { generation.generation } else { delivery_version };
     Some(WantedGeneration { generation: generation.generation, delivery_version, campaigns, shards: shards.collect() })
+}
+
+/// The pending one first: it is what somebody waits for.
+fn staged_models(view: &wire::View) -> Vec<Blob> {
+    let staged = view.pending_model.iter().chain(&view.staged_models);
+    let mut blobs: Vec<Blob> = Vec::new();
+    for blob in staged.filter_map(|m| model(Some(m))) {
+        if !blobs.contains(&blob) {
+            blobs.push(blob);
+        }
+    }
+    blobs
 }
 
 fn model(model: Option<&wire::ModelView>) -> Option<Blob> {

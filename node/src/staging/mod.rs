@@ -10,6 +10,8 @@
 //!   names the one it wants. What nobody can ask for any more is dropped after a grace.
 //! * What would take more memory than shards may is refused before it is built ([`memory`]); a shard is ready only
 //!   once its pages have been read and are still there.
+//! * Embedding a shard's items keeps to a share of a core once the node serves ([`pace`]), says how far it is, and
+//!   ends at once when nobody wants the bundle any more.
 //! * A step that fails is reported as a refusal with its reason and rests a while; others go on.
 //!
 //! It does not decide what is active: the control plane does.
@@ -23,6 +25,7 @@ mod convert;
 mod disk;
 mod memory;
 mod model;
+mod pace;
 mod steps;
 mod values;
 mod worker;
@@ -30,6 +33,7 @@ mod worker;
 pub use content::build as build_content;
 pub use disk::DataFolder;
 pub use memory::MemoryBudget;
+pub use pace::Pace;
 pub use steps::Steps;
 pub use worker::{Stage, Staging};
 
@@ -59,6 +63,9 @@ pub enum StagingError {
     /// The bundle refused an item.
     #[error("item tower: {0}")]
     Model(#[from] gavel_model::ModelError),
+    /// Nobody whom the cluster trusts has signed the bundle.
+    #[error("signature: {0}")]
+    Signature(#[from] gavel_member::signing::SignatureError),
     /// A bundle or a catalogue that is sound but not usable here.
     #[error("not usable: {0}")]
     Unusable(String),
@@ -73,6 +80,9 @@ pub enum StagingError {
         /// Of the mapped files.
         mapped: u64,
     },
+    /// Nobody wants it any more, or the node stops.
+    #[error("no longer wanted")]
+    Cancelled,
     /// Something that the step needs is not loaded.
     #[error("{0} is not loaded")]
     Missing(&'static str),
@@ -99,6 +109,8 @@ impl StagingError {
             | Self::Unusable(_)
             | Self::Memory(_)
             | Self::Cold { .. }
+            | Self::Cancelled
+            | Self::Signature(_)
             | Self::Missing(_)
             | Self::Io { .. } => false,
         }

@@ -82,6 +82,9 @@ impl Column<'_> {
     }
 }
 
+/// Is told how many items of how many are done, and may end the work.
+pub type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> Result<(), StagingError>;
+
 /// Builds the folder: vectors, activations, graph.
 pub fn build(
     folder: &Path,
@@ -89,6 +92,7 @@ pub fn build(
     loaded: &LoadedBundle,
     values: Option<&[f32]>,
     cpu_us: fn() -> u64,
+    watch: Watch<'_>,
 ) -> Result<(), StagingError> {
     let (bundle, started) = (&loaded.bundle, clock::now_us());
     let schema = bundle.schema();
@@ -98,6 +102,7 @@ pub fn build(
     let items = content.items();
     let mut missing = vec![0; schema.item.len()];
     for first in (0..items).step_by(BLOCK_ITEMS as usize) {
+        watch(first.into(), items.into())?;
         let block = first..items.min(first + BLOCK_ITEMS);
         let rows: Vec<FeatureRow> = block.map(|item| columns.row(item, &mut missing)).collect();
         let output = bundle.run_items(&mut scratch, &rows)?;
@@ -106,6 +111,7 @@ pub fn build(
     for (spec, count) in schema.item.iter().zip(missing).filter(|(_, count)| *count > 0) {
         metrics::counter!("gavel_node_missing_item_values_total", "feature" => spec.name.clone()).increment(count);
     }
+    watch(items.into(), items.into())?;
     let summary = builder.seal(&cpu_us)?;
     let took_ms = clock::now_us().0.saturating_sub(started.0) / 1_000;
     let key = content.key();

@@ -49,10 +49,10 @@ pub struct Wanted {
     pub pending: Option<WantedGeneration>,
     /// The bundle that requests are served with.
     pub active_model: Option<Blob>,
-    /// The bundle that is being staged.
-    pub pending_model: Option<Blob>,
     /// The bundle that a rollback goes to.
     pub previous_model: Option<Blob>,
+    /// Every bundle that is to be held; those above come first.
+    pub staged_models: Vec<Blob>,
 }
 
 /// What is loaded.
@@ -103,6 +103,17 @@ pub enum Step {
 }
 
 impl Step {
+    /// The phase in spans and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::LoadBundle(_) => "bundle",
+            Self::LoadCampaigns { .. } => "campaigns",
+            Self::LoadContent { .. } => "content",
+            Self::LoadModel { .. } => "model",
+        }
+    }
+
     /// What a refusal of this step is about.
     #[must_use]
     pub const fn subject(&self) -> Hash {
@@ -117,12 +128,8 @@ impl Wanted {
     /// Pairs of generation and bundle, most urgent first: what is served, what will be, what may be again.
     fn pairs(&self) -> Vec<(Option<&WantedGeneration>, Option<Blob>)> {
         let (active, pending) = (self.active.as_ref(), self.pending.as_ref());
-        vec![
-            (active, self.active_model),
-            (pending, self.active_model),
-            (active, self.pending_model),
-            (active, self.previous_model),
-        ]
+        let first = [(active, self.active_model), (pending, self.active_model), (active, self.previous_model)];
+        first.into_iter().chain(self.staged_models.iter().map(|model| (active, Some(*model)))).collect()
     }
 
     /// The next step that is neither done nor resting after a failure.
@@ -164,7 +171,8 @@ impl Wanted {
     /// Bundles that may stay on disk.
     #[must_use]
     pub fn bundles(&self) -> BTreeSet<Hash> {
-        [self.active_model, self.pending_model, self.previous_model].into_iter().flatten().map(|b| b.hash).collect()
+        let named = [self.active_model, self.previous_model].into_iter().flatten();
+        named.chain(self.staged_models.iter().copied()).map(|b| b.hash).collect()
     }
 }
 
@@ -228,8 +236,8 @@ mod tests {
             active: Some(generation(1, &[0, 1])),
             pending: Some(generation(2, &[1])),
             active_model: Some(blob(50)),
-            pending_model: Some(blob(51)),
             previous_model: None,
+            staged_models: vec![blob(50), blob(51)],
         };
         let mut held = Held::default();
         let done = settle(&wanted, &mut held);

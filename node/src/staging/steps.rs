@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use super::disk::{DataFolder, io, remove};
 use super::holdings::{LoadedBundle, LoadedShard, SharedHoldings};
+use super::model::Watch;
 use super::plan::{Blob, Hash, Step};
 use super::{MemoryBudget, StagingError, campaigns, content, memory, model, values};
 use crate::segment::{Content, ModelFolder, Residency, ShardKey, folder_bytes};
@@ -40,7 +41,7 @@ pub struct Steps {
 
 impl Steps {
     /// Carries one step out and publishes what it loaded.
-    pub fn carry_out(&self, step: Step, holdings: &SharedHoldings) -> Result<(), StagingError> {
+    pub fn carry_out(&self, step: Step, holdings: &SharedHoldings, watch: Watch<'_>) -> Result<(), StagingError> {
         match step {
             Step::LoadBundle(blob) => {
                 let bundle = Arc::new(self.bundle(&blob)?);
@@ -58,7 +59,7 @@ impl Steps {
                 holdings.change(|h| h.add_content(content));
             }
             Step::LoadModel { generation, shard, bundle } => {
-                let loaded = Arc::new(self.shard(generation, shard, &bundle, holdings)?);
+                let loaded = Arc::new(self.shard((generation, shard), &bundle, holdings, watch)?);
                 holdings.change(|h| drop(h.shards.insert((generation, shard, bundle), loaded)));
             }
         }
@@ -111,10 +112,10 @@ impl Steps {
 
     fn shard(
         &self,
-        generation: u64,
-        shard: u32,
+        (generation, shard): (u64, u32),
         bundle: &Hash,
         holdings: &SharedHoldings,
+        watch: Watch<'_>,
     ) -> Result<LoadedShard, StagingError> {
         let held = holdings.current();
         let held_content = held.contents.get(&(generation, shard)).ok_or(StagingError::Missing("the content"))?;
@@ -130,7 +131,7 @@ impl Steps {
             // The newest bids: searches add those of their own version.
             let newest = held_content.deliveries.back();
             let values = newest.and_then(|delivery| values::at_seal(content, delivery, loaded));
-            model::build(folder, content, loaded, values.as_deref(), self.cpu_us)
+            model::build(folder, content, loaded, values.as_deref(), self.cpu_us, watch)
         };
         let model = kept::open_or_make(&folder, open, StagingError::is_damage, make)?;
         let shard = Shard::sealed(Arc::clone(content), Arc::new(model))?;
@@ -173,7 +174,7 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         for step in [Step::LoadContent { generation: 1, shard: 0, blob }, Step::LoadBundle(blob)] {
             for _ in 0..2 {
-                let error = steps.carry_out(step, &SharedHoldings::default()).unwrap_err();
+                let error = steps.carry_out(step, &SharedHoldings::default(), &mut |_, _| Ok(())).unwrap_err();
                 assert!(!matches!(error, StagingError::Fetch(_)), "{error}");
                 assert!(path.exists(), "{step:?}");
             }

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gavel_member::ready::{LoadedShard as ReadyShard, Refused};
+use gavel_member::ready::{LoadedShard as ReadyShard, Refused, StagingPhase, StagingProgress};
 use gavel_member::view::ViewFeed;
-use gavel_member::{ReadyState, Shutdown, clock};
+use gavel_member::{ReadyState, Shutdown, clock, signing};
 use gavel_proto::deadline::Instant;
 use gavel_proto::ids::ShardId;
 use tokio::runtime::Handle;
@@ -20,7 +20,7 @@ use super::StagingError;
 use super::holdings::{Holdings, SharedHoldings};
 use super::plan::{Step, Wanted};
 use super::steps::Steps;
-use super::{convert, memory};
+use super::{Pace, convert, memory};
 
 /// Searches that pinned the generation before may still come so long after a switch: many times the longest
 /// deadline, and what a router that lost the control plane needs to notice.
@@ -50,6 +50,8 @@ pub struct Stage {
     pub runtime: Handle,
     /// Ends the thread after the step that runs.
     pub shutdown: Shutdown,
+    /// How much of a core it may take once there is something to serve.
+    pub pace: Pace,
 }
 
 /// The thread.
@@ -120,6 +122,7 @@ impl Follower {
                 && let Some(step_back) = self.step_back.take()
             {
                 step_back();
+                self.stage.pace.begin();
             }
             let now = clock::now_us();
             let resting: BTreeSet<Step> =
@@ -134,15 +137,57 @@ impl Follower {
     /// Carries a step out and publishes what came of it.
     fn take(&mut self, step: Step) {
         let started = clock::now_us();
-        match self.stage.steps.carry_out(step, &self.stage.holdings) {
+        self.announce(&step);
+        let span = tracing::info_span!("staging", phase = step.name());
+        let done = span.in_scope(|| self.carry_out(step));
+        self.stage.ready.update(|ready| ready.phases.clear());
+        let took_us = clock::now_us().0.saturating_sub(started.0);
+        metrics::histogram!("gavel_node_staging_us", "phase" => step.name()).record(took_us as f64);
+        match done {
+            Err(StagingError::Cancelled) => tracing::info!(?step, "no longer wanted"),
             Ok(()) => {
                 self.failures.remove(&step);
-                let took_ms = clock::now_us().0.saturating_sub(started.0) / 1_000;
+                let took_ms = took_us / 1_000;
                 tracing::info!(?step, took_ms, "staged");
             }
             Err(error) => self.rest(step, &error),
         }
         self.report();
+        // What could not be paced while it ran is rested for now.
+        self.stage.pace.rest(&self.stage.shutdown);
+    }
+
+    /// Tells the heartbeat what is about to be done.
+    fn announce(&self, step: &Step) {
+        let phase = match step {
+            Step::LoadBundle(_) => StagingPhase::Fetching,
+            Step::LoadModel { .. } => StagingPhase::Building,
+            Step::LoadCampaigns { .. } | Step::LoadContent { .. } => return,
+        };
+        self.stage.ready.report_progress(StagingProgress::default());
+        self.stage.ready.update(|ready| ready.phases = vec![(step.subject(), phase)]);
+    }
+
+    /// Carries a step out, at its pace and as long as somebody wants it.
+    fn carry_out(&mut self, step: Step) -> Result<(), StagingError> {
+        let Stage { steps, holdings, ready, view, member_id, shutdown, pace, .. } = &mut self.stage;
+        if let (Step::LoadBundle(blob), Some(view)) = (&step, view.current()) {
+            signing::check(&view, &blob.hash)?;
+        }
+        let mut watch = |done, total| {
+            ready.report_progress(StagingProgress { done, total });
+            let node = *member_id.borrow();
+            let is_wanted = view.current().is_none_or(|view| {
+                let wanted = convert::wanted(&view, node);
+                is_wanted(&step, &wanted.generations(), &wanted.bundles())
+            });
+            if shutdown.is_triggered() || !is_wanted {
+                return Err(StagingError::Cancelled);
+            }
+            pace.rest(shutdown);
+            Ok(())
+        };
+        steps.carry_out(step, holdings, &mut watch)
     }
 
     fn rest(&mut self, step: Step, error: &StagingError) {

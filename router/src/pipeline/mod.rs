@@ -5,7 +5,9 @@
 //! and its coverage or says in one code why not.
 
 mod admission;
+mod compare;
 mod probe;
+mod shadow;
 mod stages;
 mod trace;
 
@@ -22,9 +24,11 @@ use crate::transport::{AskedFor, Gathered, Transport};
 use gavel_member::clock::now_us;
 use gavel_member::pool::CpuPool;
 use gavel_model::Scratch;
+use shadow::Served;
 use stages::Course;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
 
 /// Answers requests.
 pub struct Pipeline {
@@ -35,6 +39,8 @@ pub struct Pipeline {
     clearings: ClearingLog,
     /// Seed and count of the dice that requests throw.
     dice: (u64, AtomicU64),
+    /// Room for what is scored again.
+    shadows: Arc<Semaphore>,
 }
 
 impl Pipeline {
@@ -48,7 +54,8 @@ impl Pipeline {
         clearings: ClearingLog,
         seed: u64,
     ) -> Self {
-        Self { staging, transport, pool, gate, clearings, dice: (seed, AtomicU64::new(0)) }
+        let shadows = Arc::new(Semaphore::new(shadow::AT_A_TIME));
+        Self { staging, transport, pool, gate, clearings, dice: (seed, AtomicU64::new(0)), shadows }
     }
 
     /// True once requests can be answered.
@@ -61,8 +68,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// See [`RequestError`].
-    pub async fn serve(&self, draft: Draft, arrival: Arrival) -> Result<Answer, RequestError> {
-        let explanation = self.answer(draft, arrival, AskedFor::Candidates).await?;
+    pub async fn serve(self: &Arc<Self>, draft: Draft, arrival: Arrival) -> Result<Answer, RequestError> {
+        let (explanation, shadow) = self.answer(draft, arrival, AskedFor::Candidates).await?;
+        if let Some(served) = shadow {
+            self.start_shadow(served);
+        }
         Ok(explanation.response)
     }
 
@@ -72,33 +82,41 @@ impl Pipeline {
     /// See [`RequestError`].
     pub async fn explain(&self, draft: Draft, arrival: Arrival) -> Result<Explanation, RequestError> {
         let _scan = self.gate.enter_scan()?;
-        self.answer(draft, arrival, AskedFor::Reasons).await
+        Ok(self.answer(draft, arrival, AskedFor::Reasons).await?.0)
     }
 
     /// The life of a request.
     #[tracing::instrument(level = "debug", skip_all)]
-    async fn answer(&self, draft: Draft, arrival: Arrival, asked_for: AskedFor) -> Result<Explanation, RequestError> {
+    async fn answer(
+        &self,
+        draft: Draft,
+        arrival: Arrival,
+        asked_for: AskedFor,
+    ) -> Result<(Explanation, Option<Box<Served>>), RequestError> {
         let mut trace = RequestTrace::start(arrival.at, asked_for);
         let answered = async {
             let admitted = self.gate.enter()?;
             let query = parse(draft, arrival)?;
-            let pinned = self.staging.pin().ok_or(RequestError::NotReady)?;
-            let placement = stages::placement(&pinned, &query)?;
-            let user = self.user_row(&pinned, &query).await?;
+            let choice = self.choose(&query)?;
+            let pinned = &*choice.pinned;
+            trace.pinned(choice.arm);
+            let placement = stages::placement(pinned, &query)?;
+            let user = self.user_row(pinned, &query).await?;
             trace.features(now_us());
-            let part = self.user_part(&pinned, user.row.clone(), query.deadline).await?;
+            let part = self.user_part(pinned, user.row.clone(), query.deadline).await?;
             trace.user_tower(now_us());
-            let plan = self.plan(&pinned, &query, placement, user, part, asked_for)?;
-            let course = Course { pinned: &pinned, query: &query, placement, plan: &plan };
-            let mut gathered = self.fan_out(&pinned, &plan, query.deadline, admitted.hedging()).await?;
+            let plan = self.plan(pinned, &query, placement, user, part, asked_for)?;
+            let course = Course { pinned, query: &query, placement, plan: &plan };
+            let mut gathered = self.fan_out(pinned, &plan, query.deadline, admitted.hedging()).await?;
             trace.fanout(now_us());
-            let ranking = stages::merge(&pinned, &mut gathered);
+            let ranking = stages::merge(pinned, &mut gathered);
             let coverage = stages::coverage(&gathered, &query)?;
             trace.merge(now_us());
+            trace.shows(stages::shown(pinned, &gathered, &coverage));
             let clearing = crate::auction::clear(&ranking, &plan.rule);
             trace.auction(now_us());
             let decided = stages::allocate(&course, ranking, clearing, &gathered);
-            let creatives = self.creatives(&pinned, &decided, &gathered, query.deadline).await;
+            let creatives = self.creatives(pinned, &decided, &gathered, query.deadline).await;
             trace.allocation(now_us());
             let response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
             let clearing = self.record(&course, &decided, &gathered, asked_for);
@@ -106,10 +124,12 @@ impl Pipeline {
                 AskedFor::Reasons => reasons(&pinned.table, &decided, &plan.rule, &gathered.bodies),
                 AskedFor::Candidates | AskedFor::Everything | AskedFor::EverythingExactly => Default::default(),
             };
-            Ok(Explanation { response, ads, reasons, clearing })
+            let shadow = choice.shadow.as_ref().filter(|_| asked_for == AskedFor::Candidates);
+            let served = shadow.map(|shadow| Served::of(&query, (pinned, shadow), &plan, &gathered));
+            Ok((Explanation { response, ads, reasons, clearing }, served))
         }
         .await;
-        trace.end(now_us(), answered)
+        trace.end(now_us(), answered, self.staging.windows())
     }
 }
 

@@ -82,7 +82,8 @@ impl Pipeline {
         let draft = Draft { min_coverage: 1.0, ..draft };
         let query = parse(draft.clone(), arrival)?;
         let pinned = self.staging.pin().ok_or(RequestError::NotReady)?;
-        let answer = self.serve(draft, Arrival { at: now_us(), patience_us: None }).await?;
+        let arrival = Arrival { at: now_us(), patience_us: None };
+        let answer = self.answer(draft, arrival, AskedFor::Candidates).await?.0.response;
         if answer.epoch != pinned.table.epoch.into() {
             return Err(RequestError::Fault("the epoch changed under the probe: try again".to_owned()));
         }

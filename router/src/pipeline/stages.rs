@@ -10,7 +10,7 @@ use crate::features::{UserRow, user_row};
 use crate::merge::{Candidate, MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
 use crate::respond::{Answer, Decided, FunnelReport, Timings, engagement, placed_winners, slate};
-use crate::staging::{Pinned, Placement};
+use crate::staging::{Choice, Pinned, Placement, Shown};
 use crate::transport::{AskedFor, Creative, CreativeKey, Gathered, SearchTerms, Shape};
 use gavel_member::clock::{now_us, wall_ms};
 use gavel_model::{FeatureRow, HeadRole, UserOutput};
@@ -65,7 +65,41 @@ pub(super) fn placement<'a>(pinned: &'a Pinned, query: &AdQuery) -> Result<&'a P
     Ok(placement)
 }
 
+/// What the answers show of the bundle that scored them.
+pub(super) fn shown(pinned: &Pinned, gathered: &Gathered, coverage: &Coverage) -> Shown {
+    let mut shown = Shown { coverage_parts: coverage.parts, ..Shown::default() };
+    let click = click_head(pinned);
+    for body in gathered.bodies.values() {
+        shown.ranked += body.funnel.ranked;
+        shown.non_finite += body.funnel.non_finite;
+        shown.predictions.extend(click.into_iter().flat_map(|name| body.predictions.column(name)));
+    }
+    shown
+}
+
+/// The name of the head that predicts clicks.
+pub(super) fn click_head(pinned: &Pinned) -> Option<&str> {
+    let schema = pinned.bundle.schema();
+    schema.head(HeadRole::Click).and_then(|at| schema.heads.get(at)).map(|head| head.name.as_str())
+}
+
 impl Pipeline {
+    /// What the request is answered from: by its user, by its own name, or by a throw of the dice.
+    pub(super) fn choose(&self, query: &AdQuery) -> Result<Choice, RequestError> {
+        let choice = match (&query.user_id, query.request_id.as_str()) {
+            (Some(user), _) => self.staging.choose(user),
+            (None, "") => self.staging.choose(&self.throw().to_string()),
+            (None, id) => self.staging.choose(id),
+        };
+        choice.ok_or(RequestError::NotReady)
+    }
+
+    /// The next throw of the dice.
+    pub(super) fn throw(&self) -> u64 {
+        let (seed, throws) = &self.dice;
+        combine(*seed, throws.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Features of the user, from the request and the store.
     pub(super) async fn user_row(&self, pinned: &Pinned, query: &AdQuery) -> Result<UserRow, RequestError> {
         let stored = match &query.user_id {
@@ -116,8 +150,7 @@ impl Pipeline {
         part: UserOutput,
         asked_for: AskedFor,
     ) -> Result<Plan, RequestError> {
-        let (seed, throws) = &self.dice;
-        let random = combine(*seed, throws.fetch_add(1, Ordering::Relaxed));
+        let random = self.throw();
         let auction = &pinned.auction;
         let slots = if query.slots == 0 { placement.slots } else { query.slots };
         let rule = auction.rule(slots as usize).map_err(|e| RequestError::Fault(e.to_string()))?;
@@ -127,6 +160,7 @@ impl Pipeline {
         let reserve =
             if placement.reserve_cpm_micros == 0 { auction.reserve_cpm_micros } else { placement.reserve_cpm_micros };
         let terms = SearchTerms {
+            given: Vec::new(),
             // 0 would mean "draw one" in a replay.
             auction_id: AuctionId(query.seed.unwrap_or(random.max(1))),
             epoch: pinned.table.epoch,

@@ -2,6 +2,7 @@
 
 use crate::request::RequestError;
 use crate::respond::Timings;
+use crate::staging::{Arm, Shown, Windows};
 use crate::transport::AskedFor;
 use gavel_proto::deadline::Instant;
 
@@ -12,13 +13,25 @@ pub struct RequestTrace {
     lap: Instant,
     asked_for: AskedFor,
     timings: Timings,
+    arm: Option<Arm>,
+    shown: Option<Shown>,
 }
 
 impl RequestTrace {
     /// Starts at the arrival.
     #[must_use]
     pub fn start(at: Instant, asked_for: AskedFor) -> Self {
-        Self { started: at, lap: at, asked_for, timings: Timings::default() }
+        Self { started: at, lap: at, asked_for, timings: Timings::default(), arm: None, shown: None }
+    }
+
+    /// The bundle is chosen: from here on the request counts for it.
+    pub fn pinned(&mut self, arm: Arm) {
+        self.arm = Some(arm);
+    }
+
+    /// What the answer shows of the bundle.
+    pub fn shows(&mut self, shown: Shown) {
+        self.shown = Some(shown);
     }
 
     /// Parsing, pinning and the features end.
@@ -61,7 +74,7 @@ impl RequestTrace {
     ///
     /// # Errors
     /// The request's own.
-    pub fn end<T>(self, now: Instant, answered: Result<T, RequestError>) -> Result<T, RequestError> {
+    pub fn end<T>(self, now: Instant, answered: Result<T, RequestError>, windows: &Windows) -> Result<T, RequestError> {
         let code = answered.as_ref().map_or_else(|e| e.code().name(), |_| "ok");
         let kind = match self.asked_for {
             AskedFor::Candidates => "serve",
@@ -69,7 +82,14 @@ impl RequestTrace {
             AskedFor::Everything | AskedFor::EverythingExactly => "probe",
         };
         metrics::counter!("gavel_router_requests_total", "code" => code, "kind" => kind).increment(1);
-        metrics::histogram!("gavel_router_request_us").record(now.0.saturating_sub(self.started.0) as f64);
+        let us = now.0.saturating_sub(self.started.0);
+        metrics::histogram!("gavel_router_request_us").record(us as f64);
+        // What a caller did wrong says nothing of a bundle.
+        let counts = !matches!(answered, Err(RequestError::Invalid(_) | RequestError::Full(_)));
+        if let Some(arm) = self.arm.filter(|_| counts && self.asked_for == AskedFor::Candidates) {
+            let shown = self.shown.as_ref().filter(|_| answered.is_ok());
+            windows.record(arm, us, shown, now);
+        }
         if let Err(RequestError::Fault(reason)) = &answered {
             tracing::error!(%reason, "a request failed by a fault of ours");
         }

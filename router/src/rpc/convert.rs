@@ -149,6 +149,7 @@ fn timings(timings: Timings) -> wire::StageTimings {
         auction_us: t.auction_us,
         queue_us: t.queue_us,
         plan_estimate_us: t.plan_estimate_us,
+        model_fingerprint: t.model_fingerprint,
     };
     wire::StageTimings {
         features_us: timings.features_us,

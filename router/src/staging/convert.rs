@@ -3,7 +3,7 @@
 //! What is missing takes the documented default; terms that do not hold together (an old control plane) are put
 //! right here with a warning, so that no request can meet them.
 
-use super::picture::{Active, AuctionSettings, ModelRef, Picture, Placement, UsersRef};
+use super::picture::{Active, AuctionSettings, CandidatePicture, ModelRef, Picture, Placement, RolloutMode, UsersRef};
 use crate::allocation::ShadowBid;
 use crate::auction::Mechanism;
 use crate::topology::{RouteTable, ShardRoute};
@@ -19,7 +19,8 @@ const CANDIDATES_DEFAULT: u32 = 200;
 
 /// Reads a View.
 pub(super) fn picture(view: &wire::View) -> Picture {
-    let models = [&view.active_model, &view.pending_model, &view.previous_model];
+    let named = [&view.active_model, &view.pending_model, &view.previous_model].into_iter().flatten();
+    let models = named.chain(&view.staged_models);
     let generations = [&view.active_generation, &view.pending_generation];
     let model = view.active_model.as_ref().and_then(model_ref);
     let active = view.active_generation.as_ref().zip(model.zip(view.active_model.as_ref()));
@@ -27,9 +28,10 @@ pub(super) fn picture(view: &wire::View) -> Picture {
         active: active.map(|(generation, (model, named))| Active {
             model,
             users: users(generation),
-            table: table(view, generation.generation, named.version),
+            table: table(view, generation.generation, named.version, None),
         }),
-        models: models.into_iter().flatten().filter_map(model_ref).collect(),
+        candidate: candidate(view),
+        models: models.filter_map(model_ref).collect(),
         generations: generations.into_iter().flatten().map(users).collect(),
         nodes: nodes(view),
         auction: auction(view.auction.clone().unwrap_or_default()),
@@ -54,13 +56,37 @@ fn nodes(view: &wire::View) -> Vec<(MemberId, String)> {
     nodes.map(|m| (MemberId(m.member_id), m.address.clone())).collect()
 }
 
-fn table(view: &wire::View, generation: u64, model: u64) -> RouteTable {
+/// The bundle of the rollout that runs, under the active generation.
+fn candidate(view: &wire::View) -> Option<CandidatePicture> {
+    let (rollout, generation) = view.rollout.as_ref().zip(view.active_generation.as_ref())?;
+    let named = rollout.model.as_ref()?;
+    let mode = match rollout.mode() {
+        wire::RolloutMode::RolloutCanary => RolloutMode::Canary,
+        wire::RolloutMode::RolloutShadow => RolloutMode::Shadow,
+        wire::RolloutMode::Unspecified => return None,
+    };
+    Some(CandidatePicture {
+        model: model_ref(named)?,
+        table: table(view, generation.generation, named.version, Some(&rollout.serving)),
+        mode,
+        share_ppm: rollout.share_ppm,
+        step: rollout.step,
+        window_us: rollout.window_ms.saturating_mul(1_000),
+    })
+}
+
+/// The shards of the active generation under a model; `serving` says who serves when it is not the active one.
+fn table(view: &wire::View, generation: u64, model: u64, serving: Option<&[wire::ShardServing]>) -> RouteTable {
+    let serves = |shard: &wire::ShardView| match serving {
+        None => shard.serving.clone(),
+        Some(all) => all.iter().find(|s| s.shard == shard.shard).map(|s| s.serving.clone()).unwrap_or_default(),
+    };
     let is_leaving = |id: &u64| view.members.iter().any(|m| m.member_id == *id && m.draining);
     let route = |shard: &wire::ShardView| {
         // A draining node is asked only when nobody else serves the shard.
-        let staying: Vec<MemberId> =
-            shard.serving.iter().filter(|id| !is_leaving(id)).map(|id| MemberId(*id)).collect();
-        let all = || shard.serving.iter().map(|id| MemberId(*id)).collect();
+        let serving = serves(shard);
+        let staying: Vec<MemberId> = serving.iter().filter(|id| !is_leaving(id)).map(|id| MemberId(*id)).collect();
+        let all = || serving.iter().map(|id| MemberId(*id)).collect();
         ShardRoute {
             shard: ShardId(shard.shard),
             items: shard.items,

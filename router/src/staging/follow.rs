@@ -5,14 +5,16 @@
 //! rests a while and holds up nothing else.
 
 use super::load::{LoadError, Loader};
-use super::picture::{ModelRef, Picture, UsersRef};
-use super::{Pinned, Staging, Surroundings, convert};
+use super::picture::{CandidatePicture, ModelRef, Picture, UsersRef};
+use super::windows::Counted;
+use super::{Candidate, Pinned, Pins, Staging, Surroundings, convert};
 use crate::quota::{quota, share};
 use crate::request::Dimensions;
+use crate::topology::RouteTable;
 use crate::users::{UserCache, UserFile};
-use gavel_member::Shutdown;
 use gavel_member::clock::now_us;
-use gavel_member::ready::Refused;
+use gavel_member::ready::{Refused, StagingPhase};
+use gavel_member::{Shutdown, signing};
 use gavel_model::Bundle;
 use gavel_proto::deadline::Instant;
 use std::collections::{BTreeMap, HashMap};
@@ -81,7 +83,7 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
                 around.health.ready().await;
             }
             if tasks.is_empty() {
-                loaded.start_next(&loader, &picture, &mut tasks);
+                loaded.start_next(&loader, &picture, &around, &mut tasks);
             }
         }
         let rest = Duration::from_micros(loaded.rest_us(now_us()));
@@ -89,9 +91,16 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
             () = shutdown.wait() => return,
             changed = changes.changed() => if changed.is_err() { return },
             Some(ended) = tasks.join_next() => match ended {
-                Ok(ended) => loaded.ended(ended, now_us()),
+                Ok(ended) => {
+                    around.ready.update(|ready| ready.phases.clear());
+                    loaded.ended(ended, now_us());
+                }
                 Err(error) => tracing::error!(%error, "a task of staging is lost"),
             },
+            () = staging.windows.ended() => {
+                let window = staging.windows.last();
+                around.ready.update(|ready| ready.window = window);
+            }
             () = tokio::time::sleep(rest), if tasks.is_empty() => {}
         }
     }
@@ -104,18 +113,38 @@ impl Staging {
         let pair = loaded.models.get(&active.model.hash).zip(loaded.users.get(&active.users));
         let Some((bundle, users)) = pair else { return false };
         metrics::gauge!("gavel_router_pinned_map_epoch").set(active.table.epoch.map as f64);
-        // At most 1,024 shards.
-        let shards = active.table.shards.len() as u32;
-        self.pinned.store(Some(Arc::new(Pinned {
-            table: active.table.clone(),
-            bundle: Arc::clone(bundle),
-            dimensions: Arc::clone(&users.dimensions),
-            users: Arc::clone(&users.cache) as _,
-            auction: picture.auction.clone(),
-            placements: picture.placements.clone(),
-            quota: quota(picture.auction.retrieved_total, shards),
-            light_keep: share(picture.auction.ranked_total, shards),
-        })));
+        let pinned = |table: &RouteTable, bundle: &Arc<Bundle>| {
+            // At most 1,024 shards.
+            let shards = table.shards.len() as u32;
+            Arc::new(Pinned {
+                table: table.clone(),
+                bundle: Arc::clone(bundle),
+                dimensions: Arc::clone(&users.dimensions),
+                users: Arc::clone(&users.cache) as _,
+                auction: picture.auction.clone(),
+                placements: picture.placements.clone(),
+                quota: quota(picture.auction.retrieved_total, shards),
+                light_keep: share(picture.auction.ranked_total, shards),
+            })
+        };
+        // A router that has not loaded the candidate yet answers everything with what serves.
+        let candidate = picture.candidate.as_ref().and_then(|c| Some((c, loaded.models.get(&c.model.hash)?)));
+        let counted =
+            |c: &CandidatePicture| Counted { version: c.table.epoch.model, step: c.step, window_us: c.window_us };
+        self.windows.count(candidate.map(|(c, _)| counted(c)), now_us());
+        let candidate = candidate.map(|(c, bundle)| Candidate {
+            pinned: pinned(&c.table, bundle),
+            mode: c.mode,
+            share_ppm: c.share_ppm,
+        });
+        let before = self.pin().map(|p| p.table.epoch.model);
+        let model = active.table.epoch.model;
+        self.pinned.store(Some(Arc::new(Pins { active: pinned(&active.table, bundle), candidate })));
+        if before != Some(model) {
+            // With the voters' lines, how long a switch took.
+            tracing::info!(version = model, map_epoch = active.table.epoch.map, "requests pin another model");
+            metrics::counter!("gavel_router_model_switches_total").increment(1);
+        }
         true
     }
 }
@@ -179,7 +208,7 @@ impl Loaded {
     }
 
     /// Starts the next load; when nothing is left to load, the disk is swept, once for each set of names.
-    fn start_next(&mut self, loader: &Loader, picture: &Picture, tasks: &mut JoinSet<Ended>) {
+    fn start_next(&mut self, loader: &Loader, picture: &Picture, around: &Surroundings, tasks: &mut JoinSet<Ended>) {
         let loader = loader.clone();
         match self.next(picture, now_us()) {
             Some(Item::Users(users)) => {
@@ -189,8 +218,14 @@ impl Loaded {
                 });
             }
             Some(Item::Model(model)) => {
+                around.ready.update(|ready| ready.phases = vec![(model.hash, StagingPhase::Fetching)]);
+                let view = around.view.current();
                 tasks.spawn_blocking(move || {
-                    let loaded = loader.model(&model);
+                    let signed = view.map_or(Ok(()), |view| signing::check(&view, &model.hash));
+                    let loaded = match signed {
+                        Ok(()) => loader.model(&model),
+                        Err(unsigned) => Err(LoadError::Refused(format!("signature: {unsigned}"))),
+                    };
                     Ended::Model(model, loaded)
                 });
             }
@@ -255,7 +290,6 @@ impl Item {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::RouteTable;
 
     fn users(generation: u64) -> UsersRef {
         UsersRef { generation, blob: Some(([generation as u8; 32], 1)) }

@@ -5,14 +5,20 @@
 //! and verified here: when the View activates something that is not (this router was away), the last one stands
 //! until it is. What the View announces as pending is loaded ahead and reported ready.
 //!
+//! A bundle in a rollout is a second `Pinned` beside the first, for its share of requests; a request uses one of them
+//! from its first stage to its last.
+//!
 //! Bundles and user files are on disk, and so is the last View: a restart needs no control plane.
 
 mod convert;
 mod follow;
 mod load;
 mod picture;
+mod share;
+mod windows;
 
-pub use picture::{AuctionSettings, Picture, Placement};
+pub use picture::{AuctionSettings, Picture, Placement, RolloutMode};
+pub use windows::{Arm, Compared, Shown, Windows};
 
 use crate::request::Dimensions;
 use crate::topology::RouteTable;
@@ -54,9 +60,34 @@ impl Pinned {
     }
 }
 
+/// What requests that start now are answered from.
+struct Pins {
+    active: Arc<Pinned>,
+    candidate: Option<Candidate>,
+}
+
+/// A bundle that has a share of requests.
+#[derive(Clone)]
+struct Candidate {
+    pinned: Arc<Pinned>,
+    mode: RolloutMode,
+    share_ppm: u32,
+}
+
+/// What one request is answered from.
+pub struct Choice {
+    /// All of it.
+    pub pinned: Arc<Pinned>,
+    /// As which of the two bundles it counts.
+    pub arm: Arm,
+    /// The bundle that scores the same candidates afterwards.
+    pub shadow: Option<Arc<Pinned>>,
+}
+
 /// Follows the View and keeps what requests pin.
 pub struct Staging {
-    pinned: ArcSwapOption<Pinned>,
+    pinned: ArcSwapOption<Pins>,
+    windows: Windows,
 }
 
 /// What staging needs of the process.
@@ -79,7 +110,7 @@ impl Staging {
     /// With nothing pinned.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { pinned: ArcSwapOption::empty() })
+        Arc::new(Self { pinned: ArcSwapOption::empty(), windows: Windows::default() })
     }
 
     /// Follows the View until the shutdown. Call it inside the runtime.
@@ -87,9 +118,31 @@ impl Staging {
         tokio::spawn(follow::follow(Arc::clone(self), surroundings, shutdown))
     }
 
-    /// What a request that starts now is answered from; `None` before anything is active here.
+    /// What serves now; `None` before anything is active here.
     #[must_use]
     pub fn pin(&self) -> Option<Arc<Pinned>> {
-        self.pinned.load_full()
+        Some(Arc::clone(&self.pinned.load().as_ref()?.active))
+    }
+
+    /// What a request with this stable key that starts now is answered from; `None` before anything is active here.
+    #[must_use]
+    pub fn choose(&self, key: &str) -> Option<Choice> {
+        let pins = self.pinned.load();
+        let Pins { active, candidate } = pins.as_deref()?;
+        let serves = |shadow| Choice { pinned: Arc::clone(active), arm: Arm::Active, shadow };
+        let Some(candidate) = candidate else { return Some(serves(None)) };
+        let version = candidate.pinned.table.epoch.model;
+        let chosen = Arc::clone(&candidate.pinned);
+        Some(match (share::belongs(key, version, candidate.share_ppm), candidate.mode) {
+            (false, _) => serves(None),
+            (true, RolloutMode::Canary) => Choice { pinned: chosen, arm: Arm::Candidate, shadow: None },
+            (true, RolloutMode::Shadow) => serves(Some(chosen)),
+        })
+    }
+
+    /// What the bundles of a rollout have shown.
+    #[must_use]
+    pub const fn windows(&self) -> &Windows {
+        &self.windows
     }
 }

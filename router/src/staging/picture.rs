@@ -30,6 +30,8 @@ pub struct UsersRef {
 pub struct Picture {
     /// The table of the active pair; `None` while there is no active generation or model.
     pub active: Option<Active>,
+    /// A bundle that has a share of requests beside it.
+    pub candidate: Option<CandidatePicture>,
     /// Bundles to hold, the most urgent first.
     pub models: Vec<ModelRef>,
     /// Generations to hold, the most urgent first.
@@ -51,6 +53,32 @@ pub struct Active {
     pub users: UsersRef,
     /// Epoch and shards.
     pub table: RouteTable,
+}
+
+/// A bundle that has a share of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CandidatePicture {
+    /// The model.
+    pub model: ModelRef,
+    /// Epoch and shards under it.
+    pub table: RouteTable,
+    /// What its share is for.
+    pub mode: RolloutMode,
+    /// Of requests, in millionths.
+    pub share_ppm: u32,
+    /// The step of its plan.
+    pub step: u32,
+    /// How long a window is.
+    pub window_us: u64,
+}
+
+/// What the share of a candidate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutMode {
+    /// It answers.
+    Canary,
+    /// It scores what the active one has answered.
+    Shadow,
 }
 
 /// How auctions are run.

@@ -34,6 +34,13 @@ pub struct Predictions {
 }
 
 impl Predictions {
+    /// All candidates' predictions of one head.
+    pub fn column(&self, head: &str) -> impl Iterator<Item = f32> {
+        let (at, width) = (self.heads.iter().position(|h| h == head), self.heads.len().max(1));
+        let values = at.and_then(|at| self.values.get(at..)).unwrap_or_default();
+        values.iter().copied().step_by(width)
+    }
+
     /// One candidate's predictions by head.
     pub fn row(&self, row: u32) -> impl Iterator<Item = Prediction> {
         let width = self.heads.len();
@@ -62,6 +69,8 @@ pub struct Funnel {
     pub scored: u64,
     /// Ads within the cut.
     pub returned: u64,
+    /// Items dropped for a number that is none.
+    pub non_finite: u64,
 }
 
 /// Where a shard's time went.
@@ -88,6 +97,14 @@ pub struct ShardTiming {
     pub queue_us: u64,
     /// What the planner expected of its way of retrieval.
     pub plan_estimate_us: u64,
+    /// Of the bundle that the node scored with: the first 8 bytes of its hash.
+    #[serde(rename = "model", serialize_with = "as_hex")]
+    pub model_fingerprint: u64,
+}
+
+/// As people compare hashes; a number of JSON would lose its last digits.
+fn as_hex<S: serde::Serializer>(fingerprint: &u64, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(&format_args!("{fingerprint:016x}"))
 }
 
 /// An ad with its reason.

@@ -87,6 +87,8 @@ pub struct SearchTerms {
     pub click_head: Option<String>,
     /// What to answer.
     pub asked_for: AskedFor,
+    /// Items to score instead of retrieving; empty: retrieve.
+    pub given: Vec<u64>,
 }
 
 /// The message without shards and deadline.
@@ -132,6 +134,7 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
             quality: Some(terms.shape.quality.into()),
             whole: terms.shape.cascade.is_some(),
         }),
+        given_items: terms.given.clone(),
         mode: mode.into(),
         explain: terms.asked_for == AskedFor::Reasons,
         return_all_scored: matches!(terms.asked_for, AskedFor::Everything | AskedFor::EverythingExactly),
@@ -198,6 +201,13 @@ fn one(node: MemberId, answer: wire::ShardAnswer, terms: &SearchTerms) -> (Shard
         tracing::error!(%node, %shard, ?epoch, pinned = ?terms.epoch, "an answer under another epoch is refused (RQ3)");
         return (reply(ReplyStatus::VersionUnavailable, 0), None);
     }
+    // The epoch is what the node was asked for; this is what it scored with. A node before this field says 0.
+    let scored_with = answer.timing.as_ref().map_or(0, |t| t.model_fingerprint);
+    if scored_with != 0 && scored_with != gavel_proto::epoch::fingerprint(&terms.model_hash) {
+        metrics::counter!("gavel_router_epoch_refused_total").increment(1);
+        tracing::error!(%node, %shard, scored_with, "an answer scored with another bundle is refused (RQ3)");
+        return (reply(ReplyStatus::VersionUnavailable, 0), None);
+    }
     let seen = answer.items_seen;
     match body(node, answer, terms) {
         Ok(body) => (reply(status, seen), Some(body)),
@@ -226,6 +236,7 @@ fn body(node: MemberId, answer: wire::ShardAnswer, terms: &SearchTerms) -> Resul
             ranked: funnel.ranked,
             scored: funnel.scored,
             returned: funnel.returned,
+            non_finite: funnel.non_finite,
         },
         timing: timing(answer.timing.unwrap_or_default(), shard, node),
         explained: answer.explained.into_iter().take(EXPLAINED_ADS_MAX).map(explained).collect(),
@@ -315,6 +326,7 @@ fn timing(timing: wire::ShardTiming, shard: ShardId, node: MemberId) -> ShardTim
         auction_us: timing.auction_us,
         queue_us: timing.queue_us,
         plan_estimate_us: timing.plan_estimate_us,
+        model_fingerprint: timing.model_fingerprint,
     }
 }
 

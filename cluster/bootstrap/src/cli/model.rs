@@ -17,7 +17,35 @@ pub enum ModelCommand {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The folder with bundle.toml.
-    pub bundle: PathBuf,
+    #[arg(required_unless_present = "skew")]
+    pub bundle: Option<PathBuf>,
+    /// Say what a user tower of OLD would find in an index of NEW, and the other way round.
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["bundle", "against"])]
+    pub skew: Vec<PathBuf>,
+    /// Say whether the bundle may follow this one; ends with 65 when it may not.
+    #[arg(long, requires = "data")]
+    pub against: Option<PathBuf>,
+    /// Rows to compare on: golden rows' form, with labels beside them if there are any (JSON lines, .zst, .gz).
+    #[arg(long, requires = "against")]
+    pub data: Option<PathBuf>,
+    /// Relative growth of the log loss of any labelled head.
+    #[arg(long, default_value_t = 0.01)]
+    pub log_loss_growth_max: f64,
+    /// Drop of the area under the curve of any labelled head.
+    #[arg(long, default_value_t = 0.005)]
+    pub auc_drop_max: f64,
+    /// Predictions over labels, either way, of any labelled head.
+    #[arg(long, default_value_t = 1.2)]
+    pub calibration_max: f64,
+    /// Mean prediction of any head against the other bundle's, either way.
+    #[arg(long, default_value_t = 1.5)]
+    pub prediction_ratio_max: f64,
+    /// Population stability index of any head's predictions.
+    #[arg(long, default_value_t = 0.25)]
+    pub psi_max: f64,
+    /// Time of the ranker against the other bundle's.
+    #[arg(long, default_value_t = 1.5)]
+    pub latency_ratio_max: f64,
     /// The form of the answer.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

@@ -5,7 +5,10 @@ pub mod load;
 pub mod member;
 pub mod model;
 pub mod progress;
+mod registry;
+mod rollout;
 pub mod settings;
+mod signing;
 pub mod status;
 
 use crate::cli::{Ctl, CtlArgs, Format};

@@ -1,14 +1,15 @@
 //! How does a model bundle come to serve, and go again?
 
-use super::failed;
 use super::progress::Shown;
-use crate::cli::Model;
+use super::{failed, registry, rollout, signing};
+use crate::cli::{Format, Model, PublishArgs};
 use crate::failure::Failure;
-use crate::output;
 use gavel_client::upload::{self, Blob};
 use gavel_client::{AdminClient, ClientError};
 use gavel_proto::wire::command::Body;
-use gavel_proto::wire::{ActivateModel, ModelView, PublishModel, Role, RollbackModel, StatusResponse};
+use gavel_proto::wire::{
+    ActivateModel, ModelView, PublishModel, RetireModel, RollbackModel, StageModel, StatusResponse,
+};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,46 +30,107 @@ pub enum Staged {
 /// `gavel ctl model`.
 pub async fn run(admin: &mut AdminClient, command: Model) -> Result<(), Failure> {
     match command {
-        Model::Publish { dir, no_wait } => {
+        Model::Publish(args) => {
             let work = std::env::temp_dir().join(format!("gavel-publish-{}", gavel_client::admin::random_id()));
-            let published = publish(admin, &dir, &work).await;
+            let published = publish_as(admin, &args.dir, &work, &args).await;
             // It holds a copy of what the voters have.
             let _ = std::fs::remove_dir_all(&work);
             let version = published?;
             eprintln!("version {version} is accepted");
-            if no_wait {
+            if args.no_wait || args.no_stage {
                 return Ok(());
             }
-            match wait_staged(admin, version).await? {
-                Staged::Active => println!("version {version} serves"),
-                Staged::Ready => println!("version {version} is ready; serve it: gavel ctl model activate {version}"),
-            }
-            Ok(())
+            told_when_staged(admin, version).await
         }
-        Model::List => list(admin).await,
-        Model::Activate { version } => {
-            let expect_active = active_version(admin).await?;
+        Model::List => registry::list(admin).await,
+        Model::Stage { version, no_wait } => {
+            admin.propose(Body::StageModel(StageModel { version })).await.map_err(failed)?;
+            if no_wait { Ok(()) } else { told_when_staged(admin, version).await }
+        }
+        Model::Activate { version, expect } => {
+            let expect_active = match expect {
+                Some(expect) => expect,
+                None => active_version(admin).await?,
+            };
             let wish = ActivateModel { version, expect_active };
             admin.propose(Body::ActivateModel(wish)).await.map_err(failed)?;
             println!("version {version} serves");
             Ok(())
         }
-        Model::Rollback => {
+        Model::Canary(args) => {
             let expect_active = active_version(admin).await?;
-            admin.propose(Body::RollbackModel(RollbackModel { expect_active })).await.map_err(failed)?;
-            println!("version {expect_active} no longer serves, the previous one does");
+            rollout::canary(admin, &args, expect_active).await
+        }
+        Model::Shadow(args) => {
+            let expect_active = active_version(admin).await?;
+            rollout::shadow(admin, &args, expect_active).await
+        }
+        Model::Rollback => rollback(admin).await,
+        Model::Retire { version } => {
+            admin.propose(Body::RetireModel(RetireModel { version })).await.map_err(failed)?;
+            println!("version {version} never serves again");
             Ok(())
         }
+        Model::Status { watch, json } => {
+            let looks = if watch { registry::Looks::Many } else { registry::Looks::One };
+            registry::status(admin, looks, if json { Format::Json } else { Format::Text }).await
+        }
+        Model::Policy(args) => signing::policy(admin, &args).await,
+        Model::Keygen { file } => signing::keygen(&file),
     }
 }
 
-/// Packs, uploads and proposes; returns the version.
+async fn rollback(admin: &mut AdminClient) -> Result<(), Failure> {
+    let view = admin.status().await.map_err(failed)?.view.unwrap_or_default();
+    if let Some(candidate) = view.rollout.and_then(|r| r.model) {
+        return rollout::end(admin, candidate.version).await;
+    }
+    let expect_active = view.active_model.map_or(0, |m| m.version);
+    admin.propose(Body::RollbackModel(RollbackModel { expect_active })).await.map_err(failed)?;
+    println!("version {expect_active} no longer serves, the previous one does");
+    Ok(())
+}
+
+async fn told_when_staged(admin: &AdminClient, version: u64) -> Result<(), Failure> {
+    match wait_staged(admin, version).await? {
+        Staged::Active => println!("version {version} serves"),
+        Staged::Ready => println!("version {version} is ready; serve it: gavel ctl model activate {version}"),
+    }
+    Ok(())
+}
+
+/// Packs, uploads, proposes and stages; returns the version.
 pub async fn publish(admin: &mut AdminClient, dir: &Path, work: &Path) -> Result<u64, Failure> {
+    let args = PublishArgs {
+        dir: dir.to_path_buf(),
+        no_wait: false,
+        no_stage: false,
+        version: 0,
+        uploader: String::new(),
+        sign: None,
+    };
+    publish_as(admin, dir, work, &args).await
+}
+
+async fn publish_as(admin: &mut AdminClient, dir: &Path, work: &Path, args: &PublishArgs) -> Result<u64, Failure> {
     let (dir, work) = (dir.to_path_buf(), work.to_path_buf());
     let (name, blob) = tokio::task::spawn_blocking(move || pack(&dir, &work)).await.map_err(Failure::other)??;
+    let signed = match &args.sign {
+        Some(file) => signing::sign(file, &blob.hash, args.version)?,
+        None => signing::Signed::default(),
+    };
     let voters = admin.voters().await.map_err(failed)?;
     upload::upload(std::slice::from_ref(&blob), &voters, &mut Shown::default()).await.map_err(failed)?;
-    let wish = PublishModel { hash: blob.hash.to_vec(), bytes: blob.bytes, name };
+    let wish = PublishModel {
+        hash: blob.hash.to_vec(),
+        bytes: blob.bytes,
+        name,
+        uploader: args.uploader.clone(),
+        register_only: args.no_stage,
+        version: args.version,
+        signature: signed.signature,
+        key: signed.key,
+    };
     Ok(admin.propose(Body::PublishModel(wish)).await.map_err(failed)?.number)
 }
 
@@ -104,30 +166,20 @@ fn staged(status: &StatusResponse, version: u64) -> Result<Option<Staged>, Failu
     if is(view.active_model.as_ref()) {
         return Ok(Some(Staged::Active));
     }
-    let Some(pending) = view.pending_model.as_ref().filter(|m| m.version == version) else {
-        return Err(failed(ClientError::NotActive(format!("version {version} is no longer pending"))));
+    let Some(pending) = view.staged_models.iter().find(|m| m.version == version) else {
+        return Err(failed(ClientError::NotActive(format!("version {version} is no longer staged"))));
     };
     let mut refusals = status.health.iter().flat_map(|h| &h.refusals);
     if let Some(refusal) = refusals.find(|r| r.subject == pending.hash) {
         return Err(failed(ClientError::Refused(refusal.reason.clone())));
     }
-    // The first bundle activates by itself; a later one waits for its operator.
-    let mut serving = view.members.iter().filter(|m| m.alive && m.role() != Role::Control).peekable();
-    let ready = |id: u64| status.health.iter().any(|h| h.member_id == id && h.ready_models.contains(&pending.hash));
-    let all = view.active_model.is_some() && serving.peek().is_some() && serving.all(|m| ready(m.member_id));
-    Ok(all.then_some(Staged::Ready))
+    // The first bundle activates by itself; a later one waits for its operator. What it lacks knows every replica.
+    let lacks = status.models.iter().find(|m| m.model.as_ref().is_some_and(|m| m.version == version));
+    let ready = view.active_model.is_some() && lacks.is_some_and(|m| m.lacks.is_empty());
+    Ok(ready.then_some(Staged::Ready))
 }
 
 async fn active_version(admin: &AdminClient) -> Result<u64, Failure> {
     let view = admin.status().await.map_err(failed)?.view.unwrap_or_default();
     Ok(view.active_model.map_or(0, |m| m.version))
-}
-
-async fn list(admin: &AdminClient) -> Result<(), Failure> {
-    let view = admin.status().await.map_err(failed)?.view.unwrap_or_default();
-    let rows = [("active", view.active_model), ("previous", view.previous_model), ("pending", view.pending_model)];
-    for (state, m) in rows.into_iter().filter_map(|(s, m)| m.map(|m| (s, m))) {
-        println!("{state:<9} version {} {} {} {} bytes", m.version, m.name, output::hex(&m.hash), m.bytes);
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! The answer goes to standard output whether the bundle is sound or not; the exit code says which: 0, or that of a
 //! damaged file.
 
+use super::gate;
 use crate::cli::{CheckArgs, Format};
 use crate::failure::Failure;
 use gavel_model::bundle::{BundleCheck, PartCost, check};
@@ -11,18 +12,25 @@ use std::fmt::Write as _;
 
 /// `gavel model check BUNDLE`.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
-    if !args.bundle.is_dir() {
-        return Err(Failure::usage(format!("{} is not a folder with a bundle", args.bundle.display())));
+    if let [old, new] = &args.skew[..] {
+        return gate::skew(old, new, args.format);
     }
-    let found = check(&args.bundle);
+    let bundle = args.bundle.as_ref().ok_or_else(|| Failure::usage("name the folder of a bundle"))?;
+    if !bundle.is_dir() {
+        return Err(Failure::usage(format!("{} is not a folder with a bundle", bundle.display())));
+    }
+    if let (Some(against), Some(data)) = (&args.against, &args.data) {
+        return gate::against(bundle, against, data, args);
+    }
+    let found = check(bundle);
     match args.format {
         Format::Json => println!("{}", as_json(&found)),
         Format::Text => print!("{}", as_text(&found)),
     }
     match found.errors.len() {
         0 => Ok(()),
-        1 => Err(Failure::damaged(format!("{}: refused, for one reason", args.bundle.display()))),
-        n => Err(Failure::damaged(format!("{}: refused, for {n} reasons", args.bundle.display()))),
+        1 => Err(Failure::damaged(format!("{}: refused, for one reason", bundle.display()))),
+        n => Err(Failure::damaged(format!("{}: refused, for {n} reasons", bundle.display()))),
     }
 }
 

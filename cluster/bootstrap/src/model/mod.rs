@@ -1,6 +1,7 @@
 //! What can be done with a model bundle before a cluster sees it?
 
 mod check;
+mod gate;
 mod pack;
 
 use crate::cli::ModelCommand;

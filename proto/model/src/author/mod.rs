@@ -18,6 +18,7 @@ mod rows;
 mod template;
 mod towers;
 mod tree_ports;
+pub mod vary;
 
 pub use rows::Golden;
 #[cfg(test)]

@@ -86,6 +86,7 @@ async fn cluster(plays: &[Option<Play>], shutdown: &Shutdown) -> Arc<Transport> 
 
 fn terms() -> Arc<SearchTerms> {
     Arc::new(SearchTerms {
+        given: Vec::new(),
         auction_id: AuctionId(1),
         epoch: EPOCH,
         model_hash: [0; 32],

@@ -1,0 +1,309 @@
+//! Is this bundle fit to follow that one?
+//!
+//! Every check is a sentence with its numbers and whether it holds, so that a CI job's log says what to look at.
+
+use super::metrics::{self, HeadMetrics, Labelled};
+use super::{GateError, open};
+use gavel_model::{Bundle, FeatureSpec, HeadKind, Scratch};
+use gavel_proto::windows::{PREDICTION_BINS, prediction_bin, stability_index};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::time::Instant;
+
+/// Rows that are read: a percent of a mean is then well above the noise.
+const ROWS_MAX: usize = 200_000;
+/// Rows whose ranking is timed, and how often, turn by turn.
+const TIMED: (usize, usize) = (256, 15);
+
+/// How far the new bundle may be from the old one.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Relative growth of the logarithmic loss of any labelled head.
+    pub log_loss_growth: f64,
+    /// Loss of area under the curve of any labelled head.
+    pub auc_drop: f64,
+    /// Predictions over labels, either way, of any labelled head.
+    pub calibration: f64,
+    /// Mean prediction against the old bundle's, either way, of any head.
+    pub prediction_ratio: f64,
+    /// Population stability index of any head of probabilities.
+    pub psi: f64,
+    /// Time of the ranker against the old bundle's.
+    pub latency_ratio: f64,
+}
+
+/// One question and its answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// What was asked.
+    pub name: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// With which numbers.
+    pub detail: String,
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// True when every check holds.
+    pub passes: bool,
+    /// Rows of the table.
+    pub rows: usize,
+    /// One by one.
+    pub checks: Vec<Check>,
+    /// By head: the new bundle, then the old one.
+    pub heads: BTreeMap<String, [HeadMetrics; 2]>,
+    /// Time of the ranker against the old bundle's, median of the turns.
+    pub latency_ratio: f64,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    #[serde(default)]
+    labels: BTreeMap<String, f64>,
+    weight: Option<f64>,
+}
+
+/// Predictions of one bundle by head, in the order of the rows.
+type Predictions = BTreeMap<String, Vec<f64>>;
+
+/// Compares `new` with `old` on the rows of `data`.
+///
+/// # Errors
+/// When a bundle cannot be opened or a row cannot be read; what does not hold is no error.
+pub fn compare(new: &Path, old: &Path, data: &Path, limits: &Limits) -> Result<Verdict, GateError> {
+    let (new, old) = (open(new)?, open(old)?);
+    let mut checks = schema(&new, &old);
+    let golden = new.verify_golden();
+    let detail =
+        golden.as_ref().map_or_else(ToString::to_string, |g| format!("{} rows, worst {:.1e}", g.rows, g.worst));
+    checks.push(Check { name: "golden rows".to_owned(), holds: golden.is_ok(), detail });
+    let (rows, labels) = read(data)?;
+    let predictions = [predict(&new, &rows, data)?, predict(&old, &rows, data)?];
+    let mut heads = BTreeMap::new();
+    for head in new.schema().heads.iter().filter(|h| predictions[1].contains_key(&h.name)) {
+        let is_probability = matches!(head.kind, HeadKind::Probability);
+        let [a, b] = predictions.each_ref().map(|p| p.get(&head.name).map(Vec::as_slice).unwrap_or_default());
+        let found = [a, b].map(|p| metrics::of(p, &labelled(p, &labels, &head.name)));
+        checks.extend(of_head(&head.name, &found, limits));
+        if is_probability {
+            let psi = stability_index(&bins(b), &bins(a));
+            checks.push(limit(&format!("{}: psi", head.name), psi, limits.psi));
+        }
+        heads.insert(head.name.clone(), found);
+    }
+    let latency_ratio = latency(&new, &old, &rows, data)?;
+    checks.push(limit("latency ratio", latency_ratio, limits.latency_ratio));
+    let passes = checks.iter().all(|c| c.holds);
+    Ok(Verdict { passes, rows: rows.len(), checks, heads, latency_ratio })
+}
+
+fn limit(name: &str, found: f64, most: f64) -> Check {
+    // NaN does not hold.
+    Check { name: name.to_owned(), holds: found <= most, detail: format!("{found:.4}, limit {most:.4}") }
+}
+
+/// What a catalogue, a request log and a report of the old bundle expect of the new one.
+fn schema(new: &Bundle, old: &Bundle) -> Vec<Check> {
+    let (new, old) = (new.schema(), old.schema());
+    let check = |name: &str, wrong: Vec<String>, fine: String| {
+        let holds = wrong.is_empty();
+        Check { name: name.to_owned(), holds, detail: if holds { fine } else { wrong.join("; ") } }
+    };
+    let kind = |f: &FeatureSpec| format!("{:?}", std::mem::discriminant(&f.kind));
+    let pairs = [(&new.user, &old.user, "user"), (&new.item, &old.item, "item")];
+    let mut wrong = Vec::new();
+    let mut added = Vec::new();
+    for (features, before, side) in pairs {
+        for feature in features {
+            match before.iter().find(|f| f.name == feature.name) {
+                Some(known) if kind(known) == kind(feature) => {}
+                Some(_) => wrong.push(format!("{} of the {side} is of another kind", feature.name)),
+                None => added.push(feature.name.clone()),
+            }
+        }
+    }
+    let fine = if added.is_empty() { "no new ones".to_owned() } else { format!("new: {}", added.join(", ")) };
+    let roles = old.heads.iter().filter(|h| h.role.is_some() && new.heads.iter().all(|n| n.role != h.role));
+    let lost: Vec<String> = roles.map(|h| format!("no head has the role of {}", h.name)).collect();
+    vec![check("features", wrong, fine), check("roles of heads", lost, format!("{} heads", new.heads.len()))]
+}
+
+fn of_head(name: &str, [new, old]: &[HeadMetrics; 2], limits: &Limits) -> Vec<Check> {
+    let ratio = |a: f64, b: f64| if b == 0.0 { f64::INFINITY } else { (a / b).max(b / a) };
+    let mut checks =
+        vec![limit(&format!("{name}: mean prediction"), ratio(new.mean, old.mean), limits.prediction_ratio)];
+    if new.labelled > 0 {
+        let growth = new.log_loss / old.log_loss - 1.0;
+        checks.push(limit(&format!("{name}: growth of log loss"), growth, limits.log_loss_growth));
+        checks.push(limit(&format!("{name}: drop of AUC"), old.auc - new.auc, limits.auc_drop));
+        checks.push(limit(&format!("{name}: calibration"), ratio(new.calibration, 1.0), limits.calibration));
+    }
+    checks
+}
+
+fn bins(predictions: &[f64]) -> [u64; PREDICTION_BINS] {
+    let mut bins = [0; PREDICTION_BINS];
+    for bin in predictions.iter().filter_map(|p| prediction_bin(*p)) {
+        bins[bin] += 1;
+    }
+    bins
+}
+
+fn labelled(predictions: &[f64], labels: &[Labels], head: &str) -> Vec<Labelled> {
+    let rows = predictions.iter().zip(labels);
+    rows.filter_map(|(prediction, row)| {
+        let (label, weight) = (*row.labels.get(head)?, row.weight.unwrap_or(1.0));
+        Some(Labelled { prediction: *prediction, label, weight })
+    })
+    .collect()
+}
+
+/// The lines of the table with their labels.
+fn read(path: &Path) -> Result<(Vec<String>, Vec<Labels>), GateError> {
+    let io = |source| GateError::Io { path: path.to_path_buf(), source };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let name = path.to_string_lossy();
+    let reader: Box<dyn Read> = if name.ends_with(".zst") {
+        Box::new(zstd::Decoder::new(file).map_err(io)?)
+    } else if name.ends_with(".gz") {
+        Box::new(flate2::read::MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
+    let (mut rows, mut labels) = (Vec::new(), Vec::new());
+    for (at, line) in BufReader::new(reader).lines().enumerate() {
+        let line = line.map_err(io)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong =
+            |e: serde_json::Error| GateError::Row { path: path.to_path_buf(), line: at + 1, reason: e.to_string() };
+        labels.push(serde_json::from_str(&line).map_err(wrong)?);
+        rows.push(line);
+        if rows.len() == ROWS_MAX {
+            break;
+        }
+    }
+    if rows.is_empty() { Err(GateError::Empty("the table has no rows")) } else { Ok((rows, labels)) }
+}
+
+fn example(bundle: &Bundle, line: &str, (path, at): (&Path, usize)) -> Result<gavel_model::Example, GateError> {
+    let wrong =
+        |e: gavel_model::BundleError| GateError::Row { path: path.to_path_buf(), line: at + 1, reason: e.to_string() };
+    bundle.example(line).map_err(wrong)
+}
+
+fn predict(bundle: &Bundle, rows: &[String], path: &Path) -> Result<Predictions, GateError> {
+    let mut predictions = Predictions::new();
+    let (mut scratch, mut out) = (Scratch::default(), Vec::new());
+    for (at, line) in rows.iter().enumerate() {
+        let row = example(bundle, line, (path, at))?;
+        let cross = bundle.cross(&row.user, &row.item);
+        let part = bundle.run_user(&mut scratch, &row.user)?.part;
+        let activations = bundle.run_items(&mut scratch, std::slice::from_ref(&row.item))?.activations;
+        bundle.rank(&mut scratch, &part, &activations, &cross, 1, &mut out)?;
+        for (head, prediction) in bundle.schema().heads.iter().zip(&out) {
+            predictions.entry(head.name.clone()).or_default().push(f64::from(*prediction));
+        }
+    }
+    Ok(predictions)
+}
+
+/// What ranking a request of the first rows' items takes, new over old: turn by turn, so that both see the same machine.
+fn latency(new: &Bundle, old: &Bundle, rows: &[String], path: &Path) -> Result<f64, GateError> {
+    let (rows, turns) = (&rows[..rows.len().min(TIMED.0)], TIMED.1);
+    let mut ratios = Vec::new();
+    let (new, old) = (Prepared::of(new, rows, path)?, Prepared::of(old, rows, path)?);
+    let mut scratch = Scratch::default();
+    for _ in 0..turns {
+        let (a, b) = (new.time(&mut scratch)?, old.time(&mut scratch)?);
+        ratios.push(a / b.max(1e-9));
+    }
+    ratios.sort_by(f64::total_cmp);
+    Ok(ratios.get(turns / 2).copied().unwrap_or(0.0))
+}
+
+/// The inputs of the part that is computed for each candidate.
+struct Prepared<'a> {
+    bundle: &'a Bundle,
+    part: Vec<f32>,
+    activations: Vec<f32>,
+    cross: Vec<f32>,
+    candidates: usize,
+}
+
+impl<'a> Prepared<'a> {
+    fn of(bundle: &'a Bundle, rows: &[String], path: &Path) -> Result<Self, GateError> {
+        let mut scratch = Scratch::default();
+        let examples = rows.iter().enumerate().map(|(at, line)| example(bundle, line, (path, at)));
+        let examples = examples.collect::<Result<Vec<_>, _>>()?;
+        let user = &examples.first().ok_or(GateError::Empty("the table has no rows"))?.user;
+        let items: Vec<_> = examples.iter().map(|e| e.item.clone()).collect();
+        let cross = items.iter().flat_map(|item| bundle.cross(user, item)).collect();
+        let part = bundle.run_user(&mut scratch, user)?.part;
+        let activations = bundle.run_items(&mut scratch, &items)?.activations;
+        Ok(Self { bundle, part, activations, cross, candidates: items.len() })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+    fn time(&self, scratch: &mut Scratch) -> Result<f64, GateError> {
+        let (from, mut out) = (Instant::now(), Vec::new());
+        self.bundle.rank(scratch, &self.part, &self.activations, &self.cross, self.candidates, &mut out)?;
+        std::hint::black_box(&out);
+        Ok(from.elapsed().as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gavel_model::author::vary::{Variation, vary};
+    use std::fmt::Write as _;
+
+    const LIMITS: Limits = Limits {
+        log_loss_growth: 0.01,
+        auc_drop: 0.005,
+        calibration: 1.2,
+        prediction_ratio: 1.5,
+        psi: 0.25,
+        // No test is timed.
+        latency_ratio: f64::INFINITY,
+    };
+
+    /// A table whose labels are the demo's own predictions: the demo is calibrated on it by construction.
+    fn table(dir: &Path, demo: &Path) -> std::path::PathBuf {
+        let packed = std::fs::read(demo.join("golden.jsonl.zst")).expect("rows");
+        let text = String::from_utf8(zstd::decode_all(&packed[..]).expect("zstd")).expect("text");
+        let mut out = String::new();
+        for line in text.lines().take(200) {
+            let row: serde_json::Value = serde_json::from_str(line).expect("a row");
+            let labels = serde_json::json!({"click": row["predictions"]["click"]});
+            let row = serde_json::json!({"user": row["user"], "item": row["item"], "labels": labels});
+            writeln!(out, "{row}").expect("written");
+        }
+        let path = dir.join("table.jsonl");
+        std::fs::write(&path, out).expect("written");
+        path
+    }
+
+    #[test]
+    fn an_equal_bundle_passes_and_a_shifted_one_does_not() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/bootstrap/demo/bundle");
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = table(dir.path(), &demo);
+        let same = compare(&demo, &demo, &data, &LIMITS).expect("compared");
+        assert!(same.passes && same.rows == 200, "{:?}", same.checks);
+        assert!((same.heads["click"][0].calibration - 1.0).abs() < 1e-3);
+        let shifted = dir.path().join("shifted");
+        vary(&demo, &shifted, Variation::Odds { factor: 2.0 }).expect("varied");
+        let found = compare(&shifted, &demo, &data, &LIMITS).expect("compared");
+        let failed: Vec<&str> = found.checks.iter().filter(|c| !c.holds).map(|c| c.name.as_str()).collect();
+        assert!(!found.passes && failed.contains(&"click: calibration"), "{failed:?}");
+        assert!(failed.contains(&"click: growth of log loss"), "{failed:?}");
+        assert!(found.checks.iter().any(|c| c.name == "golden rows" && c.holds));
+    }
+}

@@ -1,0 +1,242 @@
+//! Which processes are the cluster of a storm, and how are they started, ended and started again?
+//!
+//! Every process is this binary, with a data folder and a log of its own in the work folder. A process is ended by its
+//! own handle and no other way, and all of them end with this value.
+
+use super::{RolloutArgs, RolloutError};
+use gavel_model::author::vary::{Variation, vary};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Voters, nodes, routers: the reference cluster of the reliability chapter.
+const SIZES: (usize, usize, usize) = (3, 4, 2);
+/// Shards and replicas of each.
+const PLACED: (&str, &str) = ("2", "2");
+/// Longest wait for a process to listen.
+const LISTEN_MAX: Duration = Duration::from_secs(60);
+/// Logs say which bundle scored every answer.
+const LOG: &str = "warn,gavel=info,openraft=off,gavel_node::answers=debug";
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A voter.
+    Control,
+    /// A node.
+    Node,
+    /// A router.
+    Router,
+}
+
+/// One process.
+pub struct Process {
+    /// Its role.
+    pub role: Role,
+    /// For logs.
+    pub name: String,
+    /// host:port of its gRPC endpoint; stays over restarts.
+    pub address: String,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+/// The cluster.
+pub struct Fleet {
+    /// Voters, nodes, routers.
+    pub processes: Vec<Process>,
+    folder: PathBuf,
+    _temporary: Option<Temporary>,
+}
+
+/// A folder that is removed with its value.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Fleet {
+    /// Starts everything, publishes three bundles, loads the catalogue.
+    ///
+    /// # Errors
+    /// When a process does not listen or a command fails.
+    pub async fn start(args: &RolloutArgs) -> Result<Self, RolloutError> {
+        let (folder, temporary) = match &args.work_dir {
+            Some(folder) => (folder.clone(), None),
+            None => {
+                let folder = std::env::temp_dir().join(format!("gavel-rollout-{}", std::process::id()));
+                (folder.clone(), Some(Temporary(folder)))
+            }
+        };
+        std::fs::create_dir_all(&folder).map_err(RolloutError::io(&folder))?;
+        let mut fleet = Self { processes: Vec::new(), folder, _temporary: temporary };
+        let (controls, nodes, routers) = SIZES;
+        let ports = free_ports(controls + nodes + 2 * routers).map_err(RolloutError::io(Path::new("127.0.0.1")))?;
+        let at = |i: usize| format!("127.0.0.1:{}", ports[i]);
+        let peers: Vec<String> = (0..controls).map(|i| format!("{}={}", i + 1, at(i))).collect();
+        for i in 0..controls {
+            let id = (i + 1).to_string();
+            fleet.add(Role::Control, i, &at(i), &["control", "--id", &id, "--peers", &peers.join(",")])?;
+        }
+        let control = fleet.control();
+        for i in 0..nodes {
+            fleet.add(
+                Role::Node,
+                i,
+                &at(controls + i),
+                &["node", "--control", &control, "--staging-cpu-share", "1"],
+            )?;
+        }
+        for i in 0..routers {
+            let (grpc, http) = (at(controls + nodes + i), at(controls + nodes + routers + i));
+            fleet.add(Role::Router, i, &grpc, &["router", "--control", &control, "--http-listen", &http])?;
+        }
+        fleet.seed(args)?;
+        Ok(fleet)
+    }
+
+    /// Publishes and loads.
+    fn seed(&self, args: &RolloutArgs) -> Result<(), RolloutError> {
+        let shown = |path: &Path| path.display().to_string();
+        self.ctl(&["model", "publish", &shown(&args.bundle), "--no-wait"])?;
+        let work = shown(&self.folder.join("load"));
+        let (shards, replicas) = PLACED;
+        let catalogue = shown(&args.catalogue);
+        self.ctl(&["load", &catalogue, "--shards", shards, "--replicas", replicas, "--work-dir", &work])?;
+        for seed in [1, 2] {
+            let to = self.folder.join(format!("bundle-{seed}"));
+            if !to.exists() {
+                let varied = vary(&args.bundle, &to, Variation::Space { seed });
+                varied.map_err(|e| RolloutError::Bundle(format!("{e:?}")))?;
+            }
+            self.ctl(&["model", "publish", &shown(&to)])?;
+            eprintln!("bundle {} is staged", seed + 1);
+        }
+        Ok(())
+    }
+
+    /// `gavel ctl` with these arguments.
+    fn ctl(&self, arguments: &[&str]) -> Result<(), RolloutError> {
+        let output = Command::new(binary()?)
+            .args(["ctl", "--control", &self.control()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(RolloutError::io(Path::new("gavel ctl")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(RolloutError::Process(format!("gavel ctl {}: {said}", arguments.join(" "))))
+    }
+
+    /// Addresses of the voters, as a command line has them.
+    #[must_use]
+    pub fn control(&self) -> String {
+        self.addresses(Role::Control).join(",")
+    }
+
+    /// Addresses of a role.
+    #[must_use]
+    pub fn addresses(&self, role: Role) -> Vec<String> {
+        self.processes.iter().filter(|p| p.role == role).map(|p| p.address.clone()).collect()
+    }
+
+    /// The folder of the logs.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    /// Ends every process.
+    pub fn stop(&mut self) {
+        self.processes.iter_mut().for_each(Process::kill);
+    }
+
+    fn add(&mut self, role: Role, number: usize, listen: &str, arguments: &[&str]) -> Result<(), RolloutError> {
+        let word = match role {
+            Role::Control => "control",
+            Role::Node => "node",
+            Role::Router => "router",
+        };
+        let name = format!("{word}-{}", number + 1);
+        let mut all: Vec<String> = ["--log", LOG, "--log-format", "json"].map(str::to_owned).to_vec();
+        all.extend(arguments.iter().map(|a| (*a).to_owned()));
+        let data = self.folder.join(&name).display().to_string();
+        all.extend(["--listen", listen, "--metrics-listen", "127.0.0.1:0", "--data-dir", &data].map(str::to_owned));
+        let log = self.folder.join(format!("{name}.log"));
+        let mut process = Process { role, name, address: listen.to_owned(), arguments: all, log, child: None };
+        process.start()?;
+        self.processes.push(process);
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start(&mut self) -> Result<(), RolloutError> {
+        let log = std::fs::File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(RolloutError::io(&self.log))?;
+        let mut child = Command::new(binary()?)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(RolloutError::io(&self.log))?;
+        let stdout = child.stdout.take();
+        self.child = Some(child);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.into_iter().flat_map(|out| BufReader::new(out).lines().map_while(Result::ok)) {
+                // Reads on when nobody listens, so that the process never blocks on its output.
+                let _ = sender.send(line);
+            }
+        });
+        loop {
+            match receiver.recv_timeout(LISTEN_MAX) {
+                Ok(line) if line.starts_with("READY ") => return Ok(()),
+                Ok(_) => {}
+                Err(_) => {
+                    let log = self.log.display();
+                    return Err(RolloutError::Process(format!("{} does not listen: see {log}", self.name)));
+                }
+            }
+        }
+    }
+
+    /// Ends it at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It is a child of ours: neither can fail but for a process that has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn binary() -> Result<PathBuf, RolloutError> {
+    std::env::current_exe().map_err(RolloutError::io(Path::new("this binary")))
+}
+
+/// Ports that were free a moment ago: a process keeps its address when it is started again.
+fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+    let open = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
+    open.iter().map(|l| Ok(l.local_addr()?.port())).collect()
+}
