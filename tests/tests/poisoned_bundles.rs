@@ -38,7 +38,7 @@ fn a_node_refuses_every_poisoned_bundle_and_keeps_nothing() {
         // Nobody listens there: the bytes are where a fetch would have put them.
         voters: Arc::new(Voters::new(vec!["127.0.0.1:1".to_owned()]).expect("an address")),
         runtime: runtime.handle().clone(),
-        search_threads: 1,
+        cpu_us: gavel_node::pipeline::thread::cpu_us,
         budget: MemoryBudget::of_bytes(1 << 30),
     };
     let holdings = SharedHoldings::default();

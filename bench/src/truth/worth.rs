@@ -97,7 +97,17 @@ mod tests {
 
     fn ad(ad: u64, advertiser: u64, bid: u64) -> Ad {
         let weight = 1_000_000_000_000_000;
-        Ad { ad, advertiser, category: ad % 3, bid_type: BidType::Cpc, bid, weight, event_weight: weight, value: 0, reserve: 0 }
+        Ad {
+            ad,
+            advertiser,
+            category: ad % 3,
+            bid_type: BidType::Cpc,
+            bid,
+            weight,
+            event_weight: weight,
+            value: 0,
+            reserve: 0,
+        }
     }
 
     fn rule() -> Rule {

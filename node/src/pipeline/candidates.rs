@@ -95,6 +95,7 @@ pub fn given(
     Ok(Found {
         nearest: found.items.len(),
         items: found.items,
+        places: found.places,
         eligible: found.eligible,
         eligible_items: found.eligible_items,
         plan: found.plan,
@@ -185,8 +186,9 @@ mod tests {
             targeting: targeting(&target, &search),
             quota: search.quota,
             mode: Mode::Exact,
-            bonus: None,
+            values: None,
             expired: &|| false,
+            cpu_us: &|| 0,
         };
         let mut scratch = RetrievalScratch::default();
         let all = find(shard, &target.delivery, &query, &mut scratch).unwrap();

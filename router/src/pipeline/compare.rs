@@ -76,8 +76,9 @@ fn revenue(candidates: &[Candidate], rule: &AuctionRule) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auction::{AuctionTerms, Mechanism, TiePrice};
+    use crate::auction::{AuctionTerms, Mechanism, TiePrice, UserModel};
     use crate::merge::Offer;
+    use gavel_proto::cut::Neighbours;
     use gavel_proto::ids::{AdvertiserId, CampaignId, ItemId, ShardId};
     use gavel_proto::money::{BidType, Micros};
 
@@ -91,7 +92,9 @@ mod tests {
             bid_type: BidType::Cpc,
             bid: Micros(1_000_000),
             weight: (f64::from(click) * 1e15) as u64,
+            event_weight: (f64::from(click) * 1e15) as u64,
             click_weight: 0,
+            continuation_ppm: 0,
             value: 0,
             reserve: Micros(0),
             tie: id,
@@ -109,6 +112,8 @@ mod tests {
             per_category: None,
             position_factors_ppm: vec![1_000_000; 2],
             tie_price: TiePrice::Keyed,
+            neighbours: Neighbours::default(),
+            users: UserModel::Separable,
         })
         .expect("a rule")
     }
