@@ -75,7 +75,7 @@ fn the_chapters_slates() {
 #[test]
 fn the_slate_is_the_best_and_pays_its_externality() {
     let mut winners = 0;
-    for seed in 0..3_000 {
+    for seed in 0..4_000 {
         let mut dice = Dice::new(seed);
         let n = 1 + dice.roll(6);
         let advertisers = 1 + dice.roll(6);

@@ -43,8 +43,11 @@ pub fn vary(from: &Path, to: &Path, variation: Variation) -> Result<[u8; 32], Re
     let mut files = Files::new();
     for entry in std::fs::read_dir(from).map_err(|e| folder(from, &e))? {
         let entry = entry.map_err(|e| folder(from, &e))?;
-        let content = std::fs::read(entry.path()).map_err(|e| folder(&entry.path(), &e))?;
-        files.insert(entry.file_name().to_string_lossy().into_owned(), content);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "BLAKE3SUMS" {
+            let content = std::fs::read(entry.path()).map_err(|e| folder(&entry.path(), &e))?;
+            files.insert(name, content);
+        }
     }
     let changed = match variation {
         Variation::Space { seed } => turn(&mut files, &Turn::new(bundle.schema().dimension, seed)),
