@@ -18,3 +18,4 @@ pub mod workload;
 pub mod transport;
 
 mod clock;
+mod lines;

@@ -4,9 +4,10 @@
 //! (open loop): a slow answer delays nothing that follows, and latency counts from the scheduled arrival, so a stall
 //! of the server is seen by every request that it would have kept waiting.
 
+use crate::lines;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// Longest line of a request file.
@@ -73,16 +74,7 @@ pub enum WorkloadError {
 /// When the file cannot be read, a line is no request, or there is none.
 pub fn read(path: &Path) -> Result<Vec<TimedRequest>, WorkloadError> {
     let io = |source| WorkloadError::Io { path: path.to_path_buf(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let name = path.to_string_lossy();
-    let reader: Box<dyn Read> = if name.ends_with(".zst") {
-        Box::new(zstd::Decoder::new(file).map_err(io)?)
-    } else if name.ends_with(".gz") {
-        Box::new(flate2::read::GzDecoder::new(file))
-    } else {
-        Box::new(file)
-    };
-    let requests = parse(BufReader::new(reader), path)?;
+    let requests = parse(BufReader::new(lines::open(path).map_err(io)?), path)?;
     if requests.is_empty() {
         return Err(WorkloadError::Empty(path.to_path_buf()));
     }

@@ -103,7 +103,16 @@ pub struct Window {
 
 /// The windows that the leader has heard, newest last.
 #[derive(Clone, Debug, Default)]
-pub struct Windows(VecDeque<(u64, Window)>);
+pub struct Windows(VecDeque<(Counting, Window)>);
+
+/// Which start of which router counted: one that starts again numbers its windows anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// The member.
+    pub router: u64,
+    /// Its start.
+    pub incarnation: u64,
+}
 
 /// What the guards say.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,13 +127,13 @@ pub enum Judged {
 
 impl Windows {
     /// Takes a window of a router, each once.
-    pub fn hear(&mut self, router: u64, window: Window) -> bool {
+    pub fn hear(&mut self, by: Counting, window: Window) -> bool {
         let key = (window.version, window.sequence);
-        let known = self.0.iter().rev().any(|(from, w)| *from == router && (w.version, w.sequence) == key);
+        let known = self.0.iter().rev().any(|(from, w)| *from == by && (w.version, w.sequence) == key);
         if known {
             return false;
         }
-        self.0.push_back((router, window));
+        self.0.push_back((by, window));
         if self.0.len() > WINDOWS_MAX {
             self.0.pop_front();
         }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use gavel_proto::deadline::Instant;
 
-use crate::guards::{Judged, Window, Windows, judge};
+use crate::guards::{Counting, Judged, Window, Windows, judge};
 use crate::state::command::{Body, EndedBy, Liveness, SetAlive};
 use crate::state::types::{Member, Ready, Role, Rollout, RolloutMode};
 use crate::state::{Overdue, State};
@@ -58,8 +58,8 @@ impl Hearing {
     }
 
     /// Takes a window of a router, and says whether it is news.
-    pub fn hear_window(&mut self, router: u64, window: Window) -> News {
-        if self.windows.hear(router, window) { News::Yes } else { News::No }
+    pub fn hear_window(&mut self, by: Counting, window: Window) -> News {
+        if self.windows.hear(by, window) { News::Yes } else { News::No }
     }
 
     /// What the guards of a rollout look at.
@@ -277,7 +277,7 @@ mod tests {
     /// ends it with its reason.
     #[test]
     fn a_rollout_steps_activates_or_ends_by_itself() {
-        use crate::guards::{Arm, Window};
+        use crate::guards::{Arm, Counting, Window};
         use crate::state::types::{RolloutGuards, RolloutPlan, RolloutStep};
         let mut state = peopled();
         say(&mut state, 3, publish(7));
@@ -315,16 +315,16 @@ mod tests {
             ..Window::default()
         };
         assert_eq!(go(&state, &hearing, 10_000), [], "no evidence");
-        assert_eq!(hearing.hear_window(2, window(0, arm(0.1))), News::Yes);
+        assert_eq!(hearing.hear_window(Counting { router: 2, incarnation: 1 }, window(0, arm(0.1))), News::Yes);
         assert_eq!(go(&state, &hearing, 499), [], "the step has not held");
         let step = Body::StepRollout { version: 2, step: 1 };
         assert_eq!(go(&state, &hearing, 500), std::slice::from_ref(&step));
         say(&mut state, 9, step);
         assert_eq!(go(&state, &hearing, 10_000), [], "no evidence at the new share");
         let mut drifted = hearing.clone();
-        hearing.hear_window(2, window(1, arm(0.1)));
+        hearing.hear_window(Counting { router: 2, incarnation: 1 }, window(1, arm(0.1)));
         assert_eq!(go(&state, &hearing, 500), [Body::ActivateModel { version: 2, expect_active: 1 }]);
-        drifted.hear_window(2, window(1, arm(0.2)));
+        drifted.hear_window(Counting { router: 2, incarnation: 1 }, window(1, arm(0.2)));
         let end = go(&state, &drifted, 0);
         let [Body::EndRollout { version: 2, reason, by: EndedBy::Guard }] = &end[..] else { panic!("{end:?}") };
         assert!(reason.starts_with("prediction_ratio: 2.000"), "{reason}");

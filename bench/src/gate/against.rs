@@ -4,11 +4,11 @@
 
 use super::metrics::{self, HeadMetrics, Labelled};
 use super::{GateError, open};
+use crate::lines::{LINE_BYTES_MAX, LineError, Lines};
 use gavel_model::{Bundle, FeatureSpec, HeadKind, Scratch};
 use gavel_proto::windows::{PREDICTION_BINS, prediction_bin, stability_index};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Instant;
 
@@ -162,46 +162,37 @@ fn labelled(predictions: &[f64], labels: &[Labels], head: &str) -> Vec<Labelled>
     .collect()
 }
 
+/// A line of the table with its number.
+type Row = (usize, String);
+
 /// The lines of the table with their labels.
-fn read(path: &Path) -> Result<(Vec<String>, Vec<Labels>), GateError> {
-    let io = |source| GateError::Io { path: path.to_path_buf(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let name = path.to_string_lossy();
-    let reader: Box<dyn Read> = if name.ends_with(".zst") {
-        Box::new(zstd::Decoder::new(file).map_err(io)?)
-    } else if name.ends_with(".gz") {
-        Box::new(flate2::read::MultiGzDecoder::new(file))
-    } else {
-        Box::new(file)
-    };
+fn read(path: &Path) -> Result<(Vec<Row>, Vec<Labels>), GateError> {
+    let wrong = |line, reason| GateError::Row { path: path.to_path_buf(), line, reason };
+    let mut lines = Lines::open(path).map_err(|source| GateError::Io { path: path.to_path_buf(), source })?;
     let (mut rows, mut labels) = (Vec::new(), Vec::new());
-    for (at, line) in BufReader::new(reader).lines().enumerate() {
-        let line = line.map_err(io)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let wrong =
-            |e: serde_json::Error| GateError::Row { path: path.to_path_buf(), line: at + 1, reason: e.to_string() };
-        labels.push(serde_json::from_str(&line).map_err(wrong)?);
-        rows.push(line);
-        if rows.len() == ROWS_MAX {
-            break;
-        }
+    while rows.len() < ROWS_MAX
+        && let Some((number, line)) = lines.next_line().map_err(|e| match e {
+            LineError::Io(source) => GateError::Io { path: path.to_path_buf(), source },
+            LineError::TooLong(number) => wrong(number, format!("longer than {LINE_BYTES_MAX} bytes")),
+        })?
+    {
+        labels.push(serde_json::from_str(&line).map_err(|e| wrong(number, e.to_string()))?);
+        rows.push((number, line));
     }
     if rows.is_empty() { Err(GateError::Empty("the table has no rows")) } else { Ok((rows, labels)) }
 }
 
-fn example(bundle: &Bundle, line: &str, (path, at): (&Path, usize)) -> Result<gavel_model::Example, GateError> {
+fn example(bundle: &Bundle, (line, row): &Row, path: &Path) -> Result<gavel_model::Example, GateError> {
     let wrong =
-        |e: gavel_model::BundleError| GateError::Row { path: path.to_path_buf(), line: at + 1, reason: e.to_string() };
-    bundle.example(line).map_err(wrong)
+        |e: gavel_model::BundleError| GateError::Row { path: path.to_path_buf(), line: *line, reason: e.to_string() };
+    bundle.example(row).map_err(wrong)
 }
 
-fn predict(bundle: &Bundle, rows: &[String], path: &Path) -> Result<Predictions, GateError> {
+fn predict(bundle: &Bundle, rows: &[Row], path: &Path) -> Result<Predictions, GateError> {
     let mut predictions = Predictions::new();
     let (mut scratch, mut out) = (Scratch::default(), Vec::new());
-    for (at, line) in rows.iter().enumerate() {
-        let row = example(bundle, line, (path, at))?;
+    for row in rows {
+        let row = example(bundle, row, path)?;
         let cross = bundle.cross(&row.user, &row.item);
         let part = bundle.run_user(&mut scratch, &row.user)?.part;
         let activations = bundle.run_items(&mut scratch, std::slice::from_ref(&row.item))?.activations;
@@ -214,7 +205,7 @@ fn predict(bundle: &Bundle, rows: &[String], path: &Path) -> Result<Predictions,
 }
 
 /// What ranking a request of the first rows' items takes, new over old: turn by turn, so that both see the same machine.
-fn latency(new: &Bundle, old: &Bundle, rows: &[String], path: &Path) -> Result<f64, GateError> {
+fn latency(new: &Bundle, old: &Bundle, rows: &[Row], path: &Path) -> Result<f64, GateError> {
     let (rows, turns) = (&rows[..rows.len().min(TIMED.0)], TIMED.1);
     let mut ratios = Vec::new();
     let (new, old) = (Prepared::of(new, rows, path)?, Prepared::of(old, rows, path)?);
@@ -237,10 +228,9 @@ struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    fn of(bundle: &'a Bundle, rows: &[String], path: &Path) -> Result<Self, GateError> {
+    fn of(bundle: &'a Bundle, rows: &[Row], path: &Path) -> Result<Self, GateError> {
         let mut scratch = Scratch::default();
-        let examples = rows.iter().enumerate().map(|(at, line)| example(bundle, line, (path, at)));
-        let examples = examples.collect::<Result<Vec<_>, _>>()?;
+        let examples = rows.iter().map(|row| example(bundle, row, path)).collect::<Result<Vec<_>, _>>()?;
         let user = &examples.first().ok_or(GateError::Empty("the table has no rows"))?.user;
         let items: Vec<_> = examples.iter().map(|e| e.item.clone()).collect();
         let cross = items.iter().flat_map(|item| bundle.cross(user, item)).collect();

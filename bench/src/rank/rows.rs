@@ -4,56 +4,34 @@
 //! beside them is not read. A line is read when it is wanted, so that a file may be larger than the memory.
 
 use super::RankError;
+use crate::lines::{LINE_BYTES_MAX, LineError, Lines};
 use gavel_model::{Bundle, Example};
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-/// Longest line: what a request may carry is below half of it.
-const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// The rows of a file, one after the other; empty lines are left out.
 pub struct Rows<'a> {
     bundle: &'a Bundle,
-    reader: BufReader<Box<dyn Read>>,
+    lines: Lines,
     path: PathBuf,
-    line: usize,
 }
 
 impl<'a> Rows<'a> {
     /// Opens a file: JSONL, also compressed (`.zst`, `.gz`).
     pub fn open(bundle: &'a Bundle, path: &Path) -> Result<Self, RankError> {
-        let io = |source| RankError::Io { path: path.to_path_buf(), source };
-        let file = std::fs::File::open(path).map_err(io)?;
-        let name = path.to_string_lossy();
-        let reader: Box<dyn Read> = if name.ends_with(".zst") {
-            Box::new(zstd::Decoder::new(file).map_err(io)?)
-        } else if name.ends_with(".gz") {
-            Box::new(flate2::read::MultiGzDecoder::new(file))
-        } else {
-            Box::new(file)
+        let lines = Lines::open(path).map_err(|source| RankError::Io { path: path.to_path_buf(), source })?;
+        Ok(Self { bundle, lines, path: path.to_path_buf() })
+    }
+
+    fn example(&mut self) -> Result<Option<Example>, RankError> {
+        let wrong = |line, reason| RankError::Row { path: self.path.clone(), line, reason };
+        let Some((number, line)) = self.lines.next_line().map_err(|e| match e {
+            LineError::Io(source) => RankError::Io { path: self.path.clone(), source },
+            LineError::TooLong(number) => wrong(number, format!("longer than {LINE_BYTES_MAX} bytes")),
+        })?
+        else {
+            return Ok(None);
         };
-        Ok(Self { bundle, reader: BufReader::new(reader), path: path.to_path_buf(), line: 0 })
-    }
-
-    /// The next line that is not empty.
-    fn line(&mut self) -> Result<Option<String>, RankError> {
-        loop {
-            let mut line = String::new();
-            self.line += 1;
-            let read = (&mut self.reader).take(LINE_BYTES_MAX + 1).read_line(&mut line);
-            match read.map_err(|source| RankError::Io { path: self.path.clone(), source })? {
-                0 => return Ok(None),
-                n if n as u64 > LINE_BYTES_MAX => {
-                    return Err(self.wrong(format!("longer than {LINE_BYTES_MAX} bytes")));
-                }
-                _ if line.trim().is_empty() => {}
-                _ => return Ok(Some(line)),
-            }
-        }
-    }
-
-    fn wrong(&self, reason: String) -> RankError {
-        RankError::Row { path: self.path.clone(), line: self.line, reason }
+        self.bundle.example(&line).map(Some).map_err(|e| wrong(number, e.to_string()))
     }
 }
 
@@ -61,8 +39,7 @@ impl Iterator for Rows<'_> {
     type Item = Result<Example, RankError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let line = self.line().transpose()?;
-        Some(line.and_then(|line| self.bundle.example(&line).map_err(|e| self.wrong(e.to_string()))))
+        self.example().transpose()
     }
 }
 

@@ -35,6 +35,9 @@ fn arm(requests: u64, prediction: f64, us: u64) -> Arm {
     arm
 }
 
+const ROUTER: Counting = Counting { router: 7, incarnation: 1 };
+const OTHER: Counting = Counting { router: 8, incarnation: 1 };
+
 fn window(sequence: u64, step: u32, active: Arm, candidate: Arm) -> Window {
     Window { version: 2, step, sequence, active, candidate, shadow: Shadow::default() }
 }
@@ -42,7 +45,7 @@ fn window(sequence: u64, step: u32, active: Arm, candidate: Arm) -> Window {
 fn judged(candidate: Arm) -> Judged {
     let rollout = rollout(RolloutMode::Canary, 0);
     let mut windows = Windows::default();
-    windows.hear(7, window(1, 0, arm(1_000, 0.02, 5_000), candidate));
+    windows.hear(ROUTER, window(1, 0, arm(1_000, 0.02, 5_000), candidate));
     judge(&rollout, &windows.sum(&rollout))
 }
 
@@ -96,18 +99,32 @@ fn the_newest_windows_that_suffice_are_judged() {
     let rollout = rollout(RolloutMode::Canary, 0);
     let mut windows = Windows::default();
     for sequence in 0..20 {
-        assert!(windows.hear(7, window(sequence, 0, arm(100, 0.02, 5_000), arm(60, 0.02, 5_000))));
+        assert!(windows.hear(ROUTER, window(sequence, 0, arm(100, 0.02, 5_000), arm(60, 0.02, 5_000))));
     }
-    assert!(!windows.hear(7, window(19, 0, arm(1, 0.5, 1), arm(1, 0.5, 1))));
+    assert!(!windows.hear(ROUTER, window(19, 0, arm(1, 0.5, 1), arm(1, 0.5, 1))));
     assert_eq!(windows.sum(&rollout).candidate.requests, 60);
-    windows.hear(8, window(19, 0, arm(100, 0.02, 5_000), arm(60, 0.04, 5_000)));
+    windows.hear(OTHER, window(19, 0, arm(100, 0.02, 5_000), arm(60, 0.04, 5_000)));
     assert!(matches!(judge(&rollout, &windows.sum(&rollout)), Judged::Breach(_)));
     // Few a window: as many windows as it takes.
     let mut slow = Windows::default();
     for sequence in 0..30 {
-        slow.hear(7, window(sequence, 0, arm(100, 0.02, 5_000), arm(3, 0.02, 5_000)));
+        slow.hear(ROUTER, window(sequence, 0, arm(100, 0.02, 5_000), arm(3, 0.02, 5_000)));
     }
     assert_eq!(slow.sum(&rollout).candidate.requests, 51);
+}
+
+/// It numbers its windows anew, and what it sees of a fault counts at once.
+#[test]
+fn a_router_that_starts_again_is_heard() {
+    let rollout = rollout(RolloutMode::Canary, 0);
+    let mut windows = Windows::default();
+    for sequence in 1..20 {
+        windows.hear(ROUTER, window(sequence, 0, arm(100, 0.02, 5_000), arm(60, 0.02, 5_000)));
+    }
+    let anew = Counting { incarnation: 2, ..ROUTER };
+    assert!(windows.hear(anew, window(1, 0, arm(100, 0.02, 5_000), arm(60, 0.04, 5_000))));
+    assert!(!windows.hear(anew, window(1, 0, Arm::default(), Arm::default())));
+    assert!(matches!(judge(&rollout, &windows.sum(&rollout)), Judged::Breach(_)));
 }
 
 /// At the last step only the candidate has requests: the active bundle is remembered from the steps before.
@@ -115,15 +132,15 @@ fn the_newest_windows_that_suffice_are_judged() {
 fn the_last_step_is_compared_with_the_ones_before() {
     let last = rollout(RolloutMode::Canary, 1);
     let mut windows = Windows::default();
-    windows.hear(7, window(1, 0, arm(100, 0.02, 5_000), arm(60, 0.02, 5_000)));
+    windows.hear(ROUTER, window(1, 0, arm(100, 0.02, 5_000), arm(60, 0.02, 5_000)));
     assert!(matches!(judge(&last, &windows.sum(&last)), Judged::Wait(_)), "nothing of this step yet");
-    windows.hear(7, window(2, 1, Arm::default(), arm(200, 0.04, 5_000)));
+    windows.hear(ROUTER, window(2, 1, Arm::default(), arm(200, 0.04, 5_000)));
     assert!(matches!(judge(&last, &windows.sum(&last)), Judged::Breach(_)));
     let mut alone = Windows::default();
-    alone.hear(7, window(2, 1, Arm::default(), arm(200, 0.04, 5_000)));
+    alone.hear(ROUTER, window(2, 1, Arm::default(), arm(200, 0.04, 5_000)));
     assert_eq!(judge(&last, &alone.sum(&last)), Judged::Pass, "a new leader knows no baseline");
     let first = rollout(RolloutMode::Canary, 0);
-    alone.hear(7, window(3, 0, Arm::default(), arm(200, 0.02, 5_000)));
+    alone.hear(ROUTER, window(3, 0, Arm::default(), arm(200, 0.02, 5_000)));
     assert!(matches!(judge(&first, &alone.sum(&first)), Judged::Wait(_)), "before the last step it waits");
 }
 

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Leader, NotProposed, Voter};
 use crate::convert::{ready, role, rollout};
+use crate::guards::Counting;
 use crate::reconcile::{Heard, News};
 use crate::state::command::{Body, RegisterMember};
 use crate::state::types::Outcome;
@@ -91,11 +92,12 @@ impl ControlService for MemberEndpoint {
         let mut phases = beat.model_phases;
         phases.truncate(READY_OTHERS_MAX);
         self.0.progress().insert(beat.member_id, phases);
+        let counting = Counting { router: beat.member_id, incarnation: beat.incarnation };
         let mut hearing = self.0.hearing();
         let window = beat.rollout.as_ref().map(rollout::window);
         let news = [
             hearing.hear(beat.member_id, heard),
-            window.map_or(News::No, |window| hearing.hear_window(beat.member_id, window)),
+            window.map_or(News::No, |window| hearing.hear_window(counting, window)),
         ];
         drop(hearing);
         if news.contains(&News::Yes) {

@@ -9,9 +9,10 @@ pub struct Forecast {
 
 impl Forecast {
     /// From the traffic of equal parts of the period, each raised by a millionth of the whole so that no part stands
-    /// still. Without any traffic every part is alike.
+    /// still. Without any traffic every part is alike, and so is the whole period without parts.
     #[must_use]
     pub fn new(counts: &[u64]) -> Self {
+        let counts = if counts.is_empty() { &[0] } else { counts };
         let total = counts.iter().sum::<u64>().max(1) as f64;
         let raised = |count: &u64| *count as f64 + total * 1e-6;
         let whole: f64 = counts.iter().map(raised).sum();

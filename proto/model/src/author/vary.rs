@@ -7,8 +7,8 @@
 //! The space is turned by a permutation of the dimensions with signs: orthogonal, so that inner products stay what they
 //! are, and exact in floating point, so that the golden rows of the first bundle are turned the same way and stay exact.
 
-use super::{Files, Refusal, folder, seal};
-use crate::bundle::Bundle;
+use super::{Files, Refusal, seal};
+use crate::bundle::{Bundle, pack};
 use crate::onnx::wire::{Model, NodeProto, TensorProto, element};
 use gavel_proto::hash::mix64;
 use prost::Message;
@@ -40,15 +40,8 @@ pub fn vary(from: &Path, to: &Path, variation: Variation) -> Result<[u8; 32], Re
     }
     let refused = |e: crate::BundleError| Refusal::Folder(format!("{}: {e}", from.display()));
     let bundle = Bundle::open(from).map_err(refused)?;
-    let mut files = Files::new();
-    for entry in std::fs::read_dir(from).map_err(|e| folder(from, &e))? {
-        let entry = entry.map_err(|e| folder(from, &e))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name != "BLAKE3SUMS" {
-            let content = std::fs::read(entry.path()).map_err(|e| folder(&entry.path(), &e))?;
-            files.insert(name, content);
-        }
-    }
+    let files = pack::read_contents(from).map_err(refused)?;
+    let mut files: Files = files.into_iter().map(|(name, content)| (name, content.to_vec())).collect();
     let changed = match variation {
         Variation::Space { seed } => turn(&mut files, &Turn::new(bundle.schema().dimension, seed)),
         Variation::Odds { factor } => shift(&mut files, factor),

@@ -91,6 +91,13 @@ pub(crate) fn read_folder(dir: &Path) -> Result<FileMap, BundleError> {
     Ok(files)
 }
 
+/// The same without the checksums, which [`write_folder`] makes anew.
+pub(crate) fn read_contents(dir: &Path) -> Result<FileMap, BundleError> {
+    let mut files = read_folder(dir)?;
+    files.remove("BLAKE3SUMS");
+    Ok(files)
+}
+
 /// Writes files and the checksums of all of them to a folder that is there, as a bundle has them.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 
 mod compile;
 mod dense;
+mod functions;
 mod fuse;
 mod kernel;
 mod layer;

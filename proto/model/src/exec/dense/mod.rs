@@ -225,6 +225,8 @@ fn product_with<W: Weight>(
     let tile = W::kernel(isa);
     let whole = n / PANEL * PANEL;
     let group = if k <= SHALLOW { SHALLOW_ROWS } else { m };
+    // Only the places of the operands change from tile to tile.
+    let mut places = [At::NONE; STEPS_MAX];
     let pieces = (0..k.max(1)).step_by(DEPTH).flat_map(|from| (0..m).step_by(group).map(move |first| (from, first)));
     for (from, first) in pieces {
         let depth = DEPTH.min(k - from);
@@ -236,8 +238,7 @@ fn product_with<W: Weight>(
             for (row, count) in tiles(group.min(m - first)).map(|(row, count)| (first + row, count)) {
                 ahead.next().unwrap_or(&[]).chunks(CACHE_LINE / size_of::<W>()).for_each(|line| prefetch(line));
                 let last = from + depth == k;
-                let mut finish = [At::NONE; STEPS_MAX];
-                let finish = &mut finish[..if last { steps.len() } else { 0 }];
+                let finish = &mut places[..if last { steps.len() } else { 0 }];
                 finish.iter_mut().zip(steps).for_each(|(at, step)| *at = step.at(row, column));
                 // SAFETY: rows, results and operands were measured above; `Lines` has `k` lines at each whole panel.
                 unsafe {
