@@ -35,8 +35,8 @@ def training(found: dict) -> list[str]:
     for name, f in found.items():
         size = ", ".join(f"{v:,} {k}" for k, v in f["parameters"].items())
         epochs = "" if name == "trees" else f["ranker_epochs"]
-        rows.append([f"`{name}`", WHAT[name], f"{f['train_rows']:,}", epochs, f["ranker_cpu_seconds"], size, f"{f['bundle']['ranker_bytes']:,}", f"{f['bundle']['bytes']:,}"])
-    return table(["family", "what it is", "rows", "epochs", "CPU s", "parameters", "ranker, bytes", "bundle, bytes"], rows)
+        rows.append([f"`{name}`", WHAT[name], f"{f['train_rows']:,}", f["visit_share"], f["negative_rate"], epochs, f["ranker_cpu_seconds"], size, f"{f['bundle']['ranker_bytes']:,}", f"{f['bundle']['bytes']:,}"])
+    return table(["family", "what it is", "rows", "of visits", "of rows without a click", "epochs", "CPU s", "parameters", "ranker, bytes", "bundle, bytes"], rows)
 
 
 def heads(found: dict) -> list[str]:
@@ -60,7 +60,7 @@ def heads(found: dict) -> list[str]:
 
 
 def deciles(found: dict) -> list[str]:
-    """Observed over predicted by tenth, click head."""
+    """Predicted / observed by tenth of the weight, every probability head."""
     rows = []
     for name, f in found.items():
         for head, h in f["heads"].items():
@@ -103,8 +103,10 @@ def precision(found: dict, folder: Path) -> list[str]:
     text = (
         "`bench/train/precision.py`: AUC on impressions of weeks 41-44 by the servers' own execution (`gavel bench rank --scores`), and what it loses "
         "when the bundle keeps the wide layers of the part for each candidate in fewer bits. A bundle is refused when a prediction or raw output of a golden row deviates by more than the largest tolerance, "
-        f"{next(iter(made.values()), {}).get('tolerance')}: in brackets the first that does. An isotonic calibration rises in steps, and a row that stands beside one is far off after the smallest change. A minus is a gain."
+        f"{next(iter(made.values()), {}).get('tolerance')}: in brackets the first that does. A minus is a gain."
     )
+    if made and all("int8" in f["refused"] for f in made.values()):
+        text += " Eight bits deviate by more on some golden row of every family here, so that their AUC has no number: int8 is an option that none of these models can take."
     return ["## Layers of fewer bits", "", text, "", *table(["family", "head", "rows", "AUC, f32", "loss, bf16", "loss, int8"], rows)] if rows else []
 
 
@@ -151,12 +153,12 @@ def page(found: dict, parities: Path | None, precisions: Path | None) -> str:
     one = next(iter(found.values()))
     lines = [
         "# Model families", "",
-        "Rankers that `bench/train` trains and Gavel serves, each on the same rows of cj-ads: weeks 1-40 for training, judged on weeks 41-44 "
+        "Rankers that `bench/train` trains and Gavel serves, each on impressions of cj-ads: a share of weeks 1-40 for training (the table says how many rows), judged on all of weeks 41-44 "
         f"({one['valid_rows']:,} impressions). Every figure is weighted by the inverse sampling rate. *click* is category engagement, a proxy, never to be read as a click-through rate. "
         "These are examples that train in minutes on a share of the rows, not the best that each family can do; compare with care, and see `docs/model-report.md` for the demo bundle. The page is made by `bench/train/families.py`.", "",
         "## Training", "", *training(found), *absent(found),
-        "Commands, one a family; the two towers come from one training that the cache keeps:", "", "```", *[general(f["command"]) for f in found.values()], "```", "",
-        f"Of the training visits a share of {one['visit_share']} was used, and of their rows without a click {one['negative_rate']}: the bundle's `negative_rate` puts the click probability back before it is calibrated.", "",
+        "Commands, one a family; the two towers come from one training for each schema that the cache keeps:", "", "```", *[general(f["command"]) for f in found.values()], "```", "",
+        "Of the training visits the share in the table was used, and of their rows without a click the share beside it: the bundle's `negative_rate` puts the click probability back before it is calibrated.", "",
         "## Heads", "", "Figures are cross-fitted: calibrated on weeks 41-42 and judged on 43-44, and the other way round. NE is 1 - RIG. The kind with the lower cross-fitted log loss is in the bundle, fitted on all four weeks. "
         "*Before* is predicted over observed of the raw output, and after the correction for negatives that were left out.", "", *heads(found),
         "### Calibration by tenths of the prediction", "", "Predicted / observed, a tenth of the weight in each, lowest first; cross-fitted.", "", *deciles(found),

@@ -25,7 +25,6 @@ from blake3 import blake3
 from sklearn.metrics import roc_auc_score
 
 from gavel_train import bundle, dataset
-from gavel_train.cache import kept
 from parity import ours
 
 KINDS = ("f32", "bf16", "int8")
@@ -79,9 +78,7 @@ def auc(data: dataset.Dataset, rows: np.ndarray, scores: list[dict]) -> dict[str
 def main() -> None:
     """Write the rows once, score them by each bundle and precision."""
     args = arguments()
-    schema = dataset.read_schema(args.schema)
-    data = kept(args.cache, f"tables-{args.schema.stem}", lambda: dataset.load(schema, args.data))
-    data.schema = schema
+    data = dataset.opened(args.cache, args.schema, args.data)
     order = np.random.default_rng(args.seed).permutation(np.unique(data.valid.visit))
     counts = np.bincount(data.valid.visit)[order]
     visits = order[: np.searchsorted(np.cumsum(counts), args.rows) + 1] if args.rows else order

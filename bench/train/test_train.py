@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import parity
 import zstandard
 
-from gavel_train import bundle, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, sampling
+from gavel_train import bundle, cache, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, sampling
 
 SCHEMA = """
 name = "tiny"
@@ -349,10 +350,43 @@ class Calibration(unittest.TestCase):
         self.assertEqual(rule["kind"], "isotonic")
         self.assertLessEqual(len(rule["x"]), calibrate.POINTS_MAX + 1)
         self.assertTrue((np.diff(np.float32(rule["x"])) > 0).all() and (np.diff(rule["y"]) >= 0).all())
+        # No prediction hangs on the last bits of a score: its error reaches none of them more than twenty times over.
+        at = np.linspace(-6, 4, 100_001)
+        p = calibrate.apply(rule, at)
+        self.assertLess((np.diff(p) / np.diff(at) / p[:-1].clip(1e-3)).max(), 20.0)
 
     def test_deciles_hold_a_tenth_of_the_weight_each(self):
         rows = calibrate.deciles(np.linspace(0, 1, 1_000), np.ones(1_000), np.ones(1_000))
         self.assertEqual([r["positives"] for r in rows], [100] * 10)
+
+
+class Parity(unittest.TestCase):
+    def test_a_score_that_is_not_a_number_is_not_equal(self):
+        heads = [{"name": "click", "calibration": {"kind": "platt", "scale": 1.0, "offset": 0.0}}]
+        wanted = {"click": np.array([0.5, -2.0])}
+
+        def verdict(raw, trees=False):
+            found = [{"raw": {"click": r}, "predictions": {"click": None if r is None else float(metrics.sigmoid(np.float64(r)))}} for r in raw]
+            return parity.is_equal({"on": parity.differences(wanted, found, heads)}, trees)
+
+        self.assertTrue(verdict([0.5, -2.0]) and verdict([0.5, -2.0], trees=True))
+        self.assertFalse(verdict([0.5, -2.1]))
+        self.assertFalse(verdict([0.5, None]))
+        self.assertFalse(verdict([0.5, -2.000001], trees=True))
+
+
+class Cache(unittest.TestCase):
+    def test_what_was_made_of_something_else_is_made_again(self):
+        with tempfile.TemporaryDirectory() as place:
+            folder, table = Path(place) / "cache", Path(place) / "table.csv"
+            table.write_text("a")
+            one = cache.key({"buckets": 8}, [table], 0.3)
+            self.assertEqual(one, cache.key({"buckets": 8}, [table], 0.3))
+            self.assertNotIn(one, (cache.key({"buckets": 9}, [table], 0.3), cache.key({"buckets": 8}, [table], 0.4)))
+            table.write_text("ab")
+            self.assertNotEqual(one, cache.key({"buckets": 8}, [table], 0.3))
+            made = [cache.kept(folder, "x", made_of, lambda n=n: n) for n, made_of in enumerate([one, one, "other"])]
+            self.assertEqual(made, [0, 0, 2])
 
 
 class Schemas(unittest.TestCase):

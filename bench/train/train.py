@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gavel_train import bundle, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, report, retrieval, sampling
-from gavel_train.cache import kept
+from gavel_train.cache import kept, key
 
 
 def arguments() -> argparse.Namespace:
@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
 
 
 def command() -> str:
-    """How this run was called; the cache changes nothing of what comes out."""
+    """How this run was called. What the cache holds was made with the same schema, tables and options, so it is left out."""
     words = sys.argv.copy()
     if "--cache" in words:
         at = words.index("--cache")
@@ -81,16 +81,19 @@ def main() -> None:
 
     schema = dataset.read_schema(args.schema)
     chosen = families.family(args.family or schema.get("ranker", {}).get("family", families.DEFAULT), schema)
-    data = kept(args.cache, f"tables-{args.schema.stem}", lambda: dataset.load(schema, args.data))
-    data.schema = schema
+    data = dataset.opened(args.cache, args.schema, args.data)
+    tables = dataset.tables_key(schema, args.data)
     inputs.fit_scales(data)
     say(f"{len(data.train.visit):,} training and {len(data.valid.visit):,} validation impressions")
     if args.only != "ranker":
-        towers = kept(args.cache, "towers", lambda: fit.fit_towers(data, data.train, args.retrieval_label, args.tower_epochs, args.seed, args.tower_rate, say))
+        made_of = key(tables, args.retrieval_label, args.tower_epochs, args.seed, args.tower_rate)
+        towers = kept(args.cache, "towers", made_of, lambda: fit.fit_towers(data, data.train, args.retrieval_label, args.tower_epochs, args.seed, args.tower_rate, say))
     used = sampling.sampled(data, data.train, args.visit_share, args.negative_rate, args.seed)
     if args.only != "towers":
         spent = time.process_time()
-        rank, spent = kept(args.cache, f"ranker-{chosen.name}", lambda: (chosen.train(data, used, args, say), time.process_time() - spent))
+        options = [args.visit_share, args.negative_rate, args.ranker_epochs, args.seed, args.ranker_rate, args.decay]
+        made_of = key(tables, schema.get("ranker", {}), options)
+        rank, spent = kept(args.cache, f"ranker-{chosen.name}", made_of, lambda: (chosen.train(data, used, args, say), time.process_time() - spent))
     if args.only:
         return
     raw = chosen.predict(data, data.valid, rank)

@@ -14,6 +14,8 @@ from . import metrics
 from .dataset import Dataset
 
 POINTS_MAX = 64  # points of an isotonic map; the rest are interpolated
+NEAREST = 0.01  # logits between two points of a map: it has to tell them apart in f32
+STEEPEST = 8.0  # logits that a map may rise within one logit: it multiplies the error of a score
 LEAST = 1e-6  # no prediction of exactly 0, which no bid and no log could take
 
 
@@ -23,18 +25,38 @@ def restored(logit: np.ndarray, negative_rate: float) -> np.ndarray:
 
 
 def fit_isotonic(logit: np.ndarray, y: np.ndarray, w: np.ndarray) -> dict:
-    """A non-decreasing map on the probability, at most `POINTS_MAX` points."""
+    """A non-decreasing map on the probability, at most `POINTS_MAX` points.
+
+    Each level stands at the mean of the rows that have it, and what lies between two is interpolated. Levels held to
+    the ends of their rows would make stairs, on whose steps the last bit of a score decides. A level takes half an event
+    of either kind on top of its rows: rows without a positive are no evidence of a chance of zero. The ends lead to 0
+    and 1, so that the order of scores is kept beyond the first and the last level.
+    """
     p = np.float32(metrics.sigmoid(logit)).astype(np.float64)
-    model = IsotonicRegression(y_min=LEAST, y_max=1 - LEAST, out_of_bounds="clip").fit(p, y, sample_weight=w)
-    x, level = model.X_thresholds_, model.y_thresholds_
-    if len(x) > POINTS_MAX:
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(p, y, sample_weight=w).predict(p)
+    _, block, size = np.unique(fitted, return_inverse=True, return_counts=True)
+    weight, positive, at = np.bincount(block, w), np.bincount(block, w * y), np.bincount(block, w * p)
+    x, level = at / weight, (positive + weight / size / 2) / (weight + weight / size)
+    level = np.maximum.accumulate(level.clip(LEAST, 1 - LEAST))
+    if len(x) > POINTS_MAX - 2:
         # Where the levels change most, on the logit: the error of leaving a point out is relative there.
         way = np.r_[0.0, np.cumsum(np.abs(np.diff(np.log(level / (1 - level)))))]
-        chosen = np.unique(np.r_[0, np.searchsorted(way, np.linspace(0, way[-1], POINTS_MAX - 1)).clip(0, len(x) - 1), len(x) - 1])
+        chosen = np.unique(np.r_[0, np.searchsorted(way, np.linspace(0, way[-1], POINTS_MAX - 3)).clip(0, len(x) - 1), len(x) - 1])
         x, level = x[chosen], level[chosen]
-    x, level = np.array([float(f"{v:.7g}") for v in x]), np.array([float(f"{v:.7g}") for v in level])
-    kept = np.r_[True, np.diff(np.float32(x)) > 0]
-    return {"kind": "isotonic", "x": x[kept].tolist(), "y": np.maximum.accumulate(level[kept]).tolist()}
+    kept = gentle(x, level)
+    x, level = np.r_[0.0, x[kept], 1.0], np.r_[LEAST, level[kept], 1 - LEAST]
+    return {"kind": "isotonic", "x": [float(f"{v:.7g}") for v in x], "y": [float(f"{v:.7g}") for v in np.maximum.accumulate(level)]}
+
+
+def gentle(x: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Places of the points to keep: the first, and each that is far enough from the one kept before, above it, and not too steeply so."""
+    at, height = (np.log(v / (1 - v)) for v in (x.clip(LEAST, 1 - LEAST), level))
+    kept = [0]
+    for n in range(1, len(x)):
+        run, rise = at[n] - at[kept[-1]], height[n] - height[kept[-1]]
+        if run >= NEAREST and 0 < rise <= STEEPEST * run:
+            kept.append(n)
+    return np.array(kept)
 
 
 def apply(rule: dict, raw: np.ndarray) -> np.ndarray:

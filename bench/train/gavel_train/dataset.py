@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import hashing
+from . import cache, hashing
 
 # Popularity is events a hundred periods, a share is of ten thousand events: most items are rare, and the logarithm
 # of these numbers tells nothing apart far below 1. The catalogue's items are written in the same units.
@@ -99,6 +99,19 @@ def hashed(column: pd.Series, buckets: int) -> np.ndarray:
     codes, values = pd.factorize(column)
     rows = np.array([hashing.row(v, buckets) if v else 0 for v in values], np.int32)
     return rows[codes]
+
+
+def tables_key(schema: dict, data: Path) -> str:
+    """What the loaded tables are made of; the ranker's options and the bundle's name change nothing of them."""
+    return cache.key({k: v for k, v in schema.items() if k not in ("name", "ranker")}, [data / path for path in schema["tables"].values()])
+
+
+def opened(folder: Path | None, schema_file: Path, data: Path) -> Dataset:
+    """The tables of a schema, from the cache when they are there."""
+    schema = read_schema(schema_file)
+    found = cache.kept(folder, f"tables-{schema_file.stem}", tables_key(schema, data), lambda: load(schema, data))
+    found.schema = schema
+    return found
 
 
 def load(schema: dict, data: Path) -> Dataset:

@@ -81,6 +81,6 @@ def page(report: dict) -> str:
                   "| " + " | ".join(light.COLUMNS) + " |", "|" + "---|" * len(light.COLUMNS)]
         lines += ["| " + " | ".join(row) + " |" for row in light.rows(report["survival"])]
     b = report["bundle"]
-    lines += ["", "## Bundle", "", f"{b['bytes']:,} bytes. Largest relative difference between the training framework and ONNX Runtime on the golden rows: "
+    lines += ["", "## Bundle", "", f"{b['bytes']:,} bytes. Largest |a - b| / max(1, |b|) between the training framework and ONNX Runtime on the golden rows: "
               + ", ".join(f"{k} {v:.1e}" for k, v in b["parity"].items()) + ".", "", *report.get("notes", []), ""]
     return "\n".join(lines)
