@@ -108,7 +108,8 @@ def main() -> None:
     def teach(pairs: dataset.Split) -> list[np.ndarray]:
         found = chosen.predict(data, pairs, rank)
         p = calibrate.apply(calibration[click], found[click])
-        chances = np.clip([p, p * calibrate.apply(calibration[conversion], found[conversion])], 1e-7, 1 - 1e-7)
+        # Far below what a bid can see, so that what is worth next to nothing still has an order.
+        chances = np.clip([p, p * calibrate.apply(calibration[conversion], found[conversion])], 1e-12, 1 - 1e-7)
         return list(np.log(chances / (1 - chances)))
 
     survived, head = None, None
