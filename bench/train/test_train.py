@@ -270,6 +270,17 @@ class Recipe(unittest.TestCase):
                     names = [i.name for i in family.graph(rank, models.layout(self.data.schema)).graph.input]
                     self.assertEqual("last" in names, name == "sequence")
 
+    def test_a_visit_longer_than_a_batch_is_predicted_whole(self):
+        family, rank, *_ = self.write("mlp")
+        whole = family.predict(self.data, self.data.train, rank)
+        sizes = np.unique(self.data.train.visit, return_counts=True)[1]
+        self.assertGreater(sizes.max(), 1)
+        family.visits, family.rows, family.compiled = 2, int(sizes.max()) - 1, None
+        cut = family.predict(self.data, self.data.train, rank)
+        for head, values in whole.items():
+            self.assertTrue((values != 0).any())
+            np.testing.assert_allclose(cut[head], values, rtol=1e-5, atol=1e-5)
+
     def test_a_light_head_is_what_its_files_say(self):
         rng, data = np.random.default_rng(1), self.data
         towers = models.init_towers(data.schema, rng)

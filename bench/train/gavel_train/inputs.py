@@ -72,11 +72,16 @@ def cross_inputs(data: Dataset, raw: np.ndarray) -> np.ndarray:
 
 
 class Batches:
-    """Batches of whole visits with a fixed shape, so that a compiled step is used for all of them."""
+    """Batches of visits with a fixed shape, so that a compiled step is used for all of them.
+
+    A visit stays whole unless it has more rows than a batch: then each part of it counts as a visit.
+    """
 
     def __init__(self, data: Dataset, split: Split, visits: int, rows: int):
         self.data, self.split, self.visits, self.rows = data, split, visits, rows
-        self.starts = np.flatnonzero(np.r_[True, split.visit[1:] != split.visit[:-1]])
+        first = np.flatnonzero(np.r_[True, split.visit[1:] != split.visit[:-1]])
+        sizes = np.diff(np.r_[first, len(split.visit)])
+        self.starts = np.concatenate([np.arange(start, start + size, rows) for start, size in zip(first, sizes)])
         self.ends = np.r_[self.starts[1:], len(split.visit)]
         dense = {f["name"]: encode(f, split.item_dense[f["name"]]) for f in features(data.schema, ("item",), "dense")}
         self.dense, self.cross = dense, cross_inputs(data, split.cross)
@@ -101,8 +106,8 @@ class Batches:
     def batch(self, groups: np.ndarray) -> dict:
         """Inputs of these visits, padded; padding rows have weight 0 and point at the last visit."""
         s = self.split
-        rows = np.concatenate([np.arange(self.starts[g], self.ends[g]) for g in groups])[: self.rows]
-        groups_of_rows = np.repeat(np.arange(len(groups)), (self.ends - self.starts)[groups])[: self.rows]
+        rows = np.concatenate([np.arange(self.starts[g], self.ends[g]) for g in groups])
+        groups_of_rows = np.repeat(np.arange(len(groups)), (self.ends - self.starts)[groups])
         pad = self.rows - len(rows)
         index = np.r_[rows, np.zeros(pad, rows.dtype)]
         visits = s.visit[self.starts[groups]]
