@@ -137,6 +137,7 @@ def missing(found: dict) -> list[str]:
 
 def general(command: str) -> str:
     """A command without the places that it was run at."""
+    command = re.sub(r"^python \S+", "python bench/train/train.py", command)
     for word, place in (("data", "../shared/data"), ("out", "OUT"), ("figures", "FIGURES.json")):
         command = re.sub(rf"--{word} \S+", f"--{word} {place}", command)
     return command
