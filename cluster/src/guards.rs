@@ -10,6 +10,8 @@
 //!
 //! It does not judge by outcomes: clicks and conversions are not reported to the cluster in this version.
 
+mod compared;
+
 use std::collections::VecDeque;
 
 use gavel_proto::coverage::WHOLE;

@@ -4,6 +4,8 @@
 //! `reconcile` a few times a second what to propose. It looks whether it is led itself, whether its disk still
 //! answers, and which blobs nobody needs any more.
 
+mod phases;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,6 +21,7 @@ use crate::rpc::{Leader, NotProposed, Voter};
 use crate::state::command::{Body, EndedBy};
 use crate::state::types::Outcome;
 use crate::{convert, publish, reconcile};
+use phases::{Phase, Phases};
 
 /// Between two looks at what is heard; beats that say something new are looked at at once.
 const ROUND: Duration = Duration::from_millis(200);
@@ -44,6 +47,7 @@ pub async fn look_for_leader(voter: &Voter) {
 pub async fn publish_on(voter: &Voter, health: &Health) {
     let mut progress = voter.machine.progress();
     let mut led = voter.led.subscribe();
+    let mut phases = Phases::default();
     let mut serving = false;
     loop {
         let is_led = *led.borrow_and_update();
@@ -58,11 +62,20 @@ pub async fn publish_on(voter: &Voter, health: &Health) {
             tell_switch(&voter.view.borrow(), &view);
             voter.view.send_replace(Arc::new(view));
         }
+        phases.look(&voter.machine.applied().state, clock::wall_ms()).iter().for_each(tell_phase);
         tokio::select! {
             changed = progress.changed() => if changed.is_err() { return },
             changed = led.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Writes a phase down and counts it.
+fn tell_phase(phase: &Phase) {
+    let Phase { name, version, took_ms, detail } = phase;
+    let _span = tracing::info_span!("model", phase = name, version).entered();
+    tracing::info!(took_ms, detail, "{name}");
+    metrics::histogram!("gavel_control_model_us", "phase" => *name).record(*took_ms as f64 * 1e3);
 }
 
 /// Writes down that another model serves: with the lines of the routers, how long a switch took.

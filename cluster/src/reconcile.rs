@@ -152,7 +152,7 @@ fn next_of(rollout: &Rollout, hearing: &Hearing, wall_ms: u64) -> Option<Body> {
         // Without a time it goes on until somebody ends it.
         RolloutMode::Shadow if hold_ms == 0 => None,
         RolloutMode::Shadow => {
-            let reason = "the shadow has held its time".to_owned();
+            let reason = format!("the shadow has held its time: {}", hearing.windows.compared(rollout).in_words());
             Some(Body::EndRollout { version, reason, by: EndedBy::Operator })
         }
     }
@@ -196,6 +196,7 @@ mod tests {
             staging: Staging::AtOnce,
             version: 0,
             signature: None,
+            report: String::new(),
         })
     }
 

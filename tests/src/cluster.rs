@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Longest wait for a process to listen.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the cluster to serve, on two shared cores.
-const SERVE_TIMEOUT: Duration = Duration::from_secs(90);
+const SERVE_TIMEOUT: Duration = Duration::from_secs(180);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(50);
 /// Lines of each log that a failed test prints.
@@ -40,6 +40,9 @@ pub struct Size {
 /// The cluster of the reliability chapter: 3 voters, 2 shards x 2 replicas, 2 routers.
 pub const REFERENCE: Size = Size { controls: 3, nodes: 4, routers: 2, shards: 2, replicas: 2 };
 
+/// The least that still has what rollouts are about: a voter can die, a shard has two nodes, two routers must agree.
+pub const SMALL: Size = Size { controls: 3, nodes: 2, routers: 2, shards: 2, replicas: 2 };
+
 /// One process.
 #[derive(Debug)]
 pub struct Process {
@@ -51,6 +54,10 @@ pub struct Process {
     pub grpc: String,
     /// host:port of HTTP, routers only.
     pub http: Option<String>,
+    /// host:port of the metrics page.
+    pub metrics: String,
+    /// Its data folder.
+    pub data: PathBuf,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -101,6 +108,12 @@ impl Cluster {
     /// Starts every process and loads the demo; returns when a router answers with a whole coverage.
     #[must_use]
     pub fn start(size: Size) -> Self {
+        Self::start_with(size, &[], 1)
+    }
+
+    /// The same with more arguments for each node, and with every so manyth item of the demo.
+    #[must_use]
+    pub fn start_with(size: Size, of_nodes: &[&str], nth_item: usize) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Self { controls: Vec::new(), nodes: Vec::new(), routers: Vec::new(), folder, _alone: alone };
@@ -116,7 +129,7 @@ impl Cluster {
         let control = ports.iter().map(|p| format!("127.0.0.1:{p}")).collect::<Vec<_>>().join(",");
         for i in 0..size.nodes {
             let arguments = ["node", "--listen", "127.0.0.1:0", "--control", &control, "--probes", "on"];
-            let process = cluster.process(&format!("node-{}", i + 1), &arguments);
+            let process = cluster.process(&format!("node-{}", i + 1), &[&arguments, of_nodes].concat());
             cluster.nodes.push(process);
         }
         for i in 0..size.routers {
@@ -139,14 +152,14 @@ impl Cluster {
             let process = cluster.process(&format!("router-{}", i + 1), &arguments);
             cluster.routers.push(process);
         }
-        cluster.seed(size);
+        cluster.seed(size, nth_item);
         cluster
     }
 
     /// Publishes the demo model, loads the demo catalogue, waits until every router serves it whole.
-    fn seed(&self, size: Size) {
-        let demo = crate::repository::root().join("cluster/bootstrap/demo");
-        let (bundle, catalogue) = (demo.join("bundle"), demo.join("catalogue"));
+    fn seed(&self, size: Size, nth_item: usize) {
+        let bundle = crate::repository::root().join("cluster/bootstrap/demo/bundle");
+        let catalogue = crate::corpus::every(nth_item, self.folder.path());
         self.ctl(&["model", "publish", &bundle.to_string_lossy()]).expect("the model is published");
         let (shards, replicas) = (size.shards.to_string(), size.replicas.to_string());
         let work = self.folder.path().join("load").display().to_string();
@@ -210,12 +223,49 @@ impl Cluster {
         serde_json::from_str(&self.ctl(&["status", "--json"])?).map_err(|e| e.to_string())
     }
 
+    /// A folder for what a test writes; it goes with the cluster.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What `gavel ctl model status --json` says; `None` while no voter answers.
+    #[must_use]
+    pub fn models(&self) -> Option<serde_json::Value> {
+        serde_json::from_str(&self.ctl(&["model", "status", "--json"]).ok()?).ok()
+    }
+
+    /// Publishes a bundle and waits until every replica is ready for it; its version.
+    ///
+    /// # Panics
+    /// When it is refused, or not ready in time.
+    #[must_use]
+    pub fn publish(&self, bundle: &Path) -> u64 {
+        self.ctl(&["model", "publish", &bundle.to_string_lossy(), "--no-wait"]).expect("the bundle is published");
+        let newest = |status: &serde_json::Value| status["models"].as_array().and_then(|m| m.last()).cloned();
+        wait_for("every replica to be ready", SERVE_TIMEOUT, || {
+            let model = newest(&self.models()?)?;
+            let replicas = model["replicas"].as_array()?;
+            let ready = !replicas.is_empty() && replicas.iter().all(|r| r["state"] == "ready");
+            model["version"].as_u64().filter(|_| ready && model["lacks"] == "")
+        })
+    }
+
     fn process(&self, name: &str, arguments: &[&str]) -> Process {
         let mut all: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
-        all.extend(["--data-dir".to_owned(), self.folder.path().join(name).display().to_string()]);
+        let data = self.folder.path().join(name);
+        all.extend(["--data-dir".to_owned(), data.display().to_string()]);
         let log = self.folder.path().join(format!("{name}.log"));
-        let mut process =
-            Process { arguments: all, name: name.to_owned(), grpc: String::new(), http: None, log, child: None };
+        let mut process = Process {
+            arguments: all,
+            name: name.to_owned(),
+            grpc: String::new(),
+            http: None,
+            metrics: String::new(),
+            data,
+            log,
+            child: None,
+        };
         process.start();
         process
     }
@@ -264,6 +314,18 @@ impl Process {
         let field = |name: &str| ready.split(' ').find_map(|w| w.strip_prefix(name)).map(str::to_owned);
         self.grpc = field("grpc=").unwrap_or_else(|| panic!("no grpc address in {ready:?}"));
         self.http = field("http=").filter(|a| a.contains(':'));
+        self.metrics = field("metrics=").unwrap_or_default();
+    }
+
+    /// The sum of a metric over its labels, as its page says it; 0 when it is not there.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = crate::http::get(&self.metrics, "/metrics").map(|(_, page)| page).unwrap_or_default();
+        let of = |line: &str| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        page.lines().filter_map(of).sum()
     }
 
     /// Ends the process at once, as `kill -9` does.

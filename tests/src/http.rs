@@ -41,8 +41,14 @@ fn exchange(address: &str, head: &str, body: &str) -> Option<(u16, String)> {
 /// A request like those of the demo: user 900 in store 330.
 #[must_use]
 pub fn request(seed: u64) -> serde_json::Value {
+    request_of("900", seed)
+}
+
+/// The same of another user.
+#[must_use]
+pub fn request_of(user: &str, seed: u64) -> serde_json::Value {
     serde_json::json!({
-        "user_id": "900",
+        "user_id": user,
         "placement": "home",
         "terms": [{"dimension": "store", "values": ["330"]}],
         "context": {"hour": "17", "weekday": "3"},

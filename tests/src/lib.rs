@@ -4,8 +4,10 @@
 //! and obvious twins that recompute what the cluster answers.
 
 pub mod cluster;
+pub mod corpus;
 pub mod http;
 pub mod onnx;
 pub mod poison;
 pub mod repository;
 pub mod source;
+pub mod traffic;

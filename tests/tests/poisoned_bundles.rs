@@ -77,6 +77,7 @@ fn wish(hash: u8) -> PublishModel {
         staging: Staging::Later,
         version: 0,
         signature: None,
+        report: String::new(),
     }
 }
 

@@ -5,7 +5,7 @@
 //! name only then.
 
 use crate::member::Voters;
-use crate::{disk, transport};
+use crate::{clock, disk, transport};
 use gavel_proto::limits::BLOB_BYTES_MAX;
 use gavel_proto::wire::blob_service_client::BlobServiceClient;
 use gavel_proto::wire::{BlobChunk, BlobGetRequest};
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncWriteExt;
+use tracing::Instrument;
 
 /// A voter that sends nothing for so long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -49,6 +50,16 @@ pub enum FetchError {
 /// # Errors
 /// When no voter gives a blob of this hash, or the disk fails.
 pub async fn fetch(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Voters) -> Result<(), FetchError> {
+    let began = clock::now_us();
+    let span = tracing::info_span!("fetch", blob = %blake3::Hash::from_bytes(*hash).to_hex(), bytes);
+    let fetched = fetch_unless_held(hash, bytes, dest, voters).instrument(span).await;
+    let outcome = if fetched.is_ok() { "fetched" } else { "failed" };
+    let took_us = clock::now_us().0.saturating_sub(began.0);
+    metrics::histogram!("gavel_fetch_us", "outcome" => outcome).record(took_us as f64);
+    fetched
+}
+
+async fn fetch_unless_held(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Voters) -> Result<(), FetchError> {
     if bytes > BLOB_BYTES_MAX {
         return Err(FetchError::TooLarge { bytes });
     }
@@ -81,6 +92,7 @@ pub async fn fetch(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Voters) ->
                 return synced.map_err(io::Error::other).and_then(|r| r).map_err(failed(dest));
             }
             tracing::error!(%address, "a blob did not have the hash that it was asked by");
+            metrics::counter!("gavel_fetch_other_bytes_total").increment(1);
             reason = format!("{address}: sent other bytes");
             fs::remove_file(&part).await.map_err(failed(&part))?;
         }

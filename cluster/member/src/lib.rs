@@ -20,6 +20,7 @@ pub mod serve;
 pub mod shutdown;
 pub mod signing;
 pub mod telemetry;
+pub mod thread;
 pub mod transport;
 pub mod view;
 

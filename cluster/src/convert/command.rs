@@ -105,6 +105,7 @@ fn publish_model(m: &wire::PublishModel) -> Result<PublishModel, Malformed> {
         staging: if m.register_only { Staging::Later } else { Staging::AtOnce },
         version: m.version,
         signature: rollout::signature(&m.key, &m.signature)?,
+        report: m.report.clone(),
     })
 }
 
@@ -119,6 +120,7 @@ fn publish_model_to_wire(wish: &PublishModel) -> wire::PublishModel {
         version: wish.version,
         signature,
         key,
+        report: wish.report.clone(),
     }
 }
 

@@ -169,7 +169,7 @@ fn generation(record: &wire::GenerationRecord) -> Result<Generation, Malformed> 
 
 fn model_record(m: &Model) -> wire::ModelRecord {
     let place = rollout::place_to_wire(m.place).into();
-    wire::ModelRecord { model: Some(view::model(m)), place, staged_ms: m.staged_ms }
+    wire::ModelRecord { model: Some(view::model(m)), place, staged_ms: m.staged_ms, report: m.report.clone() }
 }
 
 fn model(record: &wire::ModelRecord, snapshot: &wire::StateSnapshot) -> Result<Model, Malformed> {
@@ -187,6 +187,7 @@ fn model(record: &wire::ModelRecord, snapshot: &wire::StateSnapshot) -> Result<M
         signature: rollout::signature(&m.key, &m.signature)?,
         place: rollout::place(record.place).unwrap_or(before),
         staged_ms: record.staged_ms,
+        report: record.report.clone(),
     })
 }
 

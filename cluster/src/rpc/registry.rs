@@ -31,6 +31,7 @@ pub fn status(voter: &Voter) -> (Vec<wire::ModelStatus>, Vec<wire::RolloutEvent>
             model: Some(view::model(model)),
             place: rollout::place_to_wire(model.place).into(),
             replicas: if is_staged { replicas.collect() } else { Vec::new() },
+            report: model.report.clone(),
             lacks: if is_staged {
                 state.model_lacks(model.hash, Overdue::No).unwrap_or_default()
             } else {

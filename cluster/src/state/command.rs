@@ -162,6 +162,8 @@ pub struct PublishModel {
     pub version: u64,
     /// Who vouches for it.
     pub signature: Option<Signature>,
+    /// What its publisher measured beside the bundle that served.
+    pub report: String,
 }
 
 /// Whether a published bundle is staged with the same entry.

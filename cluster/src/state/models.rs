@@ -22,6 +22,8 @@ pub const MODELS_STAGED_MAX: usize = 3;
 /// A replica that has not become ready so long after its bundle was staged no longer holds an activation up, as long
 /// as its shard is covered. Ours: a shard of a million items builds within it.
 const STAGE_DEADLINE_MS: u64 = 15 * 60 * 1_000;
+/// Of a publisher's report: a few sentences.
+const REPORT_BYTES_MAX: usize = 1_024;
 /// Keys of a policy: a few teams and their rotations.
 const KEYS_MAX: usize = 16;
 
@@ -30,6 +32,9 @@ pub fn publish(state: &mut State, wish: &PublishModel) -> Verdict {
     check_text("name", &wish.name)?;
     if wish.uploader.len() > gavel_proto::limits::STRING_BYTES_MAX {
         return Err("invalid_argument: uploader is too long".to_owned());
+    }
+    if wish.report.len() > REPORT_BYTES_MAX {
+        return Err("invalid_argument: report is too long".to_owned());
     }
     if wish.bytes == 0 || wish.bytes > BLOB_BYTES_MAX {
         return Err("invalid_argument: bytes is out of range".to_owned());
@@ -75,6 +80,7 @@ fn register(state: &mut State, wish: &PublishModel) -> Verdict {
         signature: wish.signature,
         place: ModelPlace::Registered,
         staged_ms: 0,
+        report: wish.report.clone(),
     };
     state.models.insert(version, model);
     forget_old(state);

@@ -104,6 +104,9 @@ fn check(plan: &RolloutPlan) -> Result<(), String> {
     if plan.steps.windows(2).any(|pair| pair[0].share_ppm > pair[1].share_ppm) {
         return wrong("shares never fall");
     }
+    if plan.mode == RolloutMode::Canary && plan.steps.first().is_some_and(|s| s.share_ppm == PPM) {
+        return wrong("the first step of a canary leaves requests to the active model: guards compare with them");
+    }
     if !WINDOW_MS.contains(&plan.window_ms) {
         return wrong("a window has 200 to 60,000 ms");
     }

@@ -103,6 +103,7 @@ fn publish(hash: u8, staging: Staging) -> PublishModel {
         staging,
         version: 0,
         signature: None,
+        report: String::new(),
     }
 }
 

@@ -110,6 +110,8 @@ pub struct Model {
     pub place: ModelPlace,
     /// When it was staged; 0 before.
     pub staged_ms: u64,
+    /// What its publisher measured beside the bundle that served then.
+    pub report: String,
 }
 
 /// Who keeps a bundle.

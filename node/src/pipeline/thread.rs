@@ -3,9 +3,7 @@
 //! Wall time on a shared machine says how long a search waited; the figure that capacity is planned with is
 //! the thread's own CPU time. Staging runs for minutes beside the searches, so its thread steps back.
 
-/// Nice value of background threads: the scheduler then gives a waiting search nine tenths of the core, and
-/// staging still gets on when the machine is full.
-const BACKGROUND_NICE: libc::c_int = 10;
+pub use gavel_member::thread::lower_priority;
 
 /// Microseconds of CPU time of the calling thread; 0 where the system does not say.
 #[must_use]
@@ -17,15 +15,6 @@ pub fn cpu_us() -> u64 {
         return 0;
     }
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000
-}
-
-/// Lowers the priority of the calling thread; on Linux a nice value belongs to the thread.
-pub fn lower_priority() {
-    // SAFETY: takes numbers only; 0 names the calling thread.
-    let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND_NICE) };
-    if failed != 0 {
-        tracing::debug!("the priority of a background thread stays as it was");
-    }
 }
 
 #[cfg(test)]

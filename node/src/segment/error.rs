@@ -59,6 +59,9 @@ pub enum SegmentError {
     /// The graph library refused.
     #[error("graph: {0}")]
     Graph(String),
+    /// Whoever asked for it wants it no more.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl SegmentError {
@@ -72,6 +75,7 @@ impl SegmentError {
                 Code::FailedPrecondition
             }
             Self::Refused(_) => Code::InvalidArgument,
+            Self::Interrupted => Code::Unavailable,
         }
     }
 
@@ -81,7 +85,7 @@ impl SegmentError {
         match self {
             Self::Damaged { .. } | Self::Foreign { .. } | Self::Older { .. } => true,
             Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-            Self::Newer { .. } | Self::Exists(_) | Self::Refused(_) | Self::Graph(_) => false,
+            Self::Newer { .. } | Self::Exists(_) | Self::Refused(_) | Self::Graph(_) | Self::Interrupted => false,
         }
     }
 

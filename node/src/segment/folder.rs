@@ -30,6 +30,9 @@ pub(crate) struct FileEntry {
     pub(crate) blake3: [u8; 32],
 }
 
+/// What a folder is called while it is written; the name of its target comes before.
+pub const BUILDING: &str = ".building";
+
 /// A folder that is being written.
 pub(crate) struct FolderWriter {
     target: PathBuf,
@@ -43,9 +46,7 @@ impl FolderWriter {
         if target.exists() {
             return Err(SegmentError::Exists(target.to_path_buf()));
         }
-        let mut name = target.file_name().unwrap_or_default().to_os_string();
-        name.push(".building");
-        let temporary = target.with_file_name(name);
+        let temporary = temporary(target);
         match fs::remove_dir_all(&temporary) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -53,6 +54,23 @@ impl FolderWriter {
         }
         fs::create_dir_all(&temporary).map_err(|e| SegmentError::io(&temporary, e))?;
         Ok(Self { target: target.to_path_buf(), temporary, files: Vec::new() })
+    }
+
+    /// Goes on with what an interrupted writer left; `None` when there is nothing.
+    pub(crate) fn resume(target: &Path) -> Option<Self> {
+        let temporary = temporary(target);
+        let is_left = !target.exists() && temporary.is_dir();
+        is_left.then(|| Self { target: target.to_path_buf(), temporary, files: Vec::new() })
+    }
+
+    /// Where files are while the folder is written.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.temporary.join(name)
+    }
+
+    /// Goes on with a file of which the beginning is as it was written down; what comes after that is cut off.
+    pub(crate) fn file_after(&self, begun: &FileEntry) -> Result<HashedFile, SegmentError> {
+        HashedFile::resume(self.path(&begun.name), begun)
     }
 
     /// Starts a file.
@@ -86,6 +104,14 @@ impl FolderWriter {
         open_container(&self.temporary, &self.files, name, kind, key)
     }
 
+    /// Takes a file out again that is no part of the folder.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), SegmentError> {
+        match fs::remove_file(self.path(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(SegmentError::io(&self.path(name), e)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Writes the manifest that `with` makes of the files, and puts the folder in its place.
     /// Answers its hash and its bytes.
     pub(crate) fn seal<M: Serialize>(
@@ -106,7 +132,13 @@ impl FolderWriter {
     }
 }
 
-fn sync_folder(path: &Path) -> Result<(), SegmentError> {
+fn temporary(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_os_string();
+    name.push(BUILDING);
+    target.with_file_name(name)
+}
+
+pub(super) fn sync_folder(path: &Path) -> Result<(), SegmentError> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| SegmentError::io(path, e))
 }
@@ -126,6 +158,28 @@ impl HashedFile {
         let file = file.map_err(|e| SegmentError::io(&path, e))?;
         let out = BufWriter::with_capacity(READ_BYTES, file);
         Ok(Self { path, name: name.into(), out, hasher: blake3::Hasher::new(), bytes: 0 })
+    }
+
+    fn resume(path: PathBuf, begun: &FileEntry) -> Result<Self, SegmentError> {
+        let io = |e| SegmentError::io(&path, e);
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() < begun.bytes {
+            return Err(SegmentError::damaged(&path, "shorter than it was"));
+        }
+        file.set_len(begun.bytes).map_err(io)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&file).map_err(io)?;
+        if hasher.finalize() != begun.blake3 {
+            return Err(SegmentError::damaged(&path, "its beginning is not what was written"));
+        }
+        let out = BufWriter::with_capacity(READ_BYTES, file);
+        Ok(Self { name: begun.name.clone(), out, hasher, bytes: begun.bytes, path })
+    }
+
+    /// Makes what was written so far safe; what it is then.
+    pub(crate) fn checkpoint(&mut self) -> Result<FileEntry, SegmentError> {
+        self.out.flush().and_then(|()| self.out.get_ref().sync_data()).map_err(|e| SegmentError::io(&self.path, e))?;
+        Ok(FileEntry { name: self.name.clone(), bytes: self.bytes, blake3: *self.hasher.finalize().as_bytes() })
     }
 
     /// Bytes so far.

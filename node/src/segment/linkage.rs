@@ -29,12 +29,26 @@ pub(super) enum Nearness {
     Tempered,
 }
 
+/// Rows between two looks at whether the work goes on: some milliseconds of it.
+pub const ROWS_A_PAUSE: usize = 64;
+
+/// Is asked now and then whether the work goes on; it may rest there.
+pub(crate) type Pause<'a> = &'a mut dyn FnMut() -> Result<(), SegmentError>;
+
 /// Links rows, each with its weighted value; a row without one has 0.
-pub(super) fn link(matrix: &[u8], encoding: &Encoding, values: &[f32]) -> Result<Links, SegmentError> {
-    let build = |nearness, connectivity| -> Result<Links, SegmentError> {
+pub(super) fn link(
+    matrix: &[u8],
+    encoding: &Encoding,
+    values: &[f32],
+    pause: Pause<'_>,
+) -> Result<Links, SegmentError> {
+    let mut build = |nearness, connectivity| -> Result<Links, SegmentError> {
         let rows = matrix.chunks_exact(encoding.stride());
         let mut linker = Linker::new(rows.len() as u32, encoding, (nearness, connectivity))?;
         for (ordinal, row) in rows.enumerate() {
+            if ordinal % ROWS_A_PAUSE == 0 {
+                pause()?;
+            }
             linker.add(row, values.get(ordinal).copied().unwrap_or(0.0))?;
         }
         linker.finish()

@@ -42,6 +42,7 @@ pub mod walk;
 pub mod yardstick;
 
 mod activations;
+mod checkpoint;
 mod codec;
 mod creatives;
 mod folder;
@@ -63,6 +64,8 @@ pub use content::{Content, EligibleAds, Refusal, TargetingQuery};
 pub use content_builder::{ContentBuilder, ContentSummary};
 pub use document::{Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule};
 pub use error::SegmentError;
+pub use folder::BUILDING;
+pub use linkage::ROWS_A_PAUSE;
 pub use model_builder::{ModelFolderBuilder, ModelSpec, ModelSummary};
 pub use model_folder::ModelFolder;
 pub use observed::{Observed, Way};
@@ -77,6 +80,8 @@ pub use walk::Density;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_checkpoint;
 #[cfg(test)]
 mod tests_of_graph;
 #[cfg(test)]

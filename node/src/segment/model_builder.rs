@@ -9,11 +9,14 @@
 use super::{
     activations,
     calibrate::{Calibration, calibrate},
+    checkpoint::{PROGRESS, Progress},
+    codec,
     container::{FileKind, SectionSpec, ShardKey, layout},
     content::Content,
     error::SegmentError,
     folder::{FolderWriter, HashedFile},
-    graph, linkage,
+    graph,
+    linkage::{self, Pause},
     model_folder::{ACTIVATIONS, FULL, GRAPH, ModelManifest, RESCORE, ROWS, Searcher},
     quantize::Scaling,
     vectors::{self, Encoding, Metric, VectorFormat},
@@ -59,22 +62,31 @@ pub struct ModelSummary {
 /// A file of one section that is written as rows come.
 struct RowFile {
     file: HashedFile,
+    start: u64,
     end: u64,
 }
 
 impl RowFile {
-    fn create(
+    /// Starts the file, or goes on where it had come to.
+    fn open(
         folder: &FolderWriter,
         (name, kind): (&str, FileKind),
         key: ShardKey,
         section: SectionSpec,
+        begun: Option<&Progress>,
     ) -> Result<Self, SegmentError> {
         let layout = layout(kind, key, &[section]);
+        let start = layout.starts.first().copied().unwrap_or(layout.total);
+        let end = layout.total;
+        if let Some(begun) = begun {
+            let was = begun.file(name).filter(|was| (start..=end).contains(&was.bytes));
+            let was = was.ok_or_else(|| SegmentError::damaged(&folder.path(name), "a checkpoint without it"))?;
+            return Ok(Self { file: folder.file_after(was)?, start, end });
+        }
         let mut file = folder.file(name)?;
         file.write(&layout.head)?;
-        let start = layout.starts.first().copied().unwrap_or(layout.total);
         file.write(&vec![0; start as usize - layout.head.len()])?;
-        Ok(Self { file, end: layout.total })
+        Ok(Self { file, start, end })
     }
 
     /// Fills it up and hands it over; its length.
@@ -104,50 +116,95 @@ pub struct ModelFolderBuilder {
     full: Option<(Encoding, RowFile)>,
     values: Vec<f32>,
     rows: u32,
+    /// BLAKE3 of what the rows are made from and of their form.
+    of: [u8; 32],
 }
 
 impl ModelFolderBuilder {
-    /// Starts a folder at `target`, which must not exist.
+    /// Starts a folder at `target`, which must not exist; what an interrupted builder left is thrown away.
     pub fn new(target: &Path, content: &Content, spec: ModelSpec) -> Result<Self, SegmentError> {
-        vectors::check_dimension(spec.dimension)?;
-        if spec.rescore == Some(VectorFormat::I8) {
-            return Err(SegmentError::Refused("rescoring with bytes: choose f32, f16 or bf16".into()));
+        Self::with(FolderWriter::create(target)?, content, spec, None)
+    }
+
+    /// Goes on with what an interrupted builder of the same rows had made safe, if it is whole; starts anew otherwise.
+    /// [`Self::rows`] says which row comes next.
+    pub fn resume(target: &Path, content: &Content, spec: ModelSpec) -> Result<Self, SegmentError> {
+        let begun = FolderWriter::resume(target).and_then(|folder| {
+            let of = manifest(content, spec).ok().and_then(|m| codec::encode(&m).ok())?.1;
+            Some((Progress::read(&folder.path(PROGRESS), &of)?, folder))
+        });
+        // Bytes that are not as they were are no reason to fail: the rows can be made again.
+        match begun.map(|(begun, folder)| Self::with(folder, content, spec, Some(&begun))) {
+            Some(Ok(builder)) => Ok(builder),
+            Some(Err(_)) | None => Self::new(target, content, spec),
         }
-        let key = content.key();
-        let activation_width = u32::try_from(spec.activation_width)
-            .map_err(|_| SegmentError::Refused(format!("{} activations an item", spec.activation_width)))?;
-        let manifest = ModelManifest {
-            generation: key.generation,
-            shard: key.shard,
-            content: content.hash(),
-            bundle: spec.bundle,
-            items: content.items(),
-            dimension: spec.dimension as u32,
-            metric: spec.metric,
-            format: spec.format,
-            scaling: Scaling::none(),
-            rescore: spec.rescore,
-            activation_width,
-            activation_format: spec.activation_format,
-            calibration: Calibration::default(),
-            files: Vec::new(),
-        };
-        let folder = FolderWriter::create(target)?;
+    }
+
+    fn with(
+        folder: FolderWriter,
+        content: &Content,
+        spec: ModelSpec,
+        begun: Option<&Progress>,
+    ) -> Result<Self, SegmentError> {
+        let (key, manifest) = (content.key(), manifest(content, spec)?);
+        let of = codec::encode(&manifest)?.1;
         let items = u64::from(content.items());
         let width = spec.activation_format.width() as u32;
-        let section = SectionSpec { tag: ROWS, width, count: items * u64::from(activation_width), lead: 0 };
-        let activations = RowFile::create(&folder, (ACTIVATIONS, FileKind::Activations), key, section)?;
+        let count = items * u64::from(manifest.activation_width);
+        let section = SectionSpec { tag: ROWS, width, count, lead: 0 };
+        let activations = RowFile::open(&folder, (ACTIVATIONS, FileKind::Activations), key, section, begun)?;
         let full = spec.rescore.map(|format| {
             let encoding = Encoding::unscaled(spec.dimension, spec.metric, format);
             let section = SectionSpec { tag: FULL, width: 1, count: items * encoding.stride() as u64, lead: 0 };
-            RowFile::create(&folder, (RESCORE, FileKind::Rescore), key, section).map(|file| (encoding, file))
+            RowFile::open(&folder, (RESCORE, FileKind::Rescore), key, section, begun).map(|file| (encoding, file))
         });
         let full = full.transpose()?;
         let vectors = match spec.format {
             VectorFormat::I8 => Vectors::Kept(Vec::new()),
             VectorFormat::F32 | VectorFormat::Bf16 | VectorFormat::F16 => Vectors::Encoded(Vec::new()),
         };
-        Ok(Self { folder, manifest, key, vectors, activations, full, values: Vec::new(), rows: 0 })
+        let mut builder = Self { folder, manifest, key, of, vectors, activations, full, values: Vec::new(), rows: 0 };
+        if let Some(begun) = begun {
+            builder.reload(begun.rows)?;
+        }
+        Ok(builder)
+    }
+
+    /// Takes the vectors of rows that are safe from the second column, which has them as the tower made them.
+    fn reload(&mut self, rows: u32) -> Result<(), SegmentError> {
+        let path = self.folder.path(RESCORE);
+        let exact = self.full.as_ref().filter(|(encoding, _)| encoding.format == VectorFormat::F32);
+        let (full, file) = exact.ok_or_else(|| SegmentError::damaged(&path, "rows that are not kept as they were"))?;
+        let bytes = rows as usize * full.stride();
+        let (from, held) = (file.start as usize, file.file.bytes() as usize);
+        let stored = std::fs::read(&path).map_err(|e| SegmentError::io(&path, e))?;
+        let stored = stored.get(from..from + bytes).filter(|_| held == from + bytes);
+        let stored = stored.ok_or_else(|| SegmentError::damaged(&path, "another number of rows"))?;
+        let encoding = self.manifest.encoding();
+        for row in stored.chunks_exact(full.stride()) {
+            let vector = full.decode(row);
+            match &mut self.vectors {
+                Vectors::Kept(kept) => kept.extend_from_slice(&vector),
+                Vectors::Encoded(matrix) => encoding.encode(&vector, matrix),
+            }
+        }
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// Rows so far.
+    #[must_use]
+    pub const fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// Makes the rows so far safe, so that a builder after this one can go on with them.
+    pub fn checkpoint(&mut self) -> Result<(), SegmentError> {
+        let mut files = vec![self.activations.file.checkpoint()?];
+        if let Some((_, full)) = &mut self.full {
+            files.push(full.file.checkpoint()?);
+        }
+        Progress::new(self.of, self.rows, files).write(&self.folder.path(PROGRESS))
     }
 
     /// Links items also by what they are worth, by ordinal and in the unit of similarities; without it by their vectors
@@ -195,20 +252,26 @@ impl ModelFolderBuilder {
 
     /// Times the search, writes the folder and puts it in its place. `cpu_us` is
     /// the CPU time of this thread: what the machine does beside it is not what a search costs.
-    pub fn seal(mut self, cpu_us: &dyn Fn() -> u64) -> Result<ModelSummary, SegmentError> {
+    pub fn seal(self, cpu_us: &dyn Fn() -> u64) -> Result<ModelSummary, SegmentError> {
+        self.seal_with(cpu_us, &mut || Ok(()))
+    }
+
+    /// The same, and asks now and then whether it goes on while items are linked, which takes longest.
+    pub fn seal_with(mut self, cpu_us: &dyn Fn() -> u64, pause: Pause<'_>) -> Result<ModelSummary, SegmentError> {
         if self.rows != self.manifest.items {
             return Err(SegmentError::Refused(format!("{} rows of {}", self.rows, self.manifest.items)));
         }
+        let matrix = match self.vectors {
+            Vectors::Encoded(matrix) => matrix,
+            Vectors::Kept(vectors) => scaled(&mut self.manifest, &vectors),
+        };
+        let links = linkage::link(&matrix, &self.manifest.encoding(), &self.values, pause)?;
+        self.folder.remove(PROGRESS)?;
         self.activations.finish(&mut self.folder)?;
         let full = match self.full {
             None => None,
             Some((_, file)) => Some(file.finish(&mut self.folder)?),
         };
-        let matrix = match self.vectors {
-            Vectors::Encoded(matrix) => matrix,
-            Vectors::Kept(vectors) => scaled(&mut self.manifest, &vectors),
-        };
-        let links = linkage::link(&matrix, &self.manifest.encoding(), &self.values)?;
         let sections = graph::sections(matrix, &links);
         let graph_bytes = self.folder.container(GRAPH, FileKind::Graph, self.key, sections)?;
         let graph = self.folder.reopen(GRAPH, FileKind::Graph, self.key)?;
@@ -228,6 +291,33 @@ impl ModelFolderBuilder {
         })?;
         Ok(ModelSummary { items, bytes, graph_bytes, rescore_bytes: full.unwrap_or(0), hash, calibration })
     }
+}
+
+/// What a folder says of itself, before anything is in it.
+fn manifest(content: &Content, spec: ModelSpec) -> Result<ModelManifest, SegmentError> {
+    vectors::check_dimension(spec.dimension)?;
+    if spec.rescore == Some(VectorFormat::I8) {
+        return Err(SegmentError::Refused("rescoring with bytes: choose f32, f16 or bf16".into()));
+    }
+    let key = content.key();
+    let activation_width = u32::try_from(spec.activation_width)
+        .map_err(|_| SegmentError::Refused(format!("{} activations an item", spec.activation_width)))?;
+    Ok(ModelManifest {
+        generation: key.generation,
+        shard: key.shard,
+        content: content.hash(),
+        bundle: spec.bundle,
+        items: content.items(),
+        dimension: spec.dimension as u32,
+        metric: spec.metric,
+        format: spec.format,
+        scaling: Scaling::none(),
+        rescore: spec.rescore,
+        activation_width,
+        activation_format: spec.activation_format,
+        calibration: Calibration::default(),
+        files: Vec::new(),
+    })
 }
 
 /// The rows as scaled bytes.

@@ -15,6 +15,7 @@ use gavel_member::kept;
 
 use super::StagingError;
 use super::plan::{Hash, Wanted};
+use crate::segment::BUILDING;
 
 /// The data folder.
 #[derive(Clone, Debug)]
@@ -88,7 +89,9 @@ impl DataFolder {
                 None => true,
             })?;
             for shard in shards {
-                sweep_folder(&self.shard(generation, shard).join("model"), wanted_name)?;
+                // What is half built of a wanted bundle is gone on with.
+                let stays = |name: &str| wanted_name(name.strip_suffix(BUILDING).unwrap_or(name));
+                sweep_folder(&self.shard(generation, shard).join("model"), stays)?;
             }
         }
         Ok(())

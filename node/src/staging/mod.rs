@@ -12,6 +12,8 @@
 //!   once its pages have been read and are still there.
 //! * Embedding a shard's items keeps to a share of a core once the node serves ([`pace`]), says how far it is, and
 //!   ends at once when nobody wants the bundle any more.
+//! * Items that are embedded are made safe every few seconds: a node that ends while it stages goes on with them, and
+//!   with every shard and bundle that it had finished.
 //! * A step that fails is reported as a refusal with its reason and rests a while; others go on.
 //!
 //! It does not decide what is active: the control plane does.

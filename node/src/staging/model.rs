@@ -12,11 +12,16 @@ use gavel_model::{ActivationFormat, Bundle, FeatureKind, FeatureRow, FeatureSpec
 
 use super::StagingError;
 use super::holdings::LoadedBundle;
-use crate::segment::{self, Content, ModelFolderBuilder, ModelSpec, SetColumn, VectorFormat};
+use crate::segment::{
+    self, Content, ModelFolderBuilder, ModelSpec, ModelSummary, ROWS_A_PAUSE, SegmentError, SetColumn, VectorFormat,
+};
 
 /// Items of one run of the item tower: enough rows for the matrix products to be efficient, few enough for
 /// their activations (11 KB an item in a real ranker) to stay in the cache of one core.
 const BLOCK_ITEMS: u32 = 256;
+
+/// Between two checkpoints: what a process that ends loses at most, and enough for its fsync to be little beside it.
+const CHECKPOINT_US: u64 = 2_000_000;
 
 /// Bytes of an item's links in the graph: 32 neighbours on the lowest level, with those above and the heads.
 const LINK_BYTES: usize = 160;
@@ -97,12 +102,23 @@ pub fn build(
     let (bundle, started) = (&loaded.bundle, clock::now_us());
     let schema = bundle.schema();
     let columns = Columns::bind(&schema.item, content);
-    let mut builder = ModelFolderBuilder::new(folder, content, spec(loaded))?.with_values(values.unwrap_or(&[]));
+    let mut builder = ModelFolderBuilder::resume(folder, content, spec(loaded))?.with_values(values.unwrap_or(&[]));
     let mut scratch = Scratch::default();
     let items = content.items();
+    // Embedded, and linked.
+    let total = 2 * u64::from(items);
     let mut missing = vec![0; schema.item.len()];
-    for first in (0..items).step_by(BLOCK_ITEMS as usize) {
-        watch(first.into(), items.into())?;
+    let (begun, mut safe_at) = (builder.rows(), started);
+    if begun > 0 {
+        tracing::info!(begun, items, "a shard that was half embedded goes on");
+        metrics::counter!("gavel_node_staging_resumed_items_total").increment(begun.into());
+    }
+    for first in (begun..items).step_by(BLOCK_ITEMS as usize) {
+        watch(first.into(), total)?;
+        if clock::now_us().0 > safe_at.0 + CHECKPOINT_US {
+            builder.checkpoint()?;
+            safe_at = clock::now_us();
+        }
         let block = first..items.min(first + BLOCK_ITEMS);
         let rows: Vec<FeatureRow> = block.map(|item| columns.row(item, &mut missing)).collect();
         let output = bundle.run_items(&mut scratch, &rows)?;
@@ -111,13 +127,37 @@ pub fn build(
     for (spec, count) in schema.item.iter().zip(missing).filter(|(_, count)| *count > 0) {
         metrics::counter!("gavel_node_missing_item_values_total", "feature" => spec.name.clone()).increment(count);
     }
-    watch(items.into(), items.into())?;
-    let summary = builder.seal(&cpu_us)?;
+    // An interruption while items are linked costs none of them.
+    builder.checkpoint()?;
+    let summary = seal(builder, items, cpu_us, watch)?;
     let took_ms = clock::now_us().0.saturating_sub(started.0) / 1_000;
     let key = content.key();
     let (bytes, generation, shard) = (summary.bytes, key.generation, key.shard);
     tracing::info!(generation, shard, items, bytes, took_ms, calibration = ?summary.calibration, "model folder sealed");
     Ok(())
+}
+
+/// Links and seals; the watch may end it while items are linked.
+fn seal(
+    builder: ModelFolderBuilder,
+    items: u32,
+    cpu_us: fn() -> u64,
+    watch: Watch<'_>,
+) -> Result<ModelSummary, StagingError> {
+    let (items, mut pauses) = (u64::from(items), 0);
+    let mut stopped = None;
+    let sealed = builder.seal_with(&cpu_us, &mut || {
+        let linked = (pauses * ROWS_A_PAUSE as u64).min(items);
+        pauses += 1;
+        watch(items + linked, 2 * items).map_err(|why| {
+            stopped = Some(why);
+            SegmentError::Interrupted
+        })
+    });
+    match stopped {
+        Some(why) => Err(why),
+        None => Ok(sealed?),
+    }
 }
 
 /// Bytes that the folder will have, about: rows, links of the graph, activations.

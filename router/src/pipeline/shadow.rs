@@ -30,7 +30,26 @@ pub(super) struct Served {
     slots: usize,
     random: u64,
     ads: Vec<ScoredAd>,
-    rank_us: u64,
+    ranking: Ranking,
+}
+
+/// What ranking took, over all shards.
+#[derive(Clone, Copy)]
+struct Ranking {
+    us: u64,
+    candidates: u64,
+}
+
+impl Ranking {
+    fn of(gathered: &Gathered) -> Self {
+        let us = gathered.bodies.values().map(|body| body.timing.rank_us).sum();
+        Self { us, candidates: gathered.bodies.values().map(|body| body.funnel.ranked).sum() }
+    }
+
+    /// Of so many candidates: the active bundle ranked more of them than the shadow was given.
+    fn us_for(self, candidates: u64) -> u64 {
+        self.us.saturating_mul(candidates).checked_div(self.candidates).unwrap_or(0)
+    }
 }
 
 impl Served {
@@ -48,7 +67,7 @@ impl Served {
             slots: plan.rule.terms().slots,
             random: plan.random,
             ads: scored(active, gathered),
-            rank_us: rank_us(gathered),
+            ranking: Ranking::of(gathered),
         })
     }
 }
@@ -102,7 +121,8 @@ impl Pipeline {
         let rule = pinned.auction.rule(served.slots).map_err(|e| RequestError::Fault(e.to_string()))?;
         let compared = compare(&served.ads, &scored(pinned, &gathered), &rule);
         let compared = compared.ok_or_else(|| RequestError::Fault("no ad was scored by both".to_owned()))?;
-        Ok(Compared { rank_us: (served.rank_us, rank_us(&gathered)), ..compared })
+        let us = |ranking: Ranking| ranking.us_for(compared.candidates);
+        Ok(Compared { rank_us: (us(served.ranking), us(Ranking::of(&gathered))), ..compared })
     }
 }
 
@@ -118,8 +138,4 @@ fn scored(pinned: &Pinned, gathered: &Gathered) -> Vec<ScoredAd> {
         body.list.candidates.iter().map(one).collect::<Vec<_>>()
     };
     gathered.bodies.values().flat_map(of_shard).collect()
-}
-
-fn rank_us(gathered: &Gathered) -> u64 {
-    gathered.bodies.values().map(|body| body.timing.rank_us).sum()
 }

@@ -4,7 +4,8 @@
 //! first: a bundle's golden rows keep a core busy, and two at once would double their time. What cannot be loaded now
 //! rests a while and holds up nothing else.
 
-use super::load::{LoadError, Loader};
+use super::drain::Drain;
+use super::load::{Haste, LoadError, Loader};
 use super::picture::{CandidatePicture, ModelRef, Picture, UsersRef};
 use super::windows::Counted;
 use super::{Candidate, Pinned, Pins, Staging, Surroundings, convert};
@@ -14,7 +15,7 @@ use crate::topology::RouteTable;
 use crate::users::{UserCache, UserFile};
 use gavel_member::clock::now_us;
 use gavel_member::ready::{Refused, StagingPhase};
-use gavel_member::{Shutdown, signing};
+use gavel_member::{Shutdown, signing, thread};
 use gavel_model::Bundle;
 use gavel_proto::deadline::Instant;
 use std::collections::{BTreeMap, HashMap};
@@ -43,8 +44,8 @@ enum Ended {
 
 /// Why something is not loaded yet.
 enum Failure {
-    /// It is tried again then.
-    Rests(Instant),
+    /// It is tried again then, and why it has to.
+    Rests(Instant, String),
     /// It never will be.
     Refused(String),
 }
@@ -65,8 +66,12 @@ struct Loaded {
 }
 
 pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown: Shutdown) {
-    let loader =
-        Loader { data_dir: around.data_dir.clone(), voters: Arc::clone(&around.voters), shutdown: shutdown.clone() };
+    let loader = Loader {
+        data_dir: around.data_dir.clone(),
+        voters: Arc::clone(&around.voters),
+        shutdown: shutdown.clone(),
+        haste: Haste::First,
+    };
     let mut changes = around.view.subscribe();
     let mut loaded = Loaded::default();
     // One at a time.
@@ -83,7 +88,8 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
                 around.health.ready().await;
             }
             if tasks.is_empty() {
-                loaded.start_next(&loader, &picture, &around, &mut tasks);
+                let haste = if staging.pin().is_some() { Haste::Beside } else { Haste::First };
+                loaded.start_next(&Loader { haste, ..loader.clone() }, &picture, &around, &mut tasks);
             }
         }
         let rest = Duration::from_micros(loaded.rest_us(now_us()));
@@ -113,7 +119,10 @@ impl Staging {
         let pair = loaded.models.get(&active.model.hash).zip(loaded.users.get(&active.users));
         let Some((bundle, users)) = pair else { return false };
         metrics::gauge!("gavel_router_pinned_map_epoch").set(active.table.epoch.map as f64);
+        let before = self.pinned.load_full();
         let pinned = |table: &RouteTable, bundle: &Arc<Bundle>| {
+            let version = table.epoch.model;
+            let drain = before.as_ref().and_then(|pins| pins.drain(version)).cloned();
             // At most 1,024 shards.
             let shards = table.shards.len() as u32;
             Arc::new(Pinned {
@@ -125,6 +134,7 @@ impl Staging {
                 placements: picture.placements.clone(),
                 quota: quota(picture.auction.retrieved_total, shards),
                 light_keep: share(picture.auction.ranked_total, shards),
+                drain: drain.unwrap_or_else(|| Drain::new(version)),
             })
         };
         // A router that has not loaded the candidate yet answers everything with what serves.
@@ -137,16 +147,37 @@ impl Staging {
             mode: c.mode,
             share_ppm: c.share_ppm,
         });
-        let before = self.pin().map(|p| p.table.epoch.model);
-        let model = active.table.epoch.model;
-        self.pinned.store(Some(Arc::new(Pins { active: pinned(&active.table, bundle), candidate })));
-        if before != Some(model) {
+        let pins = Arc::new(Pins { active: pinned(&active.table, bundle), candidate });
+        self.pinned.store(Some(Arc::clone(&pins)));
+        let gone = before.iter().flat_map(|b| b.drains()).filter(|drain| pins.drain(drain.version()).is_none());
+        gone.for_each(|drain| drain.leave());
+        let version = active.table.epoch.model;
+        if before.is_none_or(|b| b.active.table.epoch.model != version) {
+            let _span = tracing::info_span!("activate", version).entered();
             // With the voters' lines, how long a switch took.
-            tracing::info!(version = model, map_epoch = active.table.epoch.map, "requests pin another model");
+            tracing::info!(version, map_epoch = active.table.epoch.map, "requests pin another model");
             metrics::counter!("gavel_router_model_switches_total").increment(1);
         }
         true
     }
+}
+
+/// Loads something as a phase of staging; once there are requests, on a thread that steps back behind them.
+fn staged<T: Send>(
+    phase: &'static str,
+    haste: Haste,
+    load: impl FnOnce() -> Result<T, LoadError> + Send,
+) -> Result<T, LoadError> {
+    let began = now_us();
+    let span = tracing::info_span!("staging", phase);
+    let load = || span.in_scope(load);
+    let loaded = match haste {
+        Haste::First => Ok(load()),
+        Haste::Beside => thread::aside("staging", load),
+    };
+    let took_us = now_us().0.saturating_sub(began.0);
+    metrics::histogram!("gavel_router_staging_us", "phase" => phase).record(took_us as f64);
+    loaded.unwrap_or_else(|error| Err(LoadError::Later(error.to_string())))
 }
 
 impl LoadedUsers {
@@ -172,9 +203,10 @@ impl Loaded {
         let models: Vec<[u8; 32]> = held.collect();
         let generations = picture.generations.iter().filter(|g| self.users.contains_key(g));
         let generations: Vec<u64> = generations.map(|g| g.generation).collect();
-        let refused = self.failures.iter().filter_map(|(item, failure)| match failure {
-            Failure::Refused(reason) => Some(Refused { subject: item.hash()?.to_vec(), reason: reason.clone() }),
-            Failure::Rests(_) => None,
+        // What may come yet is said as well: an operator who waits for it looks here.
+        let refused = self.failures.iter().filter_map(|(item, failure)| {
+            let (Failure::Refused(reason) | Failure::Rests(_, reason)) = failure;
+            Some(Refused { subject: item.hash()?.to_vec(), reason: reason.clone() })
         });
         let refusals: Vec<Refused> = refused.collect();
         around.ready.update(|ready| {
@@ -200,7 +232,7 @@ impl Loaded {
             };
             let may_load = match self.failures.get(item) {
                 None => true,
-                Some(Failure::Rests(until)) => *until <= now,
+                Some(Failure::Rests(until, _)) => *until <= now,
                 Some(Failure::Refused(_)) => false,
             };
             !is_loaded && may_load
@@ -213,7 +245,7 @@ impl Loaded {
         match self.next(picture, now_us()) {
             Some(Item::Users(users)) => {
                 tasks.spawn_blocking(move || {
-                    let loaded = loader.users(&users);
+                    let loaded = staged("users", loader.haste, || loader.users(&users));
                     Ended::Users(users, loaded)
                 });
             }
@@ -223,7 +255,7 @@ impl Loaded {
                 tasks.spawn_blocking(move || {
                     let signed = view.map_or(Ok(()), |view| signing::check(&view, &model.hash));
                     let loaded = match signed {
-                        Ok(()) => loader.model(&model),
+                        Ok(()) => staged("bundle", loader.haste, || loader.model(&model)),
                         Err(unsigned) => Err(LoadError::Refused(format!("signature: {unsigned}"))),
                     };
                     Ended::Model(model, loaded)
@@ -262,7 +294,7 @@ impl Loaded {
             }
             Err(LoadError::Later(reason)) => {
                 tracing::warn!(?item, %reason, "not loaded yet");
-                self.failures.insert(item, Failure::Rests(Instant(now.0 + REST_US)));
+                self.failures.insert(item, Failure::Rests(Instant(now.0 + REST_US), reason));
             }
         }
     }
@@ -270,7 +302,7 @@ impl Loaded {
     /// Until the first rest is over.
     fn rest_us(&self, now: Instant) -> u64 {
         let rests = self.failures.values().filter_map(|failure| match failure {
-            Failure::Rests(until) => Some(until.0.saturating_sub(now.0)),
+            Failure::Rests(until, _) => Some(until.0.saturating_sub(now.0)),
             Failure::Refused(_) => None,
         });
         rests.min().unwrap_or(IDLE_US)

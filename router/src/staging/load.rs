@@ -67,6 +67,17 @@ pub(super) struct Loader {
     pub voters: Arc<Voters>,
     /// Ends a fetch: nobody else can, since a thread waits for it.
     pub shutdown: Shutdown,
+    /// Whether requests are answered meanwhile.
+    pub haste: Haste,
+}
+
+/// How much of the machine a load may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// All: nothing can be answered before.
+    First,
+    /// What requests leave.
+    Beside,
 }
 
 impl Loader {

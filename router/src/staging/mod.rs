@@ -11,6 +11,7 @@
 //! Bundles and user files are on disk, and so is the last View: a restart needs no control plane.
 
 mod convert;
+mod drain;
 mod follow;
 mod load;
 mod picture;
@@ -24,6 +25,7 @@ use crate::request::Dimensions;
 use crate::topology::RouteTable;
 use crate::users::UserFeatures;
 use arc_swap::ArcSwapOption;
+use drain::Drain;
 use gavel_member::member::Voters;
 use gavel_member::serve::Health;
 use gavel_member::view::ViewFeed;
@@ -50,6 +52,8 @@ pub struct Pinned {
     pub quota: u32,
     /// Items that each shard ranks.
     pub light_keep: u32,
+    /// Ends with the last request of the bundle.
+    drain: Arc<Drain>,
 }
 
 impl Pinned {
@@ -64,6 +68,18 @@ impl Pinned {
 struct Pins {
     active: Arc<Pinned>,
     candidate: Option<Candidate>,
+}
+
+impl Pins {
+    /// What was pinned of a version, if it is.
+    fn drain(&self, version: u64) -> Option<&Arc<Drain>> {
+        self.drains().find(|drain| drain.version() == version)
+    }
+
+    fn drains(&self) -> impl Iterator<Item = &Arc<Drain>> {
+        let candidate = self.candidate.as_ref().map(|c| &c.pinned.drain);
+        std::iter::once(&self.active.drain).chain(candidate)
+    }
 }
 
 /// A bundle that has a share of requests.

@@ -54,7 +54,7 @@ pub struct Compared {
     pub predictions: (f64, f64),
     /// Expected currency micros of the winners.
     pub revenue: (f64, f64),
-    /// Time of the ranker.
+    /// Time of the ranker for these candidates.
     pub rank_us: (u64, u64),
 }
 

@@ -75,6 +75,9 @@ pub struct PublishArgs {
     /// Sign it with the secret key in this file.
     #[arg(long)]
     pub sign: Option<PathBuf>,
+    /// Do not fetch the bundle that serves and measure what a mixed pair with it would find.
+    #[arg(long)]
+    pub no_skew: bool,
 }
 
 /// What ends a rollout by itself; 0 switches a guard off.

@@ -9,6 +9,7 @@ mod registry;
 mod rollout;
 pub mod settings;
 mod signing;
+mod skew;
 pub mod status;
 
 use crate::cli::{Ctl, CtlArgs, Format};

@@ -1,7 +1,7 @@
 //! How does a model bundle come to serve, and go again?
 
 use super::progress::Shown;
-use super::{failed, registry, rollout, signing};
+use super::{failed, registry, rollout, signing, skew};
 use crate::cli::{Format, Model, PublishArgs};
 use crate::failure::Failure;
 use gavel_client::upload::{self, Blob};
@@ -108,11 +108,16 @@ pub async fn publish(admin: &mut AdminClient, dir: &Path, work: &Path) -> Result
         version: 0,
         uploader: String::new(),
         sign: None,
+        no_skew: true,
     };
     publish_as(admin, dir, work, &args).await
 }
 
 async fn publish_as(admin: &mut AdminClient, dir: &Path, work: &Path, args: &PublishArgs) -> Result<u64, Failure> {
+    let report = if args.no_skew { String::new() } else { skew::beside_active(admin, dir, work).await };
+    if !report.is_empty() {
+        eprintln!("{report}");
+    }
     let (dir, work) = (dir.to_path_buf(), work.to_path_buf());
     let (name, blob) = tokio::task::spawn_blocking(move || pack(&dir, &work)).await.map_err(Failure::other)??;
     let signed = match &args.sign {
@@ -130,6 +135,7 @@ async fn publish_as(admin: &mut AdminClient, dir: &Path, work: &Path, args: &Pub
         version: args.version,
         signature: signed.signature,
         key: signed.key,
+        report,
     };
     Ok(admin.propose(Body::PublishModel(wish)).await.map_err(failed)?.number)
 }

@@ -133,6 +133,9 @@ fn as_text(status: &StatusResponse) -> String {
     // Writing to a string does not fail.
     for model in &status.models {
         let _ = writeln!(out, "{}", line(model, &view));
+        if !model.report.is_empty() {
+            let _ = writeln!(out, "    {}", model.report);
+        }
         for r in &model.replicas {
             let far = match r.done.checked_mul(100).and_then(|done| done.checked_div(r.total)) {
                 Some(percent) => format!(" {percent} %"),
@@ -180,10 +183,27 @@ fn rollout_text(out: &mut String, rollout: &RolloutStatus) {
             p99_us(&a) / 1_000.0
         );
     }
-    if plan.mode() == RolloutMode::RolloutShadow {
-        let s = compared(&seen.shadow.unwrap_or_default());
-        let _ = writeln!(out, "    on the same candidates: {s}");
+    if let Some(shown) = comparison(rollout) {
+        let _ = writeln!(out, "    on the same candidates: {shown}");
     }
+}
+
+/// What the last requests of a shadow show, in words; `None` for a canary.
+pub fn comparison(rollout: &RolloutStatus) -> Option<String> {
+    let shadow = rollout.plan.as_ref().is_some_and(|plan| plan.mode() == RolloutMode::RolloutShadow);
+    let seen = rollout.sum.as_ref().and_then(|sum| sum.shadow).filter(|_| shadow)?;
+    let s = Compared::of(&seen);
+    Some(format!(
+        "{} requests, {} not scored, rank correlation {:.4}, predictions {:.3} times, expected revenue {:.3} times, \
+         ranker's time {:.2} ms against {:.2} ms",
+        seen.requests,
+        seen.failed,
+        s.rank_correlation,
+        s.prediction_ratio,
+        s.revenue_ratio,
+        s.candidate_rank_ms,
+        s.active_rank_ms
+    ))
 }
 
 fn mean(arm: &ArmWindow) -> f64 {
@@ -203,17 +223,39 @@ fn bins(arm: &ArmWindow) -> [u64; PREDICTION_BINS] {
 }
 
 /// What shadow requests showed: means a request, and quotients of the candidate to the active bundle.
+struct Compared {
+    rank_correlation: f64,
+    prediction_ratio: f64,
+    revenue_ratio: f64,
+    active_rank_ms: f64,
+    candidate_rank_ms: f64,
+}
+
+impl Compared {
+    fn of(s: &ShadowWindow) -> Self {
+        let per = |sum: f64| if s.requests == 0 { 0.0 } else { sum / s.requests as f64 };
+        let quotient = |a: f64, b: f64| if a == 0.0 { 0.0 } else { b / a };
+        Self {
+            rank_correlation: per(s.rank_correlation_sum),
+            prediction_ratio: quotient(s.active_prediction_sum, s.candidate_prediction_sum),
+            revenue_ratio: quotient(s.active_revenue_sum, s.candidate_revenue_sum),
+            active_rank_ms: per(s.active_rank_us as f64 / 1e3),
+            candidate_rank_ms: per(s.candidate_rank_us as f64 / 1e3),
+        }
+    }
+}
+
 fn compared(s: &ShadowWindow) -> Value {
-    let per = |sum: f64| if s.requests == 0 { 0.0 } else { sum / s.requests as f64 };
-    let quotient = |a: f64, b: f64| if a == 0.0 { 0.0 } else { b / a };
+    let c = Compared::of(s);
     json!({
         "requests": s.requests,
         "failed": s.failed,
         "candidates": s.candidates,
-        "rank_correlation": per(s.rank_correlation_sum),
-        "prediction_ratio": quotient(s.active_prediction_sum, s.candidate_prediction_sum),
-        "revenue_ratio": quotient(s.active_revenue_sum, s.candidate_revenue_sum),
-        "rank_time_ratio": quotient(s.active_rank_us as f64, s.candidate_rank_us as f64),
+        "rank_correlation": c.rank_correlation,
+        "prediction_ratio": c.prediction_ratio,
+        "revenue_ratio": c.revenue_ratio,
+        "active_rank_ms": c.active_rank_ms,
+        "candidate_rank_ms": c.candidate_rank_ms,
     })
 }
 
@@ -237,6 +279,7 @@ pub fn as_json(status: &StatusResponse) -> Value {
             "place": place(m),
             "role": role(&view, named.version),
             "lacks": m.lacks,
+            "report": m.report,
             "replicas": m.replicas.iter().map(replica).collect::<Vec<_>>(),
         })
     };

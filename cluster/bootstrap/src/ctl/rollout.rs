@@ -1,6 +1,6 @@
 //! How does an operator say what a canary or a shadow is to do?
 
-use super::failed;
+use super::{failed, registry};
 use crate::cli::{CanaryArgs, GuardArgs, ShadowArgs};
 use crate::failure::Failure;
 use gavel_client::AdminClient;
@@ -29,9 +29,11 @@ pub async fn shadow(admin: &mut AdminClient, args: &ShadowArgs, expect_active: u
     Ok(())
 }
 
-/// Ends the rollout that runs.
+/// Ends the rollout that runs. What a shadow has shown goes into the history with it.
 pub async fn end(admin: &mut AdminClient, version: u64) -> Result<(), Failure> {
-    let wish = EndRollout { version, reason: "ended by an operator".to_owned(), guard: false };
+    let runs = admin.status().await.map_err(failed)?.rollout;
+    let shown = runs.as_ref().and_then(registry::comparison).map(|shown| format!(": {shown}")).unwrap_or_default();
+    let wish = EndRollout { version, reason: format!("ended by an operator{shown}"), guard: false };
     admin.propose(Body::EndRollout(wish)).await.map_err(failed)?;
     println!("the rollout of version {version} is over: it gets no requests");
     Ok(())
