@@ -52,8 +52,8 @@ pub fn gather(seen: &Seen, folder: &Path) -> Result<Report, RolloutError> {
         .filter(|(written, version)| seen.bundles.get(version) != Some(&written.bundle))
         .count() as u64;
     let unwritten = answered.versions.keys().filter(|auction| !nodes.auctions.contains_key(auction)).count() as u64;
-    let (explained, unexplained) = split_failures(seen);
-    let away_in = |during: (u64, u64)| seen.faults.iter().any(|f| overlaps(f.during, during));
+    let failures = Failures::of(seen);
+    let away_in = |during: (u64, u64)| seen.faults.iter().any(|f| overlaps(f.away, during));
     let degraded: Vec<_> = answered.partial.iter().filter(|p| !away_in(p.during)).collect();
     let (calm, all) = effective(seen, folder)?;
     let mut latency = answered.latency_us.clone();
@@ -71,9 +71,10 @@ pub fn gather(seen: &Seen, folder: &Path) -> Result<Report, RolloutError> {
         node_log_mixed: mixed_in_logs,
         node_log_disagreeing: disagreeing,
         responses_without_node_log: unwritten,
-        failed_by_rollout: unexplained.values().sum(),
-        failed_by_rollout_codes: unexplained,
-        failed_by_kill: explained,
+        failed_by_rollout: failures.others.values().sum(),
+        failed_by_rollout_codes: failures.others,
+        failed_in_flight_at_a_kill: failures.in_flight,
+        failed_at_a_dead_router: failures.at_dead_router,
         unsent: answered.unsent,
         partial_without_fault: degraded.len() as u64,
         version_unavailable_without_fault: degraded.iter().filter(|p| p.version_unavailable > 0).count() as u64,
@@ -115,21 +116,40 @@ fn node_logs(paths: &[PathBuf]) -> Result<NodeLogs, RolloutError> {
     Ok(found)
 }
 
-/// Failures that a process explains which was away at that time, and the others by code.
-fn split_failures(seen: &Seen) -> (u64, BTreeMap<String, u64>) {
-    let (mut explained, mut unexplained) = (0, BTreeMap::new());
-    for failed in &seen.answered.failed {
-        let explains = |fault: &Fault| {
-            let asked_it = fault.router.is_none_or(|router| router == failed.router);
-            fault.role != Role::Control && asked_it && overlaps(fault.during, failed.during)
-        };
-        if seen.faults.iter().any(explains) {
-            explained += 1;
-        } else {
-            *unexplained.entry(failed.code.clone()).or_insert(0) += 1;
+/// Failed requests by what explains them.
+#[derive(Debug, Default, PartialEq)]
+struct Failures {
+    /// Under way at the moment of a kill, and the killed process had a part in it: its router, or any node.
+    in_flight: u64,
+    /// Sent to a router that had been killed, before the balancer took it out.
+    at_dead_router: u64,
+    /// Everything else, whatever died a moment before, by code.
+    others: BTreeMap<String, u64>,
+}
+
+impl Failures {
+    fn of(seen: &Seen) -> Self {
+        let mut found = Self::default();
+        for failed in &seen.answered.failed {
+            let own_router = |fault: &Fault| fault.role == Role::Router && fault.router == Some(failed.router);
+            let in_flight = |fault: &Fault| {
+                (own_router(fault) || fault.role == Role::Node) && overlaps(fault.killed, failed.during)
+            };
+            let to_the_dead = |fault: &Fault| own_router(fault) && contains(fault.away, failed.during.0);
+            if seen.faults.iter().any(in_flight) {
+                found.in_flight += 1;
+            } else if seen.faults.iter().any(to_the_dead) {
+                found.at_dead_router += 1;
+            } else {
+                *found.others.entry(failed.code.clone()).or_insert(0) += 1;
+            }
         }
+        found
     }
-    (explained, unexplained)
+}
+
+const fn contains(span: (u64, u64), at: u64) -> bool {
+    span.0 <= at && at <= span.1
 }
 
 const fn overlaps(a: (u64, u64), b: (u64, u64)) -> bool {
@@ -160,7 +180,7 @@ fn effective(seen: &Seen, folder: &Path) -> Result<(Vec<u64>, Vec<u64>), Rollout
             all.push(took);
             let since = entry.at_us - seen.began_wall_us;
             let span = (since, since + took);
-            if !seen.faults.iter().any(|f| overlaps(f.during, span)) {
+            if !seen.faults.iter().any(|f| overlaps(f.away, span)) {
                 calm.push(took);
             }
         }
@@ -190,4 +210,46 @@ fn quantile(us: &[u64], q: f64) -> f64 {
     let mut sorted = us.to_vec();
     sorted.sort_unstable();
     at(&sorted, q) as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::{Answered, Failed};
+    use super::*;
+
+    fn failed(router: usize, from: u64, to: u64) -> Failed {
+        Failed { router, during: (from, to), code: "Unavailable".to_owned() }
+    }
+
+    /// Router 0 and a node are killed at 100 and are back at 200; the leader is killed at 300.
+    #[test]
+    fn a_failure_is_excused_only_by_the_process_that_died_under_it() {
+        let fault = |role, router, at| Fault { role, router, killed: (at, at + 1), away: (at, at + 100) };
+        let of = |failed: Failed| {
+            let seen = Seen {
+                activations: 0,
+                rollbacks: 0,
+                waited: 0,
+                commit_us: Vec::new(),
+                faults: vec![
+                    fault(Role::Router, Some(0), 100),
+                    fault(Role::Node, None, 1_000),
+                    fault(Role::Control, None, 300),
+                ],
+                bundles: BTreeMap::new(),
+                answered: Answered { failed: vec![failed], ..Answered::default() },
+                began_wall_us: 0,
+                took_us: 0,
+            };
+            let found = Failures::of(&seen);
+            (found.in_flight, found.at_dead_router, found.others.values().sum::<u64>())
+        };
+        assert_eq!(of(failed(0, 90, 101)), (1, 0, 0), "under way at its own router");
+        assert_eq!(of(failed(1, 90, 101)), (0, 0, 1), "under way at the other router");
+        assert_eq!(of(failed(0, 150, 160)), (0, 1, 0), "sent to the dead");
+        assert_eq!(of(failed(0, 201, 210)), (0, 0, 1), "its router was back");
+        assert_eq!(of(failed(1, 950, 1_000)), (1, 0, 0), "under way when a node died");
+        assert_eq!(of(failed(1, 1_002, 1_050)), (0, 0, 1), "sent while a node was away: another has its shards");
+        assert_eq!(of(failed(1, 290, 310)), (0, 0, 1), "voters answer no request");
+    }
 }

@@ -11,10 +11,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Voters, nodes, routers: the reference cluster of the reliability chapter.
-const SIZES: (usize, usize, usize) = (3, 4, 2);
-/// Shards and replicas of each.
-const PLACED: (&str, &str) = ("2", "2");
+/// How many of what.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Voters.
+    pub controls: usize,
+    /// Nodes.
+    pub nodes: usize,
+    /// Routers.
+    pub routers: usize,
+    /// Shards of the catalogue.
+    pub shards: u32,
+    /// Replicas of each.
+    pub replicas: u32,
+    /// Of a core, for each node's staging while it serves.
+    pub staging_cpu_share: f64,
+}
+
 /// Longest wait for a process to listen.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
 /// Logs say which bundle scored every answer.
@@ -39,6 +52,8 @@ pub struct Process {
     pub name: String,
     /// host:port of its gRPC endpoint; stays over restarts.
     pub address: String,
+    /// host:port of its HTTP endpoint, routers only; stays over restarts.
+    pub http: Option<String>,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -63,11 +78,11 @@ impl Drop for Temporary {
 }
 
 impl Fleet {
-    /// Starts everything, publishes three bundles, loads the catalogue.
+    /// Starts everything, publishes the first bundle, loads the catalogue.
     ///
     /// # Errors
     /// When a process does not listen or a command fails.
-    pub async fn start(args: &RolloutArgs) -> Result<Self, RolloutError> {
+    pub fn start(args: &RolloutArgs, size: Size) -> Result<Self, RolloutError> {
         let (folder, temporary) = match &args.work_dir {
             Some(folder) => (folder.clone(), None),
             None => {
@@ -77,7 +92,8 @@ impl Fleet {
         };
         std::fs::create_dir_all(&folder).map_err(RolloutError::io(&folder))?;
         let mut fleet = Self { processes: Vec::new(), folder, _temporary: temporary };
-        let (controls, nodes, routers) = SIZES;
+        let Size { controls, nodes, routers, .. } = size;
+        let staging_cpu_share = size.staging_cpu_share.to_string();
         let ports = free_ports(controls + nodes + 2 * routers).map_err(RolloutError::io(Path::new("127.0.0.1")))?;
         let at = |i: usize| format!("127.0.0.1:{}", ports[i]);
         let peers: Vec<String> = (0..controls).map(|i| format!("{}={}", i + 1, at(i))).collect();
@@ -91,39 +107,47 @@ impl Fleet {
                 Role::Node,
                 i,
                 &at(controls + i),
-                &["node", "--control", &control, "--staging-cpu-share", "1"],
+                &["node", "--control", &control, "--staging-cpu-share", &staging_cpu_share],
             )?;
         }
         for i in 0..routers {
             let (grpc, http) = (at(controls + nodes + i), at(controls + nodes + routers + i));
             fleet.add(Role::Router, i, &grpc, &["router", "--control", &control, "--http-listen", &http])?;
         }
-        fleet.seed(args)?;
+        fleet.seed(args, size)?;
         Ok(fleet)
     }
 
-    /// Publishes and loads.
-    fn seed(&self, args: &RolloutArgs) -> Result<(), RolloutError> {
+    /// Publishes the first bundle and loads the catalogue.
+    fn seed(&self, args: &RolloutArgs, size: Size) -> Result<(), RolloutError> {
         let shown = |path: &Path| path.display().to_string();
         self.ctl(&["model", "publish", &shown(&args.bundle), "--no-wait"])?;
         let work = shown(&self.folder.join("load"));
-        let (shards, replicas) = PLACED;
+        let (shards, replicas) = (size.shards.to_string(), size.replicas.to_string());
         let catalogue = shown(&args.catalogue);
-        self.ctl(&["load", &catalogue, "--shards", shards, "--replicas", replicas, "--work-dir", &work])?;
-        for seed in [1, 2] {
-            let to = self.folder.join(format!("bundle-{seed}"));
-            if !to.exists() {
-                let varied = vary(&args.bundle, &to, Variation::Space { seed });
-                varied.map_err(|e| RolloutError::Bundle(format!("{e:?}")))?;
-            }
-            self.ctl(&["model", "publish", &shown(&to)])?;
-            eprintln!("bundle {} is staged", seed + 1);
+        self.ctl(&["load", &catalogue, "--shards", &shards, "--replicas", &replicas, "--work-dir", &work])?;
+        let (ranked, retrieved) = (args.ranked.to_string(), args.retrieved.to_string());
+        self.ctl(&["rules", "--ranked", &ranked, "--retrieved", &retrieved])
+    }
+
+    /// A bundle that is as good as the first one, in an embedding space of its own.
+    ///
+    /// # Errors
+    /// When the first one cannot be varied.
+    pub fn bundle(&self, args: &RolloutArgs, seed: u64) -> Result<PathBuf, RolloutError> {
+        let to = self.folder.join(format!("bundle-{seed}"));
+        if !to.exists() {
+            let varied = vary(&args.bundle, &to, Variation::Space { seed });
+            varied.map_err(|e| RolloutError::Bundle(format!("{e:?}")))?;
         }
-        Ok(())
+        Ok(to)
     }
 
     /// `gavel ctl` with these arguments.
-    fn ctl(&self, arguments: &[&str]) -> Result<(), RolloutError> {
+    ///
+    /// # Errors
+    /// When it does not end with 0.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<(), RolloutError> {
         let output = Command::new(binary()?)
             .args(["ctl", "--control", &self.control()])
             .args(arguments)
@@ -172,7 +196,9 @@ impl Fleet {
         let data = self.folder.join(&name).display().to_string();
         all.extend(["--listen", listen, "--metrics-listen", "127.0.0.1:0", "--data-dir", &data].map(str::to_owned));
         let log = self.folder.join(format!("{name}.log"));
-        let mut process = Process { role, name, address: listen.to_owned(), arguments: all, log, child: None };
+        let http = all.iter().skip_while(|a| *a != "--http-listen").nth(1).cloned();
+        let address = listen.to_owned();
+        let mut process = Process { role, name, address, http, arguments: all, log, child: None };
         process.start()?;
         self.processes.push(process);
         Ok(())

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 /// A switch is effective on every router within so long, without faults.
 const EFFECTIVE_MS_MAX: f64 = 50.0;
@@ -35,19 +34,21 @@ pub struct Report {
     pub node_log_disagreeing: u64,
     /// Responses of which no node wrote anything.
     pub responses_without_node_log: u64,
-    /// Failed requests that no killed process explains.
+    /// Failed requests that were neither under way at a kill of their router or of a node, nor sent to a dead router.
     pub failed_by_rollout: u64,
     /// The same by code.
     pub failed_by_rollout_codes: BTreeMap<String, u64>,
-    /// Failed requests while a process was away that explains them.
-    pub failed_by_kill: u64,
+    /// Failed requests that were under way at the kill of their router or of a node.
+    pub failed_in_flight_at_a_kill: u64,
+    /// Failed requests that were sent to a router after it was killed and before the balancer took it out.
+    pub failed_at_a_dead_router: u64,
     /// Requests that were not sent: too many were under way.
     pub unsent: u64,
     /// Responses below full coverage while nothing was away.
     pub partial_without_fault: u64,
     /// Those of them where a shard did not have the version.
     pub version_unavailable_without_fault: u64,
-    /// Responses below full coverage around a kill.
+    /// Responses below full coverage while a killed process was away.
     pub partial_by_kill: u64,
     /// Switches that were refused at first because somebody was not ready.
     pub switches_that_waited: u64,
@@ -98,9 +99,11 @@ impl Report {
         row("responses that disagree with the logs", self.node_log_disagreeing.to_string());
         row("responses without a line in the logs", self.responses_without_node_log.to_string());
         row("failed by a rollout", format!("{} {:?}", self.failed_by_rollout, self.failed_by_rollout_codes));
-        row("failed by a kill, unsent", format!("{}, {}", self.failed_by_kill, self.unsent));
+        let (in_flight, dead) = (self.failed_in_flight_at_a_kill, self.failed_at_a_dead_router);
+        row("failed in flight at a kill, at a dead router", format!("{in_flight}, {dead}"));
+        row("unsent", self.unsent.to_string());
         row(
-            "partial: no fault (version), around a kill",
+            "partial: no fault (version), while one was away",
             format!(
                 "{} ({}), {}",
                 self.partial_without_fault, self.version_unavailable_without_fault, self.partial_by_kill
@@ -118,15 +121,5 @@ impl Report {
         row("commit, ms p50/p99", format!("{:.1} / {:.1}", self.commit_ms_p50, self.commit_ms_p99));
         row("latency, ms p50/p99", format!("{:.1} / {:.1}", self.latency_ms_p50, self.latency_ms_p99));
         t
-    }
-
-    /// Writes the report as JSON.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let mut text = serde_json::to_string_pretty(self).map_err(std::io::Error::other)?;
-        text.push('\n');
-        std::fs::write(path, text)
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Every fourth switch is a rollback.
 const ROLLBACK_EVERY: u64 = 4;
@@ -20,8 +21,8 @@ const ROLLBACK_EVERY: u64 = 4;
 const RETRY: Duration = Duration::from_millis(100);
 /// A process that was killed is started again after so long.
 const DOWN: Duration = Duration::from_millis(1_500);
-/// After a kill the others may need so long to notice: silence, a proposal, and a View.
-const FAULT_AFTER_US: u64 = 5_000_000;
+/// Longest wait for a router's answer to a balancer.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for the cluster to be whole.
 const WHOLE_MAX: Duration = Duration::from_secs(240);
 
@@ -32,8 +33,10 @@ pub struct Fault {
     pub role: Role,
     /// Its place among the routers; routers only.
     pub router: Option<usize>,
-    /// From the kill to some seconds after it was back, microseconds since the storm began.
-    pub during: (u64, u64),
+    /// From just before the signal to when the process had ended, microseconds since the storm began.
+    pub killed: (u64, u64),
+    /// From the signal to when every member lived again and could serve every version.
+    pub away: (u64, u64),
 }
 
 /// What happened.
@@ -87,7 +90,8 @@ pub async fn run(args: &RolloutArgs, fleet: &mut Fleet, requests: Vec<TimedReque
     let since = |(from, to): (u64, u64)| (from.saturating_sub(began), to.saturating_sub(began));
     answered.failed.iter_mut().for_each(|f| f.during = since(f.during));
     answered.partial.iter_mut().for_each(|p| p.during = since(p.during));
-    let faults = faults?.into_iter().map(|f| Fault { during: since(f.during), ..f }).collect();
+    let faults = faults?.into_iter();
+    let faults = faults.map(|f| Fault { killed: since(f.killed), away: since(f.away), ..f }).collect();
     let took_us = clock_us() - began;
     Ok(Seen { activations, rollbacks, waited, commit_us, faults, bundles, answered, began_wall_us, took_us })
 }
@@ -180,19 +184,26 @@ async fn kills(
         let router =
             (role == Role::Router).then(|| fleet.processes[..at].iter().filter(|p| p.role == Role::Router).count());
         eprintln!("kill -9 {}", fleet.processes[at].name);
+        // A voter's incarnation is its disk's and stays: it is back when it lives again.
+        let status = admin.status().await.ok().filter(|_| role != Role::Control);
+        let before = status.and_then(|status| incarnation(&status, &fleet.processes[at].address));
         let from = clock_us();
         fleet.processes[at].kill();
+        let killed = (from, clock_us());
         // A balancer notices a router that refuses connections at its next look.
         if let Some(router) = router {
             load.set_up(router, false);
         }
         tokio::time::sleep(DOWN).await;
         tokio::task::block_in_place(|| fleet.processes[at].start())?;
-        whole(&admin).await?;
-        if let Some(router) = router {
+        whole_after(&admin, (&fleet.processes[at].address, before)).await?;
+        if let (Some(router), Some(http)) = (router, &fleet.processes[at].http) {
+            while !answers(http).await {
+                tokio::time::sleep(RETRY).await;
+            }
             load.set_up(router, true);
         }
-        faults.push(Fault { role, router, during: (from, clock_us() + FAULT_AFTER_US) });
+        faults.push(Fault { role, router, killed, away: (from, clock_us()) });
     }
     Ok(faults)
 }
@@ -214,12 +225,42 @@ async fn victim(fleet: &Fleet, admin: &AdminClient, turn: usize) -> Option<usize
     }
 }
 
+/// Which start of the process at an address the cluster knows.
+fn incarnation(status: &StatusResponse, address: &str) -> Option<u64> {
+    status.view.as_ref()?.members.iter().find(|m| m.address == address).map(|m| m.incarnation)
+}
+
+/// What a balancer asks a router before it sends requests there.
+async fn answers(http: &str) -> bool {
+    let asked = async {
+        let mut stream = tokio::net::TcpStream::connect(http).await.ok()?;
+        stream
+            .write_all(format!("GET /readyz HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok()?;
+        Some(answer.starts_with(b"HTTP/1.1 200 "))
+    };
+    tokio::time::timeout(LOOK_MAX, asked).await.ok().flatten().unwrap_or(false)
+}
+
 /// Returns once every member lives and every staged version could serve.
 async fn whole(admin: &AdminClient) -> Result<StatusResponse, RolloutError> {
+    whole_after(admin, ("", None)).await
+}
+
+/// The same after a process was started again: for a moment the leader may not have noticed that it was away, so it
+/// must know the new start.
+async fn whole_after(
+    admin: &AdminClient,
+    (address, before): (&str, Option<u64>),
+) -> Result<StatusResponse, RolloutError> {
     let from = clock_us();
     loop {
         if let Ok(status) = admin.status().await
             && is_whole(&status)
+            && before.is_none_or(|before| incarnation(&status, address).is_some_and(|now| now != before))
         {
             return Ok(status);
         }

@@ -101,6 +101,28 @@ pub async fn run(target: &Target, requests: &[TimedRequest], schedule: &[u64]) -
     outcome
 }
 
+/// Keeps so many requests under way for so long; how many a second were answered.
+pub async fn closed(target: &Target, requests: &[TimedRequest], at_once: usize, seconds: f64) -> f64 {
+    let of = |(number, request)| transport::ad_request(request, number as u64, target.deadline_ms, MIN_COVERAGE);
+    let requests: Arc<Vec<wire::AdRequest>> = Arc::new(requests.iter().enumerate().map(of).collect());
+    let start = clock();
+    let mut tasks = tokio::task::JoinSet::new();
+    for first in 0..at_once {
+        let (mut client, requests) = (target.clients[first % target.clients.len()].clone(), Arc::clone(&requests));
+        tasks.spawn(async move {
+            let (mut number, mut answered) = (first, 0u64);
+            while start.elapsed().as_secs_f64() < seconds {
+                let request = requests[number % requests.len()].clone();
+                answered += u64::from(client.get_ads(request).await.is_ok());
+                number += at_once;
+            }
+            answered
+        });
+    }
+    let answered: u64 = tasks.join_all().await.into_iter().sum();
+    answered as f64 / start.elapsed().as_secs_f64()
+}
+
 /// One answered or failed request: its latency from the scheduled arrival, and what came.
 type Answered = (Duration, Result<wire::AdResponse, tonic::Status>);
 
