@@ -89,23 +89,36 @@ def difference(expected, found):
     return abs(expected - found) / max(abs(expected), RAW_SCALE)
 
 
-def parity(arguments, folder, rows, runtime, split):
-    """Largest relative difference of a raw output, over every user with every item."""
-    import models
-
+def parity(arguments, folder, rows, runtimes, split):
+    """Largest relative difference of a raw output, over every user with every item, for each baseline."""
     pairs = [{"user": rows[u]["user"], "item": row["item"]} for u in range(min(USERS, len(rows))) for row in rows]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     scores = folder / "scores.jsonl"
     gavel(arguments.binary, "--bundle", folder / "bundle", "--rows", folder / "pairs.jsonl", "--scores", scores, "--split", split, "--seconds", 0)
     found = [json.loads(line)["raw"] for line in scores.read_text().splitlines()]
     assert len(found) == len(pairs)
-    worst = 0.0
-    for turn in range(len(pairs) // len(rows)):
-        expected = runtime.scores(turn)
-        for n in range(len(rows)):
+    users = len(pairs) // len(rows)
+    return {baseline: largest([runtime.scores(turn) for turn in range(users)], found) for baseline, runtime in runtimes.items()}
+
+
+def largest(expected, found):
+    """The largest difference: `expected` has a column a head for each user, `found` a row a pair, user by user."""
+    import models
+
+    count, worst = len(found) // len(expected), 0.0
+    for turn, columns in enumerate(expected):
+        for n in range(count):
             for head in models.HEADS:
-                worst = max(worst, difference(float(expected[head][n, 0]), found[turn * len(rows) + n][head]))
+                worst = max(worst, difference(float(columns[head][n, 0]), found[turn * count + n][head]))
     return worst
+
+
+def one_hash(split, runs):
+    """The hash of the scores, which every round has given."""
+    hashes = sorted({run["scores_hash"] for run in runs})
+    if len(hashes) != 1:
+        sys.exit(f"split {split}: rounds gave different scores: {', '.join(hashes)}")
+    return hashes[0]
 
 
 def measure(arguments, folder, name, sizes):
@@ -121,8 +134,8 @@ def measure(arguments, folder, name, sizes):
     for baseline in arguments.baselines:
         form = FORMS[baseline]
         requests = [bundles.feeds(features, crosses, user, items, form) for user in users]
-        runtimes[baseline] = Runtime(models.ranker(name, form, sizes), requests)
-    worst = {split: parity(arguments, folder, rows, runtimes[arguments.baselines[0]], split) for split in arguments.splits}
+        runtimes[baseline] = Runtime(models.ranker(name, form, sizes, arguments.precision), requests)
+    worst = {split: parity(arguments, folder, rows, runtimes, split) for split in arguments.splits}
     reports = {split: [] for split in arguments.splits}
     other = {baseline: [] for baseline in runtimes}
     for _ in range(arguments.rounds):
@@ -139,6 +152,7 @@ def measure(arguments, folder, name, sizes):
 def entries(arguments, name, reports, other, worst):
     made = []
     for split, runs in reports.items():
+        scores_hash = one_hash(split, runs)
         middle = lambda key: statistics.median(run[key] for run in runs)  # noqa: E731
         for baseline, times in other.items():
             if split == "off" and baseline != "i":
@@ -147,10 +161,10 @@ def entries(arguments, name, reports, other, worst):
             made.append({
                 "model": name, "precision": arguments.precision, "split": split, "baseline": baseline, "candidates": arguments.candidates,
                 "gavel_us": round(middle("request_us"), 1), "ort_us": round(ort, 1), "ratio": round(ort / middle("request_us"), 2),
-                "max_rel_error": worst[split], "gavel_user_us": round(middle("user_us"), 1), "gavel_candidates_us": round(middle("candidates_us"), 1),
+                "max_rel_error": worst[split][baseline], "gavel_user_us": round(middle("user_us"), 1), "gavel_candidates_us": round(middle("candidates_us"), 1),
                 "gavel_gflops": round(middle("gflops"), 1), "gavel_p50_us": round(middle("p50_us"), 1), "gavel_p99_us": round(middle("p99_us"), 1),
                 "flops_per_candidate": runs[0]["flops_per_candidate"], "activation_width": runs[0]["activation_width"],
-                "scores_hash": runs[0]["scores_hash"], "rounds": arguments.rounds,
+                "scores_hash": scores_hash, "rounds": arguments.rounds,
             })  # fmt: skip
     return made
 

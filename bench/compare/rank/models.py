@@ -11,6 +11,9 @@ import numpy
 from graph import CANDIDATE, USER, Graph, Joined
 
 HEADS = ("click", "conversion", "hide", "long_click")
+# Added to every logit of a model that is kept in fewer bits, a rate of 5 %: around 0, where random weights leave it, a
+# relative difference says nothing, and a bundle's tolerance is one. Models of f32 are compared without it.
+RARE = -3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +51,8 @@ SMALL = Sizes(
 class Weights:
     """Random weights that depend on their name alone."""
 
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed, base=0.0):
+        self.seed, self.base = seed, base
 
     def normal(self, name, shape, deviation):
         digits = int.from_bytes(name.encode(), "little")
@@ -60,6 +63,11 @@ class Weights:
         """Weights and bias of a layer: He for a rectified one (gain 2), Glorot's for a linear one (gain 1)."""
         bias = self.normal(f"{name}.bias", columns, 0.05)
         return self.normal(name, (rows, columns), (gain / rows) ** 0.5), bias
+
+    def head(self, name, rows):
+        """Weights and bias of a head's last layer."""
+        weights, bias = self.dense(name, rows, 1, gain=1.0)
+        return weights, (bias + self.base).astype(numpy.float32)
 
     def table(self, name, sizes, width):
         table = self.normal(name, (sizes.buckets + 1, width), 0.5)
@@ -123,7 +131,7 @@ def heads(g, w, s, x):
     """A tower for each head."""
     for name in HEADS:
         hidden, width = layers(g, w, f"{name}.tower", x(name), s.tower)
-        g.output(name, g.linear(f"{name}.out", hidden, *w.dense(f"{name}.out", width, 1, gain=1.0)))
+        g.output(name, g.linear(f"{name}.out", hidden, *w.head(f"{name}.out", width)))
 
 
 def reference(g, w, s):
@@ -192,7 +200,7 @@ def sequence(g, w, s):
     x = Joined(g, user, s.sequence_user * s.width, rest, item_width + s.model)
     shared = layers(g, w, "deep", first(g, w, "deep.first", x, s.sequence_mlp[0]), s.sequence_mlp[1:])
     for name in HEADS:
-        g.output(name, g.linear(f"{name}.out", shared[0], *w.dense(f"{name}.out", shared[1], 1, gain=1.0)))
+        g.output(name, g.linear(f"{name}.out", shared[0], *w.head(f"{name}.out", shared[1])))
 
 
 def encoder(g, w, s):
@@ -259,10 +267,10 @@ def target(g, w, s, query, encoded, mask):
 MODELS = {"reference": reference, "sequence": sequence, "mlp": mlp, "dcn": dcn}
 
 
-def ranker(name, form, sizes, seed=1):
-    """The ranker of this name in a form."""
+def ranker(name, form, sizes, precision="f32", seed=1):
+    """The ranker of this name in a form, for a bundle that keeps it in this precision."""
     g = Graph(name, form)
-    MODELS[name](g, Weights(seed), sizes)
+    MODELS[name](g, Weights(seed, 0.0 if precision == "f32" else RARE), sizes)
     return g.model()
 
 
