@@ -48,5 +48,5 @@ pub const GOLDEN_ROWS_MAX: usize = 10_000;
 pub const GOLDEN_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(CONSTANT_VALUES_MAX as u64 * 4 <= FILE_BYTES_MAX, "what a file holds fits the bound");
-const _: () = assert!(INTEGER_MAX < (1 << 25), "an f32 holds every integer up to 2^24");
+const _: () = assert!(INTEGER_MAX <= (1 << 24), "an f32 holds every integer up to 2^24");
 const _: () = assert!(SET_LENGTH_MAX <= gavel_proto::limits::SET_VALUES_MAX, "a request can fill a set");

@@ -26,10 +26,9 @@ impl Reader {
             "Softmax" | "LogSoftmax" => {
                 let a = self.value(call, 0)?;
                 let axis = self.axis(call, a, call.int("axis", -1))?;
-                let soft = self.on(call, Op::Softmax { axis }, a)?;
                 match call.proto.op_type.as_str() {
-                    "Softmax" => Ok(Some(soft)),
-                    _ => self.on(call, Op::Unary(Unary::Log), soft).map(Some),
+                    "Softmax" => self.on(call, Op::Softmax { axis }, a).map(Some),
+                    _ => self.log_softmax(call, a).map(Some),
                 }
             }
             "ReduceSum" => self.reduce(call, Reduction::Sum),
@@ -48,6 +47,17 @@ impl Reader {
             }
             _ => Ok(None),
         }
+    }
+
+    /// `x - max - ln(sum(exp(x - max)))`: the logarithm of a softmax is infinite where its share is too small for an f32.
+    fn log_softmax(&mut self, call: &Call<'_>, a: Value) -> Result<Value, GraphError> {
+        let axis = Self::file_axis(call, self.rank(a), call.int("axis", -1))?;
+        let largest = self.reduced(call, a, Reduction::Max, vec![axis], true)?;
+        let shifted = self.with(call, Binary::Sub, a, largest)?;
+        let powers = self.on(call, Op::Unary(Unary::Exp), shifted)?;
+        let sum = self.reduced(call, powers, Reduction::Sum, vec![axis], true)?;
+        let log = self.on(call, Op::Unary(Unary::Log), sum)?;
+        self.with(call, Binary::Sub, shifted, log)
     }
 
     /// An operation on one value that leaves its dimensions as they are.
@@ -136,8 +146,8 @@ impl Reader {
             "Xor" => (Binary::Equal, true),
             "Greater" => (Binary::Greater, false),
             "Less" => (Binary::Less, false),
-            "GreaterOrEqual" => (Binary::Less, true),
-            "LessOrEqual" => (Binary::Greater, true),
+            "GreaterOrEqual" => return self.or_equal(call, Binary::Greater).map(Some),
+            "LessOrEqual" => return self.or_equal(call, Binary::Less).map(Some),
             "And" => (Binary::And, false),
             "Or" => (Binary::Or, false),
             _ => return Ok(None),
@@ -157,6 +167,15 @@ impl Reader {
             result = self.on(call, Op::Unary(Unary::Not), result)?;
         }
         Ok(Some(Value { element, ..result }))
+    }
+
+    /// Not the opposite of the other comparison, which holds for a NaN.
+    fn or_equal(&mut self, call: &Call<'_>, kind: Binary) -> Result<Value, GraphError> {
+        let (a, b) = (self.value(call, 0)?, self.value(call, 1)?);
+        let strictly = self.with(call, kind, a, b)?;
+        let equal = self.with(call, Binary::Equal, a, b)?;
+        let result = self.with(call, Binary::Or, strictly, equal)?;
+        Ok(Value { element: Element::Bool, ..result })
     }
 
     /// Exporters write squares and roots as powers: both have an operation of their own.

@@ -170,10 +170,12 @@ impl Reader {
             if node.op != (Op::Concat { axis }) {
                 break;
             }
-            let mut before = 0;
+            let (rank, mut before) = (self.graph.dims(id).len(), 0);
             for part in &node.inputs {
                 let shape = &self.graph.tensors[*part].shape;
-                let width = shape.dims.get(axis).copied().unwrap_or(0);
+                // Aligned from behind: a constant may have one dimension more, where the others have the batch.
+                let own = (shape.dims.len() + axis).checked_sub(rank);
+                let Some(width) = own.and_then(|own| shape.dims.get(own)).copied() else { break };
                 if shape.batch && from >= before && from + count <= before + width {
                     (id, from, open) = (*part, from - before, true);
                     break;

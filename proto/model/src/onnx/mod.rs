@@ -317,4 +317,6 @@ impl Reader {
 }
 
 #[cfg(test)]
+mod numbers_tests;
+#[cfg(test)]
 mod tests;

@@ -2,8 +2,7 @@
 //!
 //! `((u + a) + x) + b = (u + b) + a + x`: what depends on the user alone is added up once a request, what depends on
 //! the item alone once an item; constants (the bias) go to the user's group. Exact but for the order of additions.
-//! Pays whenever two terms of one label meet, and costs nothing otherwise. A subtraction of a constant counts as an
-//! addition.
+//! Pays whenever two terms of one label meet, and costs nothing otherwise.
 
 use super::Label;
 use super::draft::{Rebuild, rebuild};

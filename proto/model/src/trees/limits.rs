@@ -12,6 +12,9 @@ pub const TREE_FEATURES_MAX: usize = 65_536;
 pub const CATEGORY_CODE_MAX: u32 = (1 << 24) - 1;
 /// Values of all categories that a file names.
 pub const CATEGORY_VALUES_MAX: usize = 1 << 20;
+/// Codes in all sets of a model, 64 MB: four for each split, where LightGBM puts some ten into a set of a split on a
+/// category and has few of those. Six megabytes of text can name that many.
+pub const CATEGORY_CODES_MAX: usize = 1 << 24;
 /// Columns of the fast layout, one or more for each feature and one for each set of categories.
 pub const COLUMNS_MAX: usize = 65_536;
 /// Bytes of the tables from category to sets.

@@ -107,6 +107,25 @@ fn what_is_wrong_is_refused_with_its_line() {
     assert!(refusal("").contains("line 1"));
 }
 
+/// A few kilobytes once named one large set at every split, each with a copy of its own.
+#[test]
+fn sets_of_categories_take_as_much_memory_as_their_file() {
+    let file = |names: &str, words: usize| {
+        let words = vec!["4294967295"; words].join(" ");
+        format!(
+            "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nmax_feature_idx=0\nfeature_names=a\n\nTree=0\n\
+             num_leaves=3\nnum_cat=2\nsplit_feature=0 0\nthreshold={names}\ndecision_type=1 1\nleft_child=1 -1\n\
+             right_child=-3 -2\nleaf_value=1 2 3\ncat_boundaries=0 1 {n}\ncat_threshold={words}\n\nend of trees\n",
+            n = words.split(' ').count(),
+        )
+    };
+    assert!(Ensemble::read(file("0 1", 2).as_bytes()).is_ok());
+    assert!(refusal(&file("1 1", 2)).contains("line 12: two splits name the set 1"));
+    assert!(refusal(&file("0 2", 2)).contains("there is no set 2"));
+    let many = refusal(&file("0 1", 2 + super::limits::CATEGORY_CODES_MAX / 32));
+    assert!(many.contains("in the sets of all splits"), "{many}");
+}
+
 #[test]
 fn what_hangs_twice_or_nowhere_is_no_tree() {
     let file = |left: &str, right: &str| {

@@ -6,7 +6,9 @@
 //! the line: nothing is guessed.
 
 use super::ensemble::{Child, Ensemble, Missing, Objective, Rule, Split, Tree};
-use super::limits::{CATEGORY_CODE_MAX, CATEGORY_VALUES_MAX, LEAVES_MAX, SPLITS_MAX, TREE_FEATURES_MAX, TREES_MAX};
+use super::limits::{
+    CATEGORY_CODE_MAX, CATEGORY_CODES_MAX, CATEGORY_VALUES_MAX, LEAVES_MAX, SPLITS_MAX, TREE_FEATURES_MAX, TREES_MAX,
+};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
@@ -86,7 +88,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
     }
     let (header, mut next) = paragraph(1, &mut lines)?;
     let mut ensemble = head(&header)?;
-    let mut splits = 0;
+    let (mut splits, mut codes) = (0, 0);
     loop {
         let (line, heading) = next;
         if heading == "end of trees" {
@@ -100,7 +102,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Ensemble, TreeError> {
             return fail(line, format!("more than {TREES_MAX} trees"));
         }
         let (keys, after) = paragraph(line, &mut lines)?;
-        let tree = tree(&keys, ensemble.features.len())?;
+        let tree = tree(&keys, ensemble.features.len(), &mut codes)?;
         splits += tree.splits.len();
         if splits > SPLITS_MAX {
             return fail(line, format!("more than {SPLITS_MAX} splits"));
@@ -194,7 +196,8 @@ fn objective(keys: &Keys<'_>) -> Result<Objective, TreeError> {
     }
 }
 
-fn tree(keys: &Keys<'_>, features: usize) -> Result<Tree, TreeError> {
+/// A tree; `codes` counts those in the sets of the model.
+fn tree(keys: &Keys<'_>, features: usize, codes: &mut usize) -> Result<Tree, TreeError> {
     if let Some((line, value)) = keys.values.get("is_linear")
         && *value != "0"
     {
@@ -211,18 +214,18 @@ fn tree(keys: &Keys<'_>, features: usize) -> Result<Tree, TreeError> {
     if count == 1 {
         return Ok(Tree { splits: Vec::new(), leaves });
     }
-    let splits = splits(keys, count - 1, features)?;
+    let splits = splits(keys, count - 1, features, codes)?;
     whole(keys, &splits, count)?;
     Ok(Tree { splits, leaves })
 }
 
-fn splits(keys: &Keys<'_>, count: usize, features: usize) -> Result<Vec<Split>, TreeError> {
+fn splits(keys: &Keys<'_>, count: usize, features: usize, codes: &mut usize) -> Result<Vec<Split>, TreeError> {
     let (feature_line, of) = keys.list::<usize>("split_feature", count)?;
     let (threshold_line, thresholds) = keys.list::<f64>("threshold", count)?;
     let (kind_line, kinds) = keys.list::<u8>("decision_type", count)?;
     let (left_line, left) = keys.list::<i64>("left_child", count)?;
     let (right_line, right) = keys.list::<i64>("right_child", count)?;
-    let sets = sets(keys)?;
+    let mut sets = sets(keys, codes)?;
     let child = |line: usize, to: i64| {
         let (index, limit) = if to < 0 { (!to, count + 1) } else { (to, count) };
         match usize::try_from(index) {
@@ -240,9 +243,13 @@ fn splits(keys: &Keys<'_>, count: usize, features: usize) -> Result<Vec<Split>, 
             return fail(threshold_line, format!("a threshold is {threshold}"));
         }
         let rule = match (kinds[i] & 1, kinds[i] >> 2) {
-            (1, _) => match sets.get(threshold as usize) {
-                Some(codes) if threshold >= 0.0 => Rule::Category { codes: codes.clone() },
-                Some(_) | None => return fail(threshold_line, format!("there is no set {threshold} of categories")),
+            // Each split takes its own set out of the list, as LightGBM wrote it there.
+            (1, _) => match sets.get_mut(threshold as usize).filter(|_| threshold >= 0.0) {
+                Some(set) => match set.take() {
+                    Some(codes) => Rule::Category { codes },
+                    None => return fail(threshold_line, format!("two splits name the set {threshold} of categories")),
+                },
+                None => return fail(threshold_line, format!("there is no set {threshold} of categories")),
             },
             (_, missing @ 0..=2) => {
                 let missing = [Missing::None, Missing::Zero, Missing::Nan][missing as usize];
@@ -257,7 +264,7 @@ fn splits(keys: &Keys<'_>, count: usize, features: usize) -> Result<Vec<Split>, 
 }
 
 /// The sets of category codes of a tree, from its bits.
-fn sets(keys: &Keys<'_>) -> Result<Vec<Vec<u32>>, TreeError> {
+fn sets(keys: &Keys<'_>, total: &mut usize) -> Result<Vec<Option<Vec<u32>>>, TreeError> {
     let (line, count) = match keys.values.get("num_cat") {
         Some(_) => keys.number("num_cat")?,
         None => (keys.line, 0),
@@ -276,14 +283,20 @@ fn sets(keys: &Keys<'_>) -> Result<Vec<Vec<u32>>, TreeError> {
     let (line, words) = keys.list::<u32>("cat_threshold", words)?;
     let mut sets = Vec::with_capacity(count);
     for range in bounds.windows(2) {
-        let mut codes = Vec::new();
-        for (at, word) in words[range[0]..range[1]].iter().enumerate() {
+        let words = &words[range[0]..range[1]];
+        let count = words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        *total += count;
+        if *total > CATEGORY_CODES_MAX {
+            return fail(line, format!("more than {CATEGORY_CODES_MAX} categories in the sets of all splits"));
+        }
+        let mut codes = Vec::with_capacity(count);
+        for (at, word) in words.iter().enumerate() {
             if *word != 0 && at as u64 * 32 + 31 > u64::from(CATEGORY_CODE_MAX) {
                 return fail(line, format!("a category above {CATEGORY_CODE_MAX}"));
             }
             codes.extend((0..32).filter(|bit| word >> bit & 1 == 1).map(|bit| at as u32 * 32 + bit));
         }
-        sets.push(codes);
+        sets.push(Some(codes));
     }
     Ok(sets)
 }
