@@ -5,10 +5,10 @@
 use super::metrics::{self, HeadMetrics, Labelled};
 use super::{GateError, open};
 use crate::lines::{LINE_BYTES_MAX, LineError, Lines};
-use gavel_model::{Bundle, FeatureSpec, HeadKind, Scratch};
+use gavel_model::{Bundle, FeatureSpec, HeadKind, HeadSpec, Schema, Scratch};
 use gavel_proto::windows::{PREDICTION_BINS, prediction_bin, stability_index};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -20,9 +20,9 @@ const TIMED: (usize, usize) = (256, 15);
 /// How far the new bundle may be from the old one.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Relative growth of the logarithmic loss of any labelled head.
+    /// Relative growth of the loss of any labelled head: logarithmic, or of a value the squared error of `log1p`.
     pub log_loss_growth: f64,
-    /// Loss of area under the curve of any labelled head.
+    /// Loss of area under the curve of any labelled head of probabilities.
     pub auc_drop: f64,
     /// Predictions over labels, either way, of any labelled head.
     pub calibration: f64,
@@ -54,7 +54,7 @@ pub struct Verdict {
     pub rows: usize,
     /// One by one.
     pub checks: Vec<Check>,
-    /// By head: the new bundle, then the old one.
+    /// By the new bundle's name of the head: the new bundle, then the old one.
     pub heads: BTreeMap<String, [HeadMetrics; 2]>,
     /// Time of the ranker against the old bundle's, median of the turns.
     pub latency_ratio: f64,
@@ -67,8 +67,8 @@ struct Labels {
     weight: Option<f64>,
 }
 
-/// Predictions of one bundle by head, in the order of the rows.
-type Predictions = BTreeMap<String, Vec<f64>>;
+/// Predictions of one bundle for each of its heads, in the order of the rows.
+type Predictions = Vec<Vec<f64>>;
 
 /// Compares `new` with `old` on the rows of `data`.
 ///
@@ -77,6 +77,8 @@ type Predictions = BTreeMap<String, Vec<f64>>;
 pub fn compare(new: &Path, old: &Path, data: &Path, limits: &Limits) -> Result<Verdict, GateError> {
     let (new, old) = (open(new)?, open(old)?);
     let mut checks = schema(&new, &old);
+    let followed = Followed::of(new.schema(), old.schema());
+    checks.push(check("heads of the old bundle", &followed.wrong, || format!("{} are followed", followed.pairs.len())));
     let golden = new.verify_golden();
     let detail =
         golden.as_ref().map_or_else(ToString::to_string, |g| format!("{} rows, worst {:.1e}", g.rows, g.worst));
@@ -84,17 +86,19 @@ pub fn compare(new: &Path, old: &Path, data: &Path, limits: &Limits) -> Result<V
     let (rows, labels) = read(data)?;
     let predictions = [predict(&new, &rows, data)?, predict(&old, &rows, data)?];
     let mut heads = BTreeMap::new();
-    for head in new.schema().heads.iter().filter(|h| predictions[1].contains_key(&h.name)) {
-        let is_probability = matches!(head.kind, HeadKind::Probability);
-        let [a, b] = predictions.each_ref().map(|p| p.get(&head.name).map(Vec::as_slice).unwrap_or_default());
-        let found = [a, b].map(|p| metrics::of(p, &labelled(p, &labels, &head.name)));
-        checks.extend(of_head(&head.name, &found, limits));
-        if is_probability {
+    for (at, before) in &followed.pairs {
+        let (head, was) = (&new.schema().heads[*at], &old.schema().heads[*before]);
+        let (a, b) = (&predictions[0][*at], &predictions[1][*before]);
+        let labels = of_labels(&rows, &labels, [head, was], data)?;
+        let found = [a, b].map(|p| metrics::of(head.kind, p, &labelled(p, &labels)));
+        checks.extend(of_head(head, &found, limits));
+        if head.kind == HeadKind::Probability {
             let psi = stability_index(&bins(b), &bins(a));
             checks.push(limit(&format!("{}: psi", head.name), psi, limits.psi));
         }
         heads.insert(head.name.clone(), found);
     }
+    checks.push(is_labelled(&heads, &labels));
     let latency_ratio = latency(&new, &old, &rows, data)?;
     checks.push(limit("latency ratio", latency_ratio, limits.latency_ratio));
     let passes = checks.iter().all(|c| c.holds);
@@ -106,13 +110,53 @@ fn limit(name: &str, found: f64, most: f64) -> Check {
     Check { name: name.to_owned(), holds: found <= most, detail: format!("{found:.4}, limit {most:.4}") }
 }
 
+fn check(name: &str, wrong: &[String], fine: impl FnOnce() -> String) -> Check {
+    let holds = wrong.is_empty();
+    Check { name: name.to_owned(), holds, detail: if holds { fine() } else { wrong.join("; ") } }
+}
+
+/// Which head of the new bundle predicts what a head of the old one does: the one with its role, or else with its name.
+struct Followed {
+    /// Positions, of the new bundle and of the old one.
+    pairs: Vec<(usize, usize)>,
+    /// Heads that nothing follows.
+    wrong: Vec<String>,
+}
+
+impl Followed {
+    fn of(new: &Schema, old: &Schema) -> Self {
+        let mut found = Self { pairs: Vec::new(), wrong: Vec::new() };
+        for (before, head) in old.heads.iter().enumerate() {
+            let by_role = head.role.and_then(|role| new.head(role));
+            let at = by_role.or_else(|| new.heads.iter().position(|h| h.name == head.name));
+            match at.filter(|at| new.heads[*at].kind == head.kind) {
+                Some(at) => found.pairs.push((at, before)),
+                None if at.is_some() => found.wrong.push(format!("{} predicts something of another kind", head.name)),
+                None => found.wrong.push(format!("no head has the role or the name of {}", head.name)),
+            }
+        }
+        found
+    }
+}
+
+/// Whether any head was judged by labels: a table with other names would otherwise pass unseen.
+fn is_labelled(heads: &BTreeMap<String, [HeadMetrics; 2]>, labels: &[Labels]) -> Check {
+    let counts = heads.iter().filter(|(_, found)| found[0].labelled > 0);
+    let counts: Vec<String> = counts.map(|(name, found)| format!("{name}: {}", found[0].labelled)).collect();
+    let mut wrong = Vec::new();
+    if counts.is_empty() {
+        let names: BTreeSet<&str> = labels.iter().flat_map(|l| l.labels.keys().map(String::as_str)).collect();
+        let names: Vec<&str> = names.into_iter().take(10).collect();
+        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let heads: Vec<&str> = heads.keys().map(String::as_str).collect();
+        wrong.push(format!("nothing was labelled: the heads are {}, the labels of the rows {has}", heads.join(", ")));
+    }
+    check("labels", &wrong, || counts.join(", "))
+}
+
 /// What a catalogue, a request log and a report of the old bundle expect of the new one.
 fn schema(new: &Bundle, old: &Bundle) -> Vec<Check> {
     let (new, old) = (new.schema(), old.schema());
-    let check = |name: &str, wrong: Vec<String>, fine: String| {
-        let holds = wrong.is_empty();
-        Check { name: name.to_owned(), holds, detail: if holds { fine } else { wrong.join("; ") } }
-    };
     let kind = |f: &FeatureSpec| format!("{:?}", std::mem::discriminant(&f.kind));
     let pairs = [(&new.user, &old.user, "user"), (&new.item, &old.item, "item")];
     let mut wrong = Vec::new();
@@ -126,20 +170,27 @@ fn schema(new: &Bundle, old: &Bundle) -> Vec<Check> {
             }
         }
     }
-    let fine = if added.is_empty() { "no new ones".to_owned() } else { format!("new: {}", added.join(", ")) };
+    let fine = || if added.is_empty() { "no new ones".to_owned() } else { format!("new: {}", added.join(", ")) };
     let roles = old.heads.iter().filter(|h| h.role.is_some() && new.heads.iter().all(|n| n.role != h.role));
     let lost: Vec<String> = roles.map(|h| format!("no head has the role of {}", h.name)).collect();
-    vec![check("features", wrong, fine), check("roles of heads", lost, format!("{} heads", new.heads.len()))]
+    vec![check("features", &wrong, fine), check("roles of heads", &lost, || format!("{} heads", new.heads.len()))]
 }
 
-fn of_head(name: &str, [new, old]: &[HeadMetrics; 2], limits: &Limits) -> Vec<Check> {
+fn of_head(head: &HeadSpec, [new, old]: &[HeadMetrics; 2], limits: &Limits) -> Vec<Check> {
+    let name = &head.name;
     let ratio = |a: f64, b: f64| if b == 0.0 { f64::INFINITY } else { (a / b).max(b / a) };
     let mut checks =
         vec![limit(&format!("{name}: mean prediction"), ratio(new.mean, old.mean), limits.prediction_ratio)];
     if new.labelled > 0 {
-        let growth = new.log_loss / old.log_loss - 1.0;
-        checks.push(limit(&format!("{name}: growth of log loss"), growth, limits.log_loss_growth));
-        checks.push(limit(&format!("{name}: drop of AUC"), old.auc - new.auc, limits.auc_drop));
+        let loss = match head.kind {
+            HeadKind::Probability => "log loss",
+            HeadKind::Value => "squared log1p error",
+        };
+        let growth = if new.loss == old.loss { 0.0 } else { new.loss / old.loss - 1.0 };
+        checks.push(limit(&format!("{name}: growth of {loss}"), growth, limits.log_loss_growth));
+        if let (Some(new), Some(old)) = (new.auc, old.auc) {
+            checks.push(limit(&format!("{name}: drop of AUC"), old - new, limits.auc_drop));
+        }
         checks.push(limit(&format!("{name}: calibration"), ratio(new.calibration, 1.0), limits.calibration));
     }
     checks
@@ -153,11 +204,32 @@ fn bins(predictions: &[f64]) -> [u64; PREDICTION_BINS] {
     bins
 }
 
-fn labelled(predictions: &[f64], labels: &[Labels], head: &str) -> Vec<Labelled> {
+/// A head's label and weight in each row; rows know it by the new name or by the old one.
+fn of_labels(
+    rows: &[Row],
+    labels: &[Labels],
+    [head, was]: [&HeadSpec; 2],
+    path: &Path,
+) -> Result<Vec<Option<(f64, f64)>>, GateError> {
+    let most = if head.kind == HeadKind::Probability { 1.0 } else { f64::MAX };
+    let each = rows.iter().zip(labels).map(|((line, _), row)| {
+        let Some(label) = row.labels.get(&head.name).or_else(|| row.labels.get(&was.name)) else { return Ok(None) };
+        let weight = row.weight.unwrap_or(1.0);
+        if (0.0..=most).contains(label) && (0.0..=f64::MAX).contains(&weight) {
+            return Ok(Some((*label, weight)));
+        }
+        let kind =
+            if most == 1.0 { "a probability has labels from 0 to 1" } else { "a value has labels of at least 0" };
+        let reason = format!("head {} has the label {label} with the weight {weight}: {kind}", head.name);
+        Err(GateError::Row { path: path.to_path_buf(), line: *line, reason })
+    });
+    each.collect()
+}
+
+fn labelled(predictions: &[f64], labels: &[Option<(f64, f64)>]) -> Vec<Labelled> {
     let rows = predictions.iter().zip(labels);
-    rows.filter_map(|(prediction, row)| {
-        let (label, weight) = (*row.labels.get(head)?, row.weight.unwrap_or(1.0));
-        Some(Labelled { prediction: *prediction, label, weight })
+    rows.filter_map(|(prediction, label)| {
+        label.map(|(label, weight)| Labelled { prediction: *prediction, label, weight })
     })
     .collect()
 }
@@ -189,7 +261,7 @@ fn example(bundle: &Bundle, (line, row): &Row, path: &Path) -> Result<gavel_mode
 }
 
 fn predict(bundle: &Bundle, rows: &[Row], path: &Path) -> Result<Predictions, GateError> {
-    let mut predictions = Predictions::new();
+    let mut predictions = vec![Vec::with_capacity(rows.len()); bundle.schema().heads.len()];
     let (mut scratch, mut out) = (Scratch::default(), Vec::new());
     for row in rows {
         let row = example(bundle, row, path)?;
@@ -197,9 +269,7 @@ fn predict(bundle: &Bundle, rows: &[Row], path: &Path) -> Result<Predictions, Ga
         let part = bundle.run_user(&mut scratch, &row.user)?.part;
         let activations = bundle.run_items(&mut scratch, std::slice::from_ref(&row.item))?.activations;
         bundle.rank(&mut scratch, &part, &activations, &cross, 1, &mut out)?;
-        for (head, prediction) in bundle.schema().heads.iter().zip(&out) {
-            predictions.entry(head.name.clone()).or_default().push(f64::from(*prediction));
-        }
+        predictions.iter_mut().zip(&out).for_each(|(head, prediction)| head.push(f64::from(*prediction)));
     }
     Ok(predictions)
 }
@@ -265,13 +335,13 @@ mod tests {
     };
 
     /// A table whose labels are the demo's own predictions: the demo is calibrated on it by construction.
-    fn table(dir: &Path, demo: &Path) -> std::path::PathBuf {
+    fn table(dir: &Path, demo: &Path, labels: fn(&serde_json::Value) -> serde_json::Value) -> std::path::PathBuf {
         let packed = std::fs::read(demo.join("golden.jsonl.zst")).expect("rows");
         let text = String::from_utf8(zstd::decode_all(&packed[..]).expect("zstd")).expect("text");
         let mut out = String::new();
         for line in text.lines().take(200) {
             let row: serde_json::Value = serde_json::from_str(line).expect("a row");
-            let labels = serde_json::json!({"click": row["predictions"]["click"]});
+            let labels = labels(&row["predictions"]);
             let row = serde_json::json!({"user": row["user"], "item": row["item"], "labels": labels});
             writeln!(out, "{row}").expect("written");
         }
@@ -280,18 +350,75 @@ mod tests {
         path
     }
 
+    fn demo() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/bootstrap/demo/bundle")
+    }
+
+    fn failed(verdict: &Verdict) -> Vec<&str> {
+        verdict.checks.iter().filter(|c| !c.holds).map(|c| c.name.as_str()).collect()
+    }
+
+    #[test]
+    fn labels_that_name_no_head_do_not_pass() {
+        let (demo, dir) = (demo(), tempfile::tempdir().expect("a folder"));
+        for (labels, part) in [
+            ((|p| serde_json::json!({"clicks": p["click"]})) as fn(&serde_json::Value) -> serde_json::Value, "clicks"),
+            (|_| serde_json::json!({}), "the labels of the rows none"),
+        ] {
+            let found = compare(&demo, &demo, &table(dir.path(), &demo, labels), &LIMITS).expect("compared");
+            assert_eq!((found.passes, failed(&found)), (false, vec!["labels"]));
+            let labels = found.checks.iter().find(|c| c.name == "labels").expect("a check");
+            assert!(labels.detail.contains(part) && labels.detail.contains("click, conversion"), "{}", labels.detail);
+        }
+        let beyond = table(dir.path(), &demo, |_| serde_json::json!({"click": 2.0}));
+        let error = compare(&demo, &demo, &beyond, &LIMITS).expect_err("no label of a probability").to_string();
+        assert!(error.contains("table.jsonl:1: head click has the label 2"), "{error}");
+    }
+
+    #[test]
+    fn a_value_is_compared_by_its_logarithm() {
+        let (demo, dir) = (demo(), tempfile::tempdir().expect("a folder"));
+        let half = |p: &serde_json::Value| serde_json::json!({"value": p["value"].as_f64().unwrap_or(0.0) * 2.0 + 1.0});
+        let found = compare(&demo, &demo, &table(dir.path(), &demo, half), &LIMITS).expect("compared");
+        let names: Vec<&str> = found.checks.iter().map(|c| c.name.as_str()).collect();
+        assert!(names.contains(&"value: growth of squared log1p error") && !names.contains(&"value: drop of AUC"));
+        let [new, old] = &found.heads["value"];
+        // ln(2 + 2 p) is the logarithm of two more than ln(1 + p), in every row.
+        assert!((new.loss - 2f64.ln().powi(2)).abs() < 1e-4 && new == old && new.auc.is_none(), "{new:?}");
+        assert_eq!(failed(&found), ["value: calibration"]);
+    }
+
+    #[test]
+    fn a_head_is_followed_by_its_role_and_then_by_its_name() {
+        let old = open(&demo()).expect("a bundle").schema().clone();
+        let mut new = old.clone();
+        new.heads.reverse();
+        let found = Followed::of(&new, &old);
+        assert_eq!((found.pairs, found.wrong.is_empty()), (vec![(3, 0), (2, 1), (1, 2), (0, 3)], true));
+        // Another name for the same role is the same head; another name without a role is none.
+        for head in &mut new.heads {
+            head.name.push('s');
+        }
+        let found = Followed::of(&new, &old);
+        assert_eq!(found.pairs, [(3, 0), (2, 1)]);
+        assert_eq!(found.wrong.len(), 2, "{:?}", found.wrong);
+        assert!(found.wrong[0].contains("multi_unit") && found.wrong[1].contains("value"), "{:?}", found.wrong);
+        new.heads[0] = HeadSpec { name: "multi_unit".to_owned(), ..new.heads[0].clone() };
+        assert!(Followed::of(&new, &old).wrong[0].contains("another kind"));
+    }
+
     #[test]
     fn an_equal_bundle_passes_and_a_shifted_one_does_not() {
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/bootstrap/demo/bundle");
+        let demo = demo();
         let dir = tempfile::tempdir().expect("a folder");
-        let data = table(dir.path(), &demo);
+        let data = table(dir.path(), &demo, |p| serde_json::json!({"click": p["click"]}));
         let same = compare(&demo, &demo, &data, &LIMITS).expect("compared");
         assert!(same.passes && same.rows == 200, "{:?}", same.checks);
         assert!((same.heads["click"][0].calibration - 1.0).abs() < 1e-3);
         let shifted = dir.path().join("shifted");
         vary(&demo, &shifted, Variation::Odds { factor: 2.0 }).expect("varied");
         let found = compare(&shifted, &demo, &data, &LIMITS).expect("compared");
-        let failed: Vec<&str> = found.checks.iter().filter(|c| !c.holds).map(|c| c.name.as_str()).collect();
+        let failed = failed(&found);
         assert!(!found.passes && failed.contains(&"click: calibration"), "{failed:?}");
         assert!(failed.contains(&"click: growth of log loss"), "{failed:?}");
         assert!(found.checks.iter().any(|c| c.name == "golden rows" && c.holds));

@@ -32,6 +32,17 @@ pub enum BundleError {
     /// `BLAKE3SUMS` and the folder do not agree.
     #[error("BLAKE3SUMS: {0}")]
     Checksum(String),
+    /// Trees that are sound one by one do not make a ranker together.
+    #[error("the trees of all heads: {0}")]
+    Forest(String),
+    /// The ranker cannot be kept as `[ranker_options]` says.
+    #[error("the ranker in {precision}: {reason}")]
+    Precision {
+        /// What was asked for.
+        precision: &'static str,
+        /// Why it is not possible.
+        reason: String,
+    },
     /// `bundle.toml` is wrong.
     #[error("bundle.toml: {0}")]
     Schema(String),
@@ -69,6 +80,8 @@ impl BundleError {
             | Self::Schema(_)
             | Self::Graph { .. }
             | Self::Trees { .. }
+            | Self::Forest(_)
+            | Self::Precision { .. }
             | Self::Golden(_) => Code::InvalidArgument,
         }
     }
@@ -90,6 +103,15 @@ pub enum GraphError {
     /// The file is not an ONNX model.
     #[error("not an ONNX model: {0}")]
     Decode(String),
+    /// The outputs that are wanted cannot be computed from the inputs alone.
+    #[error("what leads to its outputs: {0}")]
+    Extract(String),
+    /// The graph cannot be split between user, item and candidate.
+    #[error("its split between user and item: {0}")]
+    Split(String),
+    /// The graph cannot be made a program: it is too large to run.
+    #[error("as a program: {0}")]
+    Compile(String),
     /// An operator outside `docs/model-operators.md`, or a use of one that is outside it.
     #[error("operator {op} of node {node:?}: {reason}")]
     Operator {

@@ -15,6 +15,20 @@ pub enum Metric {
     L2,
 }
 
+impl Metric {
+    /// The similarity that retrieval orders by, of two vectors of one length: larger is nearer.
+    #[must_use]
+    pub fn similarity(self, query: &[f32], item: &[f32]) -> f32 {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+        let similarity = match self {
+            Self::Ip => dot(query, item),
+            Self::Cos => dot(query, item) / (dot(query, query) * dot(item, item)).sqrt().max(f64::MIN_POSITIVE),
+            Self::L2 => 2.0 * dot(query, item) - dot(query, query) - dot(item, item),
+        };
+        similarity as f32
+    }
+}
+
 /// Everything about a bundle that is not arithmetic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schema {

@@ -25,13 +25,13 @@ pub struct CheckArgs {
     /// Say whether the bundle may follow this one; ends with 65 when it may not.
     #[arg(long, requires = "data")]
     pub against: Option<PathBuf>,
-    /// Rows to compare on: golden rows' form, with labels beside them if there are any (JSON lines, .zst, .gz).
+    /// Rows to compare on: golden rows' form, with labels beside them for at least one head (JSON lines, .zst, .gz).
     #[arg(long, requires = "against")]
     pub data: Option<PathBuf>,
-    /// Relative growth of the log loss of any labelled head.
+    /// Relative growth of the loss of any labelled head: log loss, or the squared error of log1p for a value.
     #[arg(long, default_value_t = 0.01)]
     pub log_loss_growth_max: f64,
-    /// Drop of the area under the curve of any labelled head.
+    /// Drop of the area under the curve of any labelled head of probabilities.
     #[arg(long, default_value_t = 0.005)]
     pub auc_drop_max: f64,
     /// Predictions over labels, either way, of any labelled head.

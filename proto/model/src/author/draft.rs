@@ -54,7 +54,7 @@ impl Draft {
         if matches!(towers, Towers::Constant | Towers::Missing) {
             table.entry("dimension").or_insert(Value::Integer(MADE_DIMENSION));
         }
-        light(&mut table, source.light.is_some())?;
+        light(&mut table, source.light.as_deref())?;
         table.insert("files".to_owned(), Value::Table(files(ranker, &outputs).map_err(wrong)?));
         let text = written(&table);
         let schema = read_schema(&text).map_err(|e| wrong(e.to_string()))?;
@@ -63,23 +63,23 @@ impl Draft {
 }
 
 /// `[light]` as the files have it: the head that is packed, what the schema says, or nothing that tells items apart.
-fn light(table: &mut Table, is_head_given: bool) -> Result<(), Problem> {
+fn light(table: &mut Table, head: Option<&[u8]>) -> Result<(), Problem> {
     let named = |pairs: Vec<(&str, Value)>| pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Table>();
     let said = table.get("light").and_then(Value::as_table);
     let is_head_said = said.is_some_and(|light| light.contains_key("head"));
-    if is_head_said && !is_head_given {
+    if is_head_said && head.is_none() {
         return Err(Problem::new("[light] names a head and no file is given", "give --light FILE.onnx"));
     }
-    if is_head_given && said.is_some_and(|light| light.contains_key("scale") || light.contains_key("offset")) {
+    if head.is_some() && said.is_some_and(|light| light.contains_key("scale") || light.contains_key("offset")) {
         let what = "[light] has a scale and an offset, and --light gives a head";
         return Err(Problem::new(what, "leave [light] out of the schema, or --light out of the command"));
     }
-    let made = if is_head_given {
+    let made = if head.is_some() {
         named(vec![("head", LIGHT.into())])
     } else {
         named(vec![("scale", ALL_ALIKE.0.into()), ("offset", ALL_ALIKE.1.into())])
     };
-    if is_head_given || said.is_none() {
+    if head.is_some() || said.is_none() {
         table.insert("light".to_owned(), Value::Table(made));
     }
     Ok(())

@@ -11,6 +11,7 @@
 
 mod draft;
 mod light;
+mod logits;
 mod nearest;
 mod ports;
 mod rewrite;
@@ -28,6 +29,7 @@ pub use towers::Towers;
 
 use crate::bundle::{Bundle, GoldenReport, pack};
 use draft::Draft;
+use logits::Exported;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -107,8 +109,8 @@ struct Work {
     files: Files,
     warnings: Vec<String>,
     problems: Vec<Problem>,
-    /// Heads whose exported output was a probability.
-    probabilities: Vec<String>,
+    /// How the ranker puts its heads out.
+    exported: Exported,
     /// Features that the ranker or a tower reads.
     read: std::collections::BTreeSet<String>,
 }
@@ -182,7 +184,8 @@ fn compose(source: &Source, beside: &dyn Fn(&str) -> Option<Vec<u8>>, work: &mut
     Some(draft)
 }
 
-/// Writes the files, opens them, computes what the golden rows leave out, and verifies the whole.
+/// Writes the files, computes what the golden rows leave out, opens the whole and verifies it. The rows are those of the
+/// model before anything is rounded: what the bundle is then compared with, and what the ranges of int8 come from.
 fn fill(work: &mut Work, golden: &Golden, dir: &Path) -> Result<([u8; 32], GoldenReport), Refusal> {
     let refused = |e: crate::BundleError| {
         Refusal::Problems(vec![Problem::new(e.to_string(), "docs/bring-your-own-model.md says what a bundle needs")])
@@ -190,8 +193,8 @@ fn fill(work: &mut Work, golden: &Golden, dir: &Path) -> Result<([u8; 32], Golde
     let none = zstd::encode_all(&b""[..], 0).map_err(|e| folder(dir, &e))?;
     work.files.insert(GOLDEN.to_owned(), none);
     seal(&work.files, dir)?;
-    let bundle = Bundle::open(dir).map_err(refused)?;
-    let rows = rows::complete(&bundle, golden, &work.probabilities).map_err(Refusal::Problems)?;
+    let exact = Bundle::open_exact(dir).map_err(refused)?;
+    let rows = rows::complete(&exact, golden, &work.exported).map_err(Refusal::Problems)?;
     work.warnings.extend(rows.warnings);
     let packed = zstd::encode_all(rows.text.as_bytes(), 0).map_err(|e| folder(dir, &e))?;
     work.files.insert(GOLDEN.to_owned(), packed);

@@ -30,7 +30,7 @@ pub(super) fn ranker(bytes: &[u8], beside: &dyn Fn(&str) -> Option<Vec<u8>>, dra
             "change the model where it says so; docs/model-operators.md has the operators and their restrictions",
         )),
     }
-    work.probabilities = rewritten.probabilities;
+    work.exported = rewritten.exported;
     work.files.insert(RANKER.to_owned(), rewritten.bytes);
 }
 

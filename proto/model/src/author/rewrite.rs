@@ -2,26 +2,28 @@
 //!
 //! Three changes, each exact: weights that an exporter put into a file beside the graph come into it; an input that
 //! holds several features side by side is joined from them; an output is cut into its heads and named after them. A
-//! head whose output ends in a sigmoid takes what goes into it, because a bundle's raw output is a logit.
+//! head whose output ends in a sigmoid takes what goes into it ([`logits`](super::logits)), because a bundle's raw output
+//! is a logit.
 //!
 //! A file that needs no change is left as it is, byte by byte.
 
 use super::Problem;
 use super::draft::{Draft, Output, Packed};
+use super::logits::{self, Exported, Found};
 use crate::limits::FILE_BYTES_MAX;
 use crate::onnx::wire::{
     Attribute, Dimension, GraphProto, Model, NodeProto, TensorProto, TensorShape, TensorType, TypeProto, ValueInfo,
     element,
 };
-use crate::schema::{FeatureKind, Schema};
+use crate::schema::{FeatureKind, HeadKind, Schema};
 use prost::Message;
 
 /// A graph that was changed.
 pub(super) struct Rewritten {
     pub model: Model,
     pub bytes: Vec<u8>,
-    /// Heads whose output was a probability.
-    pub probabilities: Vec<String>,
+    /// How the heads were put out.
+    pub exported: Exported,
 }
 
 /// Decodes a file and brings the weights beside it into it.
@@ -79,7 +81,7 @@ pub(super) fn ranker(
     draft: &Draft,
 ) -> Result<Rewritten, Vec<Problem>> {
     let (mut model, mut changed) = load(bytes, beside)?;
-    let mut probabilities = Vec::new();
+    let mut exported = Exported::default();
     let mut problems = Vec::new();
     if let Some(graph) = &mut model.graph {
         for packed in &draft.packed {
@@ -89,12 +91,11 @@ pub(super) fn ranker(
             }
         }
         for output in &draft.outputs {
-            let is_probability = draft
-                .schema
-                .heads
-                .iter()
-                .any(|h| h.name == output.head && h.kind == crate::schema::HeadKind::Probability);
-            changed |= name_head(graph, output, is_probability, &mut probabilities);
+            let spec = draft.schema.heads.iter().find(|h| h.name == output.head);
+            match name_head(graph, output, spec.map_or(HeadKind::Value, |h| h.kind), &mut exported) {
+                Ok(is_changed) => changed |= is_changed,
+                Err(problem) => problems.push(problem),
+            }
         }
     }
     if !problems.is_empty() {
@@ -105,7 +106,7 @@ pub(super) fn ranker(
         let what = format!("the graph has {} bytes, {FILE_BYTES_MAX} are possible", bytes.len());
         return Err(vec![Problem::new(what, "store its tables in float16: weights of a bundle may be halves")]);
     }
-    Ok(Rewritten { model, bytes, probabilities })
+    Ok(Rewritten { model, bytes, exported })
 }
 
 fn node(op: &str, inputs: Vec<String>, output: &str, attribute: Option<(&str, i64)>) -> NodeProto {
@@ -180,20 +181,37 @@ fn unpack(graph: &mut GraphProto, packed: &Packed, schema: &Schema) -> Result<()
 }
 
 /// Gives a head its output; true if something changed.
-fn name_head(graph: &mut GraphProto, of: &Output, is_probability: bool, probabilities: &mut Vec<String>) -> bool {
+fn name_head(graph: &mut GraphProto, of: &Output, kind: HeadKind, exported: &mut Exported) -> Result<bool, Problem> {
     if graph.output.iter().all(|o| o.name != of.name) {
         // Told by the check of the ports.
-        return false;
+        return Ok(false);
     }
-    let maker = graph.node.iter().find(|n| n.output.first() == Some(&of.name));
-    let logits = maker.filter(|n| is_probability && n.op_type == "Sigmoid").and_then(|n| n.input.first().cloned());
-    if logits.is_none() && of.column.is_none() && of.name == of.head {
-        return false;
-    }
-    if logits.is_some() {
-        probabilities.push(of.head.clone());
-    }
-    let source = logits.unwrap_or_else(|| of.name.clone());
+    let found = match kind {
+        HeadKind::Probability => logits::behind(graph, &of.name),
+        HeadKind::Value => Found::AsItIs,
+    };
+    let source = match found {
+        Found::Logits(name) => {
+            exported.probabilities.push(of.head.clone());
+            name
+        }
+        Found::Probability(why) => {
+            return Err(Problem::new(
+                format!("head {}: its output {} is a probability and has no logit of its own: {why}", of.head, of.name),
+                "export each head as an output of its own that is a logit, what goes into the last sigmoid; a product of \
+                 probabilities is two heads, a click and a conversion_given_click",
+            ));
+        }
+        Found::AsItIs => {
+            if kind == HeadKind::Probability {
+                exported.as_they_come.push(of.head.clone());
+            }
+            if of.column.is_none() && of.name == of.head {
+                return Ok(false);
+            }
+            of.name.clone()
+        }
+    };
     let mut target = of.head.clone();
     if of.name == of.head {
         // The sigmoid's result keeps its name for nobody.
@@ -215,7 +233,7 @@ fn name_head(graph: &mut GraphProto, of: &Output, is_probability: bool, probabil
     }
     if target == of.head {
         graph.output.push(ValueInfo { name: target, r#type: None });
-        return true;
+        return Ok(true);
     }
     // The old name goes to the new result.
     let old = format!("{} as exported", of.head);
@@ -228,5 +246,5 @@ fn name_head(graph: &mut GraphProto, of: &Output, is_probability: bool, probabil
             }
         }
     }
-    true
+    Ok(true)
 }

@@ -6,6 +6,7 @@
 //! the unsplit graph's own numbers show that the split changes nothing, and not that the export is right.
 
 use super::Problem;
+use super::logits::Exported;
 use crate::bundle::light::{CLICK, CONVERSION};
 use crate::bundle::{Bundle, RawRow, Scratch, light_of_item};
 use crate::limits::GOLDEN_ROWS_MAX;
@@ -38,21 +39,28 @@ pub(super) fn missing() -> Problem {
 }
 
 /// Fills in what the rows leave out.
-pub(super) fn complete(bundle: &Bundle, golden: &Golden, probabilities: &[String]) -> Result<Rows, Vec<Problem>> {
-    let (text, expected) = match golden {
-        Golden::Expected(text) => (text, true),
-        Golden::Inputs(text) => (text, false),
+pub(super) fn complete(bundle: &Bundle, golden: &Golden, exported: &Exported) -> Result<Rows, Vec<Problem>> {
+    let (text, outputs) = match golden {
+        Golden::Expected(text) => (text, Outputs::Given { probabilities: &exported.probabilities }),
+        Golden::Inputs(text) => (text, Outputs::Computed),
     };
     let mut rows = Rows { text: String::new(), warnings: Vec::new() };
     let mut problems = Vec::new();
+    let count = text.lines().filter(|l| !l.trim().is_empty()).count();
+    if count > GOLDEN_ROWS_MAX {
+        let what = format!("there are {count} golden rows, {GOLDEN_ROWS_MAX} are possible");
+        problems.push(Problem::new(what, "give some of them: every server runs them all before it uses the bundle"));
+    }
     let mut scratch = Scratch::default();
     let mut given = Given { vectors: true, light: bundle.light_cost().is_some() };
     let has_head = given.light;
+    let mut suspects: Vec<&String> = exported.as_they_come.iter().collect();
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).take(GOLDEN_ROWS_MAX);
     for (at, line) in lines {
-        match row(bundle, &mut scratch, line, expected, probabilities) {
+        match row(bundle, &mut scratch, line, outputs) {
             Ok((row, with)) => {
                 given = Given { vectors: given.vectors && with.vectors, light: given.light && with.light };
+                suspects.retain(|head| row["heads"][*head].as_f64().is_some_and(|x| (0.0..=1.0).contains(&x)));
                 rows.text.push_str(&format!("{row}\n"));
             }
             Err(what) => problems.push(Problem::new(format!("golden row {}: {what}", at + 1), "mend the row")),
@@ -69,7 +77,14 @@ pub(super) fn complete(bundle: &Bundle, golden: &Golden, probabilities: &[String
     if !problems.is_empty() {
         return Err(problems);
     }
-    if !expected {
+    // No refusal: a few rows of a model with such logits are possible, and nothing in the graph says otherwise.
+    rows.warnings.extend(suspects.into_iter().map(|head| {
+        format!(
+            "head {head} puts out a number from 0 to 1 in every golden row, as a probability does; it is taken for a logit, \
+             which stands for predictions from 0.50 to 0.73: export what goes into the last sigmoid if that is not meant"
+        )
+    }));
+    if outputs == Outputs::Computed {
         rows.warnings.push(
             "the golden rows' outputs are this build's own: they check that the split equals the graph, not that the \
              graph is what you trained; give --golden with the outputs of your runtime for that"
@@ -91,6 +106,18 @@ pub(super) fn complete(bundle: &Bundle, golden: &Golden, probabilities: &[String
     Ok(rows)
 }
 
+/// Where the outputs of the heads come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outputs<'a> {
+    /// From the row.
+    Given {
+        /// Heads that were exported as probabilities and are given as such.
+        probabilities: &'a [String],
+    },
+    /// From this build.
+    Computed,
+}
+
 /// What all rows had of what is filled in otherwise.
 #[derive(Clone, Copy)]
 struct Given {
@@ -101,17 +128,11 @@ struct Given {
 /// The row that a bundle passes, of raw features.
 #[cfg(test)]
 pub(crate) fn of_inputs(bundle: &Bundle, scratch: &mut Scratch, line: &str) -> Result<Value, String> {
-    row(bundle, scratch, line, false, &[]).map(|(row, _)| row)
+    row(bundle, scratch, line, Outputs::Computed).map(|(row, _)| row)
 }
 
 /// One row, and what of it was given.
-fn row(
-    bundle: &Bundle,
-    scratch: &mut Scratch,
-    line: &str,
-    expected: bool,
-    probabilities: &[String],
-) -> Result<(Value, Given), String> {
+fn row(bundle: &Bundle, scratch: &mut Scratch, line: &str, outputs: Outputs<'_>) -> Result<(Value, Given), String> {
     let mut row: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let raw = RawRow::read(bundle.schema(), row.get("user"), row.get("item"))?;
     let cross = bundle.cross(&raw.user, &raw.item);
@@ -130,14 +151,17 @@ fn row(
         }
     }
     let heads = &bundle.schema().heads;
-    let raws = if expected {
-        let outputs = row.get("heads").and_then(Value::as_object).ok_or("it has no heads: what your runtime gave")?;
-        heads.iter().map(|h| expected_of(h, outputs, probabilities)).collect::<Result<Vec<f64>, _>>()?
-    } else {
-        let mut whole = Vec::new();
-        let items = std::slice::from_ref(&raw.item);
-        bundle.whole_raw(scratch, &raw.user, items, &cross, &mut whole).map_err(|e| e.to_string())?;
-        whole.into_iter().map(f64::from).collect()
+    let raws = match outputs {
+        Outputs::Given { probabilities } => {
+            let given = row.get("heads").and_then(Value::as_object).ok_or("it has no heads: what your runtime gave")?;
+            heads.iter().map(|h| expected_of(h, given, probabilities)).collect::<Result<Vec<f64>, _>>()?
+        }
+        Outputs::Computed => {
+            let mut whole = Vec::new();
+            let items = std::slice::from_ref(&raw.item);
+            bundle.whole_raw(scratch, &raw.user, items, &cross, &mut whole).map_err(|e| e.to_string())?;
+            whole.into_iter().map(f64::from).collect()
+        }
     };
     if let Some(at) = raws.iter().position(|x| !x.is_finite()) {
         return Err(format!("head {} is not a finite number", heads[at].name));

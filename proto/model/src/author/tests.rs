@@ -172,6 +172,165 @@ fn packed_inputs_and_probabilities_are_taken_apart() {
     assert!(text.contains("prize, which the schema does not have (did you mean price?)"), "{text}");
 }
 
+/// Puts something behind two logits.
+type Build = Box<dyn Fn(&mut Onnx, [String; 2])>;
+
+/// Two linear heads over `age` and `price` with what `build` puts behind them; the outputs are `click` and `conv`.
+fn heads_of(build: &dyn Fn(&mut Onnx, [String; 2])) -> Vec<u8> {
+    let mut m = Onnx::new(3);
+    let (age, price) = (m.input("age", element::FLOAT, 1), m.input("price", element::FLOAT, 1));
+    let joined = m.node("Concat", &[&age, &price], &[("axis", 1)]);
+    let logits = [0, 1].map(|_| m.dense(&joined, 2, 1));
+    build(&mut m, logits);
+    m.output("click");
+    m.output("conv");
+    m.bytes()
+}
+
+/// The raw outputs that a packed bundle gives for the rows, and what was said beside.
+fn raws(ranker: Vec<u8>) -> (Vec<[f64; 2]>, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(&source(SCHEMA, Ranker::Graph(ranker)), &dir.path().join("bundle"), &nothing).unwrap();
+    let golden = std::fs::read(dir.path().join("bundle").join(GOLDEN)).unwrap();
+    let golden = String::from_utf8(zstd::decode_all(golden.as_slice()).unwrap()).unwrap();
+    let row = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        ["click", "conv"].map(|head| row["heads"][head].as_f64().unwrap())
+    };
+    (golden.lines().map(row).collect(), written.warnings)
+}
+
+/// Only a sigmoid that made the output itself was once seen: a bundle of the others served the sigmoid of a probability.
+#[test]
+fn a_sigmoid_is_found_behind_what_moves_its_results() {
+    let expected = raws(heads_of(&|m, [click, conv]| {
+        m.node_as("Identity", &[&click], &[], "click");
+        m.node_as("Identity", &[&conv], &[], "conv");
+    }))
+    .0;
+    let sigmoid = |m: &mut Onnx, x: &str| m.node("Sigmoid", &[x], &[]);
+    let each = |op: &'static str, attributes: &'static [(&'static str, i64)], ints: &'static [&'static [i64]]| {
+        move |m: &mut Onnx, logits: [String; 2]| {
+            for (x, name) in logits.iter().zip(["click", "conv"]) {
+                let p = sigmoid(m, x);
+                let ints: Vec<String> = ints.iter().map(|values| m.ints(values)).collect();
+                let inputs: Vec<&str> = std::iter::once(p.as_str()).chain(ints.iter().map(String::as_str)).collect();
+                m.node_as(op, &inputs, attributes, name);
+            }
+        }
+    };
+    let joined = |m: &mut Onnx, logits: &[String; 2]| m.node("Concat", &[&logits[0], &logits[1]], &[("axis", 1)]);
+    let split = move |m: &mut Onnx, logits: [String; 2]| {
+        let all = joined(m, &logits);
+        let p = sigmoid(m, &all);
+        let lengths = m.ints(&[1, 1]);
+        m.node_as("Split", &[&p, &lengths], &[("axis", 1)], "click");
+        m.graph.node.last_mut().unwrap().output.push("conv".to_owned());
+    };
+    let sliced = move |m: &mut Onnx, logits: [String; 2]| {
+        let parts = [sigmoid(m, &logits[0]), sigmoid(m, &logits[1])];
+        let all = joined(m, &parts);
+        for (column, name) in [(0, "click"), (1, "conv")] {
+            let (from, to, axis) = (m.ints(&[column]), m.ints(&[column + 1]), m.ints(&[1]));
+            let one = m.node("Slice", &[&all, &from, &to, &axis], &[]);
+            let one = m.node("Squeeze", &[&one, &axis], &[]);
+            m.node_as("Identity", &[&one], &[], name);
+        }
+    };
+    let forms: [(&str, Build); 6] = [
+        ("sigmoid", Box::new(each("Identity", &[], &[]))),
+        ("squeeze", Box::new(each("Squeeze", &[], &[&[-1]]))),
+        ("flatten", Box::new(each("Flatten", &[("axis", 1)], &[]))),
+        ("slice", Box::new(each("Slice", &[], &[&[0], &[1], &[1]]))),
+        ("split", Box::new(split)),
+        ("concat, slice, squeeze and identity", Box::new(sliced)),
+    ];
+    for (form, build) in forms {
+        let (found, warnings) = raws(heads_of(&*build));
+        assert_eq!(found, expected, "{form}");
+        assert!(warnings.iter().all(|w| !w.contains("as a probability does")), "{form}: {warnings:?}");
+    }
+}
+
+#[test]
+fn a_probability_without_a_logit_is_refused_and_one_that_looks_like_it_is_named() {
+    let refused = |build: &dyn Fn(&mut Onnx, [String; 2])| {
+        problems(&source(
+            SCHEMA,
+            Ranker::Graph(heads_of(&|m, logits| {
+                m.node_as("Identity", &[&logits[1]], &[], "conv");
+                build(m, logits);
+            })),
+        ))
+    };
+    let text = refused(&|m, [click, conv]| {
+        let (a, b) = (m.node("Sigmoid", &[&click], &[]), m.node("Sigmoid", &[&conv], &[]));
+        m.node_as("Mul", &[&a, &b], &[], "click");
+    });
+    assert!(text.contains("head click") && text.contains("a product of probabilities"), "{text}");
+    let text = refused(&|m, [click, conv]| {
+        let both = m.node("Concat", &[&click, &conv], &[("axis", 1)]);
+        let soft = m.node("Softmax", &[&both], &[("axis", 1)]);
+        let column = m.ints(&[1]);
+        m.node_as("Gather", &[&soft, &column], &[("axis", 1)], "click");
+    });
+    assert!(text.contains("a share of a softmax") && text.contains("export each head"), "{text}");
+    let text = refused(&|m, [click, conv]| {
+        let p = m.node("Sigmoid", &[&click], &[]);
+        let both = m.node("Concat", &[&p, &conv], &[("axis", 1)]);
+        let column = m.ints(&[0]);
+        m.node_as("Gather", &[&both, &column], &[("axis", 1)], "click");
+    });
+    assert!(text.contains("joined with values that are no probabilities"), "{text}");
+    // A sigmoid by hand cannot be told from a logit by its graph; its rows give it away.
+    let (_, warnings) = raws(heads_of(&|m, [click, conv]| {
+        let negative = m.node("Neg", &[&click], &[]);
+        let power = m.node("Exp", &[&negative], &[]);
+        let one = m.floats(&[], vec![1.0]);
+        let sum = m.node("Add", &[&power, &one], &[]);
+        m.node_as("Div", &[&one, &sum], &[], "click");
+        let ten = m.floats(&[], vec![10.0]);
+        m.node_as("Sub", &[&conv, &ten], &[], "conv");
+    }));
+    let told: Vec<&String> = warnings.iter().filter(|w| w.contains("as a probability does")).collect();
+    assert!(told.len() == 1 && told[0].contains("head click"), "{warnings:?}");
+}
+
+/// int8 takes its ranges from the golden rows, which packing once asked for before it had made them.
+#[test]
+fn a_bundle_of_fewer_bits_is_packed() {
+    let rows: String = (0..40)
+        .map(|i| {
+            let age = f64::from(i) / 20.0 - 1.0;
+            format!(
+                "{{\"user\":{{\"segment\":\"s{}\",\"age\":{age}}},\"item\":{{\"kind\":\"k{i}\",\"price\":{}}}}}\n",
+                i % 7,
+                -age
+            )
+        })
+        .collect();
+    for precision in ["bf16", "int8"] {
+        let schema = format!("{SCHEMA}[ranker_options]\nprecision = \"{precision}\"\ntolerance = 0.05\n");
+        let mut mine = source(&schema, Ranker::Graph(fixture("onnx/torch_mmoe_script.onnx")));
+        mine.golden = Some(Golden::Inputs(rows.clone()));
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("bundle");
+        let written = write(&mine, &out, &nothing).unwrap_or_else(|e| panic!("{precision}: {e:?}"));
+        assert_eq!(written.golden.rows, 40);
+        let bundle = Bundle::open(&out).unwrap();
+        assert_eq!(bundle.schema().options.precision.name(), precision);
+        assert!(bundle.verify_golden().unwrap().worst <= 0.05, "{precision}");
+    }
+}
+
+#[test]
+fn more_golden_rows_than_a_bundle_may_have_are_not_dropped_in_silence() {
+    let mut mine = source(SCHEMA, Ranker::Graph(fixture("onnx/torch_mlp_script.onnx")));
+    mine.golden = Some(Golden::Inputs("{\"user\":{},\"item\":{}}\n".repeat(crate::limits::GOLDEN_ROWS_MAX + 1)));
+    let text = problems(&mine);
+    assert!(text.contains("there are 10001 golden rows, 10000 are possible"), "{text}");
+}
+
 #[test]
 fn weights_beside_the_graph_come_into_it() {
     let mut m = Onnx::new(1);

@@ -53,13 +53,34 @@ impl Bundle {
         Ok(Example { user, item })
     }
 
+    /// Reads a row that was written for another bundle: features that this one does not know are left out.
+    ///
+    /// # Errors
+    /// When it is no such object, or a feature has a value of another kind than this schema says.
+    pub fn example_of_other(&self, line: &str) -> Result<Example, BundleError> {
+        let mut line: Line = serde_json::from_str(line).map_err(|e| BundleError::Golden(e.to_string()))?;
+        line.user.retain(|name, _| self.schema.user.iter().any(|s| s.name == *name));
+        line.item.retain(|name, _| self.schema.item.iter().any(|s| s.name == *name));
+        let user = golden::features(&self.schema.user, &line.user).map_err(BundleError::Golden)?;
+        let item = golden::features(&self.schema.item, &line.item).map_err(BundleError::Golden)?;
+        Ok(Example { user, item })
+    }
+
+    /// The golden rows as they stand in the file, a JSON object a line.
+    ///
+    /// # Errors
+    /// When the file cannot be unpacked.
+    pub fn golden_lines(&self) -> Result<Vec<String>, BundleError> {
+        let text = golden::text(&self.golden)?;
+        Ok(text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect())
+    }
+
     /// The features of the golden rows.
     ///
     /// # Errors
     /// When a row cannot be read.
     pub fn golden_examples(&self) -> Result<Vec<Example>, BundleError> {
-        let text = golden::text(&self.golden)?;
-        text.lines().filter(|l| !l.trim().is_empty()).map(|l| self.example(l)).collect()
+        self.golden_lines()?.iter().map(|line| self.example(line)).collect()
     }
 
     /// Encodes a request; `cross` is row-major.
@@ -90,7 +111,8 @@ impl Bundle {
         Ok(request)
     }
 
-    /// The user-only tensors of an encoded request; the user tower is not run.
+    /// The user part of an encoded request. The user tower is not run: what the light head would read of it, and the
+    /// ranker does not, is 0.
     ///
     /// # Errors
     /// When the request was encoded by another bundle.
@@ -101,11 +123,14 @@ impl Bundle {
         part: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
         part.clear();
-        let Scorer::Graph(graph) = &self.ranker else {
-            return self.ranker.run_user(&self.schema, &request.user, scratch, part);
-        };
-        write(graph.user_program(), &mut scratch.arena, &request.user_inputs)?;
-        graph.run_user_filled(&mut scratch.arena, part);
+        match &self.ranker {
+            Scorer::Trees(_) => self.ranker.run_user(&self.schema, &request.user, scratch, part)?,
+            Scorer::Graph(graph) => {
+                write(graph.user_program(), &mut scratch.arena, &request.user_inputs)?;
+                graph.run_user_filled(&mut scratch.arena, part);
+            }
+        }
+        part.resize(self.user_part_width(), 0.0);
         Ok(())
     }
 

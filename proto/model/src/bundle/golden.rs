@@ -14,7 +14,7 @@ use crate::error::BundleError;
 use crate::exec::Ranges;
 use crate::feature::{FeatureRow, FeatureValue};
 use crate::limits::{GOLDEN_BYTES_MAX, GOLDEN_ROWS_MAX};
-use crate::schema::{FeatureKind, FeatureSpec, Metric, RankerOptions};
+use crate::schema::{FeatureKind, FeatureSpec, RankerOptions};
 use gavel_proto::hash::value_hash;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -30,8 +30,10 @@ const PREDICTION_SCALE: f64 = 1e-3;
 pub struct GoldenReport {
     /// Rows compared.
     pub rows: usize,
-    /// Those of them that say what the light head gives.
+    /// Those of them that say what the light head gives for a click.
     pub light_rows: usize,
+    /// Those of them that say what it gives for a conversion.
+    pub light_conversion_rows: usize,
     /// Largest relative difference of any number.
     pub worst: f64,
 }
@@ -70,11 +72,15 @@ pub(super) fn verify(bundle: &Bundle, packed: &[u8]) -> Result<GoldenReport, Bun
     report.rows = each(packed, |row| {
         report.worst = report.worst.max(compare(bundle, &mut scratch, row)?);
         report.light_rows += usize::from(row.light.is_some());
+        report.light_conversion_rows += usize::from(row.light_conversion.is_some());
         Ok(())
     })?;
-    if bundle.light_cost().is_some() && report.light_rows == 0 {
-        let reason = "no row has `light`, what the light head gives: nothing verifies the head";
-        return Err(BundleError::Golden(reason.to_owned()));
+    let outputs = bundle.light_outputs();
+    let verified = [(CLICK, report.light_rows), (CONVERSION, report.light_conversion_rows)];
+    if let Some((name, _)) = verified.into_iter().take(outputs).find(|(_, rows)| *rows == 0) {
+        return Err(BundleError::Golden(format!(
+            "no row has `{name}`, what the light head gives: nothing verifies it"
+        )));
     }
     Ok(report)
 }
@@ -117,7 +123,8 @@ pub(super) fn text(packed: &[u8]) -> Result<String, BundleError> {
 pub(super) fn ranges(bundle: &Bundle, packed: &[u8]) -> Result<Ranges, BundleError> {
     let (mut scratch, mut ranges) = (Scratch::default(), Ranges::new());
     let Scorer::Graph(ranker) = &bundle.ranker else { return Ok(ranges) };
-    let program = ranker.observer().map_err(BundleError::Golden)?;
+    let precision = bundle.schema.options.precision.name();
+    let program = ranker.observer().map_err(|reason| BundleError::Precision { precision, reason })?;
     each(packed, |row| {
         let schema = bundle.schema();
         let (user, item) = (features(&schema.user, &row.user)?, features(&schema.item, &row.item)?);
@@ -199,21 +206,10 @@ pub(crate) fn light(
     user: &UserOutput,
     item: &ItemOutput,
 ) -> Result<LightLogits, String> {
-    let similarity = [similarity(bundle.schema().metric, &user.query, &item.vectors)];
+    let similarity = [bundle.schema().metric.similarity(&user.query, &item.vectors)];
     let mut logits = LightLogits::default();
     bundle.light(scratch, &user.part, &item.lights, &similarity, &mut logits).map_err(|e| e.to_string())?;
     Ok(logits)
-}
-
-/// The similarity that retrieval orders by: larger is nearer.
-fn similarity(metric: Metric, query: &[f32], item: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    let similarity = match metric {
-        Metric::Ip => dot(query, item),
-        Metric::Cos => dot(query, item) / (dot(query, query) * dot(item, item)).sqrt().max(f64::MIN_POSITIVE),
-        Metric::L2 => 2.0 * dot(query, item) - dot(query, query) - dot(item, item),
-    };
-    similarity as f32
 }
 
 fn near(what: &str, expected: f64, found: f32, (scale, tolerance): (f64, f64)) -> Result<f64, String> {

@@ -77,7 +77,7 @@ impl LightHead {
         let predicts_conversions = read.graph.outputs.iter().any(|(name, _)| name == CONVERSION);
         let wanted = [(CLICK, 1), (CONVERSION, 1)].into_iter().take(1 + usize::from(predicts_conversions));
         let outputs = super::ranker::outputs(&read.graph, wanted)?;
-        let graph = read.graph.extract(&read.graph.inputs, &outputs).map_err(GraphError::Decode)?;
+        let graph = read.graph.extract(&read.graph.inputs, &outputs).map_err(GraphError::Extract)?;
         let mut feeds = Vec::with_capacity(graph.inputs.len());
         for id in &graph.inputs {
             let name = &graph.tensors[*id].name;
@@ -97,12 +97,17 @@ impl LightHead {
             feeds.push(feed);
         }
         let rows: Vec<usize> = feeds.iter().map(|f| if *f == Feed::User { 1 } else { BLOCK_ROWS }).collect();
-        let program = Program::compile(&graph, &rows).map_err(GraphError::Decode)?;
+        let program = Program::compile(&graph, &rows).map_err(GraphError::Compile)?;
         // What the head does not read is not carried.
         let width_of = |feed: Feed, width: usize| if feeds.contains(&feed) { width } else { 0 };
         let (user_width, item_width) = (width_of(Feed::User, user_width), width_of(Feed::Item, item_width));
         let cost = partition::cost(&graph);
         Ok(Self { program, feeds, predicts_conversions, cost, user_width, item_width })
+    }
+
+    /// Outputs: a click's, and perhaps a conversion's.
+    pub fn outputs(&self) -> usize {
+        1 + usize::from(self.predicts_conversions)
     }
 
     /// Appends the logits for each similarity; `items` has a row for each.
@@ -124,7 +129,7 @@ impl LightHead {
             }
             program.run(arena, similarities.len());
             let outputs = [&mut out.clicks, &mut out.conversions];
-            for (at, out) in outputs.into_iter().take(1 + usize::from(self.predicts_conversions)).enumerate() {
+            for (at, out) in outputs.into_iter().take(self.outputs()).enumerate() {
                 let logits = program.output(arena, at);
                 // What reads the user alone has one row for all.
                 let one = program.outputs[at].rows == 1;

@@ -126,9 +126,12 @@ fn golden_rows_verify_the_light_head() {
         wrong[name] = (wrong[name].as_f64().unwrap() + 0.01).into();
         assert!(changed(|_| {}).row(&wrong).verify().unwrap_err().contains(&format!("{name} is")));
     }
-    let mut without = row.clone();
-    without.as_object_mut().map(|row| row.remove("light"));
-    assert!(changed(|_| {}).row(&without).verify().unwrap_err().contains("nothing verifies the head"));
+    for name in ["light", "light_conversion"] {
+        let mut without = row.clone();
+        without.as_object_mut().map(|row| row.remove(name));
+        let refused = changed(|_| {}).row(&without).verify().unwrap_err();
+        assert!(refused.contains(&format!("no row has `{name}`")), "{refused}");
+    }
     let refused = changed(|m| drop(m.graph.output.pop())).row(&row).verify().unwrap_err();
     assert!(refused.contains("gives no light_conversion"), "{refused}");
 }

@@ -32,7 +32,7 @@ use crate::exec::{self, Arena, BLOCK_ROWS};
 use crate::feature::{FeatureRow, FeatureValue};
 use crate::onnx;
 use crate::partition::Label;
-use crate::schema::{ActivationFormat, Precision, Schema};
+use crate::schema::{ActivationFormat, Precision, RankerOptions, Schema};
 use crate::trees::Planes;
 use bind::Encoding;
 use light::LightHead;
@@ -88,11 +88,23 @@ impl Bundle {
     /// # Errors
     /// When anything in it is missing, damaged, too large or not supported.
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        let mut bundle = Self::read(dir, |options| options)?;
+        bundle.keep()?;
+        Ok(bundle)
+    }
+
+    /// Opens the bundle as it would be if nothing were rounded: golden rows may be missing.
+    pub(crate) fn open_exact(dir: &Path) -> Result<Self, BundleError> {
+        Self::read(dir, |_| RankerOptions::default())
+    }
+
+    fn read(dir: &Path, options: impl FnOnce(RankerOptions) -> RankerOptions) -> Result<Self, BundleError> {
         let files = pack::read_folder(dir)?;
         verify(&files)?;
         let file = |name: &str| file_of(&files, name);
         let text = std::str::from_utf8(file("bundle.toml")?).map_err(|e| BundleError::Schema(e.to_string()))?;
-        let (schema, names) = manifest::parse(text)?;
+        let (mut schema, names) = manifest::parse(text)?;
+        schema.options = options(schema.options);
         let user = tower((&names.user_tower, file(&names.user_tower)?), (&schema, &names), Label::User)?;
         let item = tower((&names.item_tower, file(&names.item_tower)?), (&schema, &names), Label::Ad)?;
         let light = match &names.light {
@@ -105,9 +117,7 @@ impl Bundle {
         let ranker = Scorer::new(&files, &names, &schema)?;
         let golden = file(&names.golden)?.clone();
         let (user_tower, item_tower) = (user.bound, item.bound);
-        let mut bundle = Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, light, ranker };
-        bundle.keep()?;
-        Ok(bundle)
+        Ok(Self { schema, hash: pack::hash(&files), golden, user_tower, item_tower, light, ranker })
     }
 
     /// Keeps the part for each candidate as the bundle asks for.
@@ -117,7 +127,8 @@ impl Bundle {
             Precision::Bf16 => exec::Precision::Bf16,
             Precision::Int8 => exec::Precision::Int8(golden::ranges(self, &self.golden)?),
         };
-        self.ranker.keep(&precision).map_err(BundleError::Schema)
+        let precision_name = self.schema.options.precision.name();
+        self.ranker.keep(&precision).map_err(|reason| BundleError::Precision { precision: precision_name, reason })
     }
 
     /// Opens the bundle with this hash and runs its golden rows: what a server does before it uses one.
@@ -233,6 +244,11 @@ impl Bundle {
     #[must_use]
     pub fn light_cost(&self) -> Option<PartCost> {
         self.light.as_ref().map(|head| head.cost)
+    }
+
+    /// What the light head puts out: 0 without one, 1 for clicks alone, 2 with conversions.
+    pub(crate) fn light_outputs(&self) -> usize {
+        self.light.as_ref().map_or(0, LightHead::outputs)
     }
 
     /// f32s of the user's side of the light head, the last of the user part.
@@ -398,7 +414,7 @@ fn tower(
         let light = if names.light.is_some() { light::tower_width(&read.graph, second)? } else { 0 };
         let wanted = [(output, schema.dimension), (second, light)].into_iter().filter(|(_, width)| *width > 0);
         let outputs = ranker::outputs(&read.graph, wanted)?;
-        let graph = read.graph.extract(&read.graph.inputs, &outputs).map_err(GraphError::Decode)?;
+        let graph = read.graph.extract(&read.graph.inputs, &outputs).map_err(GraphError::Extract)?;
         let bound = Bound::new(&graph, &read, schema, BLOCK_ROWS)?;
         match bound.feeds.iter().zip(&graph.inputs).find(|(f, _)| f.label() != side) {
             None => Ok(Tower { bound, light }),

@@ -21,7 +21,7 @@ impl Bound {
     pub fn new(graph: &Graph, read: &Read, schema: &Schema, item_rows: usize) -> Result<Self, GraphError> {
         let feeds = bind::feeds(graph, &read.inputs, schema)?;
         let rows: Vec<usize> = feeds.iter().map(|f| if f.label() == Label::User { 1 } else { item_rows }).collect();
-        let program = Program::compile(graph, &rows).map_err(GraphError::Decode)?;
+        let program = Program::compile(graph, &rows).map_err(GraphError::Compile)?;
         Ok(Self { program, feeds })
     }
 
@@ -51,17 +51,17 @@ impl Ranker {
     /// Splits a graph that has an output for each head.
     pub fn new(read: &Read, schema: &Schema) -> Result<Self, GraphError> {
         let heads = outputs(&read.graph, schema.heads.iter().map(|h| (h.name.as_str(), 1)))?;
-        let whole = read.graph.extract(&read.graph.inputs, &heads).map_err(GraphError::Decode)?;
+        let whole = read.graph.extract(&read.graph.inputs, &heads).map_err(GraphError::Extract)?;
         let feeds = bind::feeds(&whole, &read.inputs, schema)?;
         let labels: Vec<Label> = feeds.iter().map(|f| f.label()).collect();
-        let split = partition::split(&whole, &labels).map_err(GraphError::Decode)?;
+        let split = partition::split(&whole, &labels).map_err(GraphError::Split)?;
         if schema.options.activations == ActivationFormat::Bf16 {
             keeps_no_rows(&split.item, read)?;
         }
         let (users, ads) = (split.user.outputs.len(), split.item.outputs.len());
         let rows: Vec<usize> =
             (0..split.candidate.inputs.len()).map(|i| if i < users { 1 } else { BLOCK_ROWS }).collect();
-        let candidate = Program::compile(&split.candidate, &rows).map_err(GraphError::Decode)?;
+        let candidate = Program::compile(&split.candidate, &rows).map_err(GraphError::Compile)?;
         let crossings = feeds.iter().filter_map(|f| match f {
             Feed::Cross(i) => Some(*i),
             Feed::Values(..) | Feed::Weights(..) => None,

@@ -195,6 +195,26 @@ fn golden_rows_go_the_whole_way() {
     assert!(bundle.verify_golden().unwrap_err().to_string().contains("none"));
 }
 
+/// It was once "not an ONNX model".
+#[test]
+fn a_graph_that_is_too_large_to_run_is_called_so() {
+    let mut m = Onnx::new(1);
+    let price = m.input("price", element::FLOAT, 1);
+    let wide = m.floats(&[1, 1 << 20], vec![0.5; 1 << 20]);
+    let x = m.node("Mul", &[&price, &wide], &[]);
+    // All three are needed for the sum, in every row of a block.
+    let (a, b) = (m.node("Tanh", &[&x], &[]), m.node("Sigmoid", &[&x], &[]));
+    let product = m.node("Mul", &[&a, &b], &[]);
+    let all = m.node("Add", &[&product, &x], &[]);
+    let axis = m.ints(&[1]);
+    for head in ["click", "conv", "value"] {
+        m.node_as("ReduceSum", &[&all, &axis], &[("keepdims", 1)], head);
+        m.output(head);
+    }
+    let text = sample().with(RANKER, m.bytes()).refusal();
+    assert!(text.starts_with("ranker.onnx: as a program: ") && text.contains("values in flight"), "{text}");
+}
+
 /// What a test does to a sound graph.
 type Change<'a> = &'a dyn Fn(&mut Onnx);
 

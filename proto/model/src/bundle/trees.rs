@@ -92,7 +92,7 @@ impl TreeRanker {
         hasher.update(format!("{inputs:?}").as_bytes());
         let members: Vec<Member<'_>> =
             heads.iter().map(|h| Member { ensemble: &h.ensemble, inputs: &h.inputs }).collect();
-        let forest = Forest::of(&members, inputs.len()).map_err(BundleError::Schema)?;
+        let forest = Forest::of(&members, inputs.len()).map_err(BundleError::Forest)?;
         let until = |last: fn(Source) -> bool| forest.codes().take_while(|i| last(inputs[*i].source)).count();
         let users = until(|s| matches!(s, Source::User(_)));
         let items = until(|s| !matches!(s, Source::Cross(_)));
