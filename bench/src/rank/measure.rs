@@ -3,10 +3,14 @@
 //! One thread. CPU time of the thread is what a part costs, whatever else runs on the machine; time on the wall is what
 //! a request waits. Each is read before the user part, between the parts and at the end, some 300 ns in all, and counted
 //! as part of the request.
+//!
+//! Candidates are ranked by the function that a node ranks by, which gathers the stored rows of a block one by one. What
+//! is left out is its look at the deadline between blocks.
 
 use super::request::{Prepared, Requests};
 use super::{RankError, Split};
 use crate::clock::{cpu_ns, now};
+use gavel_model::blocks::{BoundRanker, RankBuffers, rank_in_blocks};
 use gavel_model::{Bundle, ModelError, Scratch};
 use std::time::{Duration, Instant};
 
@@ -33,7 +37,8 @@ pub struct Measured {
 
 /// Runs requests, each user in turn, until the time has passed.
 pub fn run(bundle: &Bundle, requests: &Requests, split: Split, seconds: f64) -> Result<Measured, RankError> {
-    let mut thread = Thread { bundle, requests, split, scratch: Scratch::default(), part: Vec::new(), out: Vec::new() };
+    let (scratch, buffers) = (Scratch::default(), RankBuffers::default());
+    let mut thread = Thread { bundle, requests, split, scratch, buffers, part: Vec::new(), out: Vec::new() };
     thread.request(&requests.requests[0])?;
     let mut hasher = blake3::Hasher::new();
     thread.out.iter().for_each(|x| {
@@ -71,6 +76,7 @@ struct Thread<'a> {
     requests: &'a Requests,
     split: Split,
     scratch: Scratch,
+    buffers: RankBuffers,
     part: Vec<f32>,
     out: Vec<f32>,
 }
@@ -78,13 +84,19 @@ struct Thread<'a> {
 impl Thread<'_> {
     /// Runs one request up to its predictions and reads the clocks before, between and after its parts.
     fn request(&mut self, request: &Prepared) -> Result<[Reading; 3], ModelError> {
-        let Self { bundle, requests, scratch, part, out, .. } = self;
+        let Self { bundle, requests, scratch, buffers, part, out, .. } = self;
         let before = reading();
         let between = match self.split {
             Split::On => {
                 bundle.run_user_part(scratch, &request.encoded, part)?;
                 let between = reading();
-                bundle.rank(scratch, part, &requests.activations, &request.cross, requests.candidates, out)?;
+                let width = bundle.activation_width();
+                let append = |item: u32, out: &mut Vec<f32>| {
+                    let from = item as usize * width;
+                    out.extend_from_slice(&requests.activations[from..from + width]);
+                };
+                let mut ranker = BoundRanker { bundle, scratch, user_part: part };
+                rank_in_blocks(&mut ranker, &requests.items, append, &request.cross, || false, buffers, out)?;
                 between
             }
             Split::Off => {

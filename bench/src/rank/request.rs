@@ -2,7 +2,8 @@
 //!
 //! Each user of the rows, up to a bound, is one request; its candidates are the rows' items, repeated until there are
 //! enough. What a cluster has before the request comes (activations) and what both sides of a comparison are given
-//! (encoded features) is computed here, once.
+//! (encoded features) is computed here, once. The rows of the candidates lie in the order in which they are ranked: a
+//! catalogue's lie anywhere, so that a node waits longer for the first bytes of each.
 
 use super::RankError;
 use super::rows::rows;
@@ -26,6 +27,8 @@ pub struct Requests {
     pub requests: Vec<Prepared>,
     /// Stored activations of the candidates, row-major.
     pub activations: Vec<f32>,
+    /// Which row each candidate has.
+    pub items: Vec<u32>,
     /// Candidates of each.
     pub candidates: usize,
     /// Rows that they were made of.
@@ -53,5 +56,6 @@ pub fn build(bundle: &Bundle, path: Option<&Path>, candidates: usize) -> Result<
         let encoded = bundle.encode_request(&mut scratch, user, &items, &cross)?;
         requests.push(Prepared { encoded, cross });
     }
-    Ok(Requests { requests, activations, candidates, rows: examples.len() })
+    let order = (0..).take(candidates).collect();
+    Ok(Requests { requests, activations, items: order, candidates, rows: examples.len() })
 }

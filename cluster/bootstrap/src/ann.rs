@@ -31,8 +31,8 @@ pub struct AnnArgs {
     /// Whether the best are compared again, with a second column.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     rescore: Switch,
-    /// The format of that column.
-    #[arg(long, value_enum, default_value_t = FormatArg::F16)]
+    /// The format of that column; a node keeps f32.
+    #[arg(long, value_enum, default_value_t = FormatArg::F32)]
     rescore_format: FormatArg,
     /// Lengths of the list, one point of the curve each.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024])]
@@ -213,7 +213,7 @@ fn print_point(point: &Point) {
 fn print_row(row: &FilteredRow) {
     let way = |way: &WayFigures| format!("{:.0}/{:.3}", way.us, way.recall);
     println!(
-        "{} | {} | {} | {} | {} | {} | {}/{}/{} | {:.0} | {:.2}",
+        "{} | {} | {} | {} | {} | {} | {}/{}/{} | {:.0} | {}",
         row.share * 100.0,
         row.kind,
         way(&row.scan),
@@ -224,6 +224,6 @@ fn print_row(row: &FilteredRow) {
         row.choices[1],
         row.choices[2],
         row.estimate_us,
-        row.ratio
+        row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
     );
 }

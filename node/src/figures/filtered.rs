@@ -13,7 +13,9 @@ use gavel_proto::hash::mix64;
 /// Filters of each kind and share.
 const FILTERS: usize = 4;
 /// Times that each way is run; the quickest counts.
-const TURNS: usize = 3;
+pub(super) const TURNS: usize = 3;
+/// What a way has to find to be one that the planner could have taken.
+const RECALL_MIN: f64 = 0.95;
 /// A list longer than this is not walked with for a comparison: it would be most of the run.
 const PLAIN_LIST_MAX: usize = 20_000;
 
@@ -90,8 +92,6 @@ fn row(
             choices[way as usize] += 1;
         }
     })?;
-    let good = [Some(scan), Some(filtered), plain];
-    let best = good.iter().flatten().filter(|way| way.recall >= 0.95).map(|way| way.us).fold(f64::INFINITY, f64::min);
     let plans = choices.iter().sum::<usize>().max(1);
     Ok(FilteredRow {
         share,
@@ -100,10 +100,16 @@ fn row(
         filtered,
         plain,
         planned,
-        choices: choices.map(|n| n / TURNS),
+        choices,
         estimate_us: estimates / plans as f64,
-        ratio: planned.us / best,
+        ratio: ratio(planned.us, [Some(scan), Some(filtered), plain]),
     })
+}
+
+/// A time against the best of the ways that find enough.
+pub(super) fn ratio(us: f64, ways: [Option<WayFigures>; 3]) -> Option<f64> {
+    let good = ways.into_iter().flatten().filter(|way| way.recall >= RECALL_MIN).map(|way| way.us);
+    good.min_by(f64::total_cmp).map(|best| us / best)
 }
 
 struct Run<'a> {

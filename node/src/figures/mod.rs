@@ -1,8 +1,8 @@
 //! How near to the truth, how fast and how large is the search over these vectors?
 //!
 //! Behind `gavel bench ann`. Vectors that somebody brings are sealed into a model folder by the code that seals an
-//! ad catalogue's, and searched by the planner's own steps, so that what is measured is what serves. It stands in
-//! this crate because the benchmarks' crate sees servers only from outside. Beside it, in the same run, the
+//! ad catalogue's, and searched by the planner's own steps, so that what is measured is what serves, with the formats that
+//! a node stores (`i8`, and `f32` for rescoring) unless others are asked for. It stands in this crate because the benchmarks' crate sees servers only from outside. Beside it, in the same run, the
 //! bare graph library on the same vectors.
 //!
 //! Times are CPU times of one thread. A find counts when it is at least as near as the last of the true ones, by

@@ -89,12 +89,12 @@ pub struct FilteredRow {
     pub plain: Option<WayFigures>,
     /// What the planner chose.
     pub planned: WayFigures,
-    /// How often it chose scan, filtered, plain.
+    /// How often it chose scan, filtered, plain: over all queries of all turns, between which it learns.
     pub choices: [usize; 3],
     /// What it expected, microseconds.
     pub estimate_us: f64,
-    /// Its time against the best fixed way with a recall of .95.
-    pub ratio: f64,
+    /// Its time against the best fixed way with a recall of .95; none where no way has that.
+    pub ratio: Option<f64>,
 }
 
 /// The bare library.

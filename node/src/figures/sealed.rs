@@ -15,9 +15,15 @@ use std::path::Path;
 const KEY: ShardKey = ShardKey { generation: 1, shard: 0 };
 const BUNDLE: [u8; 32] = [1; 32];
 
-/// What a run leaves beside a folder for the next one.
+/// What a run leaves beside a folder for the next one. Whatever of it differs makes another index.
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    /// BLAKE3 of the vectors that were sealed: f32, little-endian, row-major.
+    base: String,
+    dimension: usize,
+    metric: String,
+    format: String,
+    rescore: Option<String>,
     build_s: f64,
     graph_bytes: u64,
     rescore_bytes: u64,
@@ -31,15 +37,15 @@ pub(super) fn seal(
 ) -> Result<(ModelFolder, BuildFigures), SegmentError> {
     let rows = (data.base.len() / data.dimension) as u64;
     let note = folder.join("kept.json");
-    let kept: Option<Kept> = fs::read(&note).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let kept = match kept {
-        Some(kept) => kept,
-        None => {
+    let of_note = |e: &dyn std::fmt::Display| SegmentError::Refused(format!("{}: {e}", note.display()));
+    let kept = match fs::read(&note) {
+        Ok(bytes) => read(&bytes, data, setup).map_err(|e| of_note(&e))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let kept = build(data, setup, folder)?;
-            let text = serde_json::to_vec(&kept).unwrap_or_default();
-            fs::write(&note, text).map_err(|e| SegmentError::Refused(format!("{}: {e}", note.display())))?;
+            fs::write(&note, serde_json::to_vec(&kept).map_err(|e| of_note(&e))?).map_err(|e| of_note(&e))?;
             kept
         }
+        Err(error) => return Err(of_note(&error)),
     };
     let start = clock::now_us().0;
     let content = Content::open(&folder.join("content"), KEY)?;
@@ -65,6 +71,42 @@ pub(super) fn seal(
     Ok((model, build))
 }
 
+/// The note of an earlier run, if it is about the same index.
+fn read(bytes: &[u8], data: Dataset<'_>, setup: &AnnSetup) -> Result<Kept, String> {
+    let fix = "name another folder, or remove this one";
+    let kept: Kept = serde_json::from_slice(bytes).map_err(|e| format!("{e}: {fix}"))?;
+    let asked = note(data, setup);
+    let pairs = [
+        ("dimension", kept.dimension.to_string(), asked.dimension.to_string()),
+        ("metric", kept.metric.clone(), asked.metric),
+        ("format", kept.format.clone(), asked.format),
+        ("format for rescoring", format!("{:?}", kept.rescore), format!("{:?}", asked.rescore)),
+        ("hash of the vectors", kept.base.clone(), asked.base),
+    ];
+    match pairs.iter().find(|(_, kept, asked)| kept != asked) {
+        None => Ok(kept),
+        Some((what, kept, asked)) => Err(format!("the folder's {what} is {kept}, asked for is {asked}: {fix}")),
+    }
+}
+
+/// What is asked for, before anything is built.
+fn note(data: Dataset<'_>, setup: &AnnSetup) -> Kept {
+    let mut hasher = blake3::Hasher::new();
+    for values in data.base.chunks(4_096) {
+        hasher.update(&values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+    }
+    Kept {
+        base: hasher.finalize().to_hex().to_string(),
+        dimension: data.dimension,
+        metric: format!("{:?}", data.metric),
+        format: name(setup.format).to_owned(),
+        rescore: setup.rescore.map(|format| name(format).to_owned()),
+        build_s: 0.0,
+        graph_bytes: 0,
+        rescore_bytes: 0,
+    }
+}
+
 fn build(data: Dataset<'_>, setup: &AnnSetup, folder: &Path) -> Result<Kept, SegmentError> {
     let rows = (data.base.len() / data.dimension) as u64;
     let mut builder = ContentBuilder::new(&folder.join("content"), KEY)?;
@@ -87,7 +129,8 @@ fn build(data: Dataset<'_>, setup: &AnnSetup, folder: &Path) -> Result<Kept, Seg
     builder.push(data.base, &[])?;
     let summary = builder.seal(&cpu_us)?;
     let build_s = (cpu_us() - start) as f64 / 1e6;
-    Ok(Kept { build_s, graph_bytes: summary.graph_bytes, rescore_bytes: summary.rescore_bytes })
+    let (graph_bytes, rescore_bytes) = (summary.graph_bytes, summary.rescore_bytes);
+    Ok(Kept { build_s, graph_bytes, rescore_bytes, ..note(data, setup) })
 }
 
 /// Knows the similarities by the vectors as they were given.

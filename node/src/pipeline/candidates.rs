@@ -58,10 +58,13 @@ pub fn find(
     let mut impressions = eligible.ads.clone();
     impressions.subtract(&others);
     let quota = query.quota.div_ceil(IMPRESSION_SHARE);
-    let listed = top_by_bid(shard, &impressions, &delivery.impression_bids, quota);
+    let bids = &delivery.impression_bids;
+    let listed = top_by_bid(shard, &impressions, bids, quota, query.expired);
+    // A list that ended early has passed items as far as it has passed campaigns.
+    let listed_seen = u64::from(shard.items()) * listed.campaigns as u64 / bids.len().max(1) as u64;
     let count = others.count();
     let mut found = retrieve_among(shard, EligibleAds { ads: others, count }, query, scratch)?;
-    let more = retrieve_listed(shard, query, &listed, &found.items, scratch)?;
+    let more = retrieve_listed(shard, query, &listed.ads, &found.items, scratch)?;
     let nearest = found.items.len();
     found.items.extend(more.items);
     let (sealed, newer) = shard.items_of(&impressions);
@@ -72,8 +75,8 @@ pub fn find(
         eligible,
         eligible_items: found.eligible_items + sealed.count() + newer.count(),
         plan: found.plan,
-        items_seen: found.items_seen.min(more.items_seen),
-        finished: found.finished && more.finished,
+        items_seen: found.items_seen.min(more.items_seen).min(listed_seen as u32),
+        finished: found.finished && more.finished && listed.finished,
     })
 }
 

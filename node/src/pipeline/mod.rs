@@ -18,9 +18,9 @@ mod candidates;
 
 mod light;
 mod measure;
-mod ranker;
 mod table;
 
+use gavel_model::blocks::{BoundRanker, RankBuffers, rank_in_blocks};
 use gavel_model::{ModelError, Scratch};
 use gavel_proto::deadline::Instant;
 
@@ -28,7 +28,6 @@ use crate::features::{MatchColumn, match_features};
 use crate::ranking::auction::{Candidate, score_and_cut};
 use crate::ranking::explain::{Account, Reason, Unwatched, Witness};
 use crate::ranking::light::{LightItem, light_cut, note_all};
-use crate::ranking::rank::{RankBuffers, rank_in_blocks};
 use crate::retrieval::{RetrievalQuery, RetrievalScratch};
 use crate::segment::{Bitset, SegmentError, TargetingQuery};
 use crate::staging::holdings::Target;
@@ -157,8 +156,7 @@ fn funnel<W: Witness>(
     let missing = match_features(&columns, &search.user_sets, scratch.items.iter().copied(), &mut scratch.cross);
     timing.features_us = laps.lap();
 
-    let mut ranker =
-        ranker::BoundRanker { bundle: &bundle.bundle, scratch: &mut scratch.model, user_part: &search.user_part };
+    let mut ranker = BoundRanker { bundle: &bundle.bundle, scratch: &mut scratch.model, user_part: &search.user_part };
     let (items, cross, buffers) = (&scratch.items, &scratch.cross, &mut scratch.rank);
     let activations = |item, out: &mut Vec<f32>| light::append_behind(&bundle.bundle, shard, item, out);
     let ranked = rank_in_blocks(&mut ranker, items, activations, cross, late, buffers, &mut scratch.predictions)?;

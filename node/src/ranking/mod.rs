@@ -1,7 +1,7 @@
 //! Which of the retrieved items go to the auction, and with which score?
 //!
 //! In order: the light cut keeps the items with the highest expected value under a cheap prediction; the
-//! ranker predicts every head for them in blocks; the auction score turns predictions and bids into
+//! ranker predicts every head for them in blocks (`gavel_model::blocks`); the auction score turns predictions and bids into
 //! integers; the exact cut returns what could still matter to the merged auction (decision 11).
 //!
 //! All of it is arithmetic over slices and a table of ads. Bids are read from one delivery version, so two
@@ -13,7 +13,6 @@ pub mod auction;
 pub mod delivery;
 pub mod explain;
 pub mod light;
-pub mod rank;
 pub mod value;
 
 use std::ops::Range;

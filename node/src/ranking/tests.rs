@@ -14,7 +14,6 @@ use crate::ranking::AdTable;
 use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
 use crate::ranking::explain::{Account, Reason, Unwatched};
 use crate::ranking::light::{LightItem, LightModel, Retrieved, light_cut};
-use crate::ranking::rank::{RankBuffers, Ranker, rank_in_blocks};
 
 /// A shard as plain vectors: item -> ads, each with a campaign of its own.
 #[derive(Clone, Debug)]
@@ -189,40 +188,5 @@ proptest! {
         let winners: HashSet<u32> = kept.iter().take(8).map(|c| c.ad).collect();
         prop_assert_eq!(nearest.len(), table.rows.len().min(8));
         prop_assert!(winners.iter().all(|ad| nearest.iter().any(|n| n.ad == *ad)));
-    }
-
-    /// The blocks of a ranking are invisible: the twin ranks one candidate at a time.
-    #[test]
-    fn blocks_do_not_show(items in prop::collection::vec(0u32..40, 0..200), stop_after in 0usize..6) {
-        let rows: Vec<Vec<f32>> = (0..40).map(|i| vec![i as f32, 0.5 * i as f32]).collect();
-        let cross: Vec<f32> = (0..items.len()).map(|i| i as f32).collect();
-        let mut left = stop_after;
-        let stop = || { let stop = left == 0; left = left.saturating_sub(1); stop };
-        let mut predictions = Vec::new();
-        let (mut buffers, mut sum) = (RankBuffers::default(), Sum);
-        let append = |i: u32, out: &mut Vec<f32>| out.extend_from_slice(&rows[i as usize]);
-        let ranked = rank_in_blocks(&mut sum, &items, append, &cross, stop, &mut buffers, &mut predictions);
-        let ranked = ranked.expect("never fails");
-        prop_assert_eq!(ranked, items.len().min(stop_after * super::super::rank::BLOCK_ITEMS));
-        let twin: Vec<f32> = (0..ranked).map(|i| 1.5 * items[i] as f32 + cross[i]).collect();
-        prop_assert_eq!(predictions, twin);
-    }
-}
-
-/// A model that adds everything up.
-struct Sum;
-
-impl Ranker for Sum {
-    type Fault = String;
-    fn heads(&self) -> usize {
-        1
-    }
-    fn cross_width(&self) -> usize {
-        1
-    }
-    fn rank(&mut self, activations: &[f32], cross: &[f32], n: usize, out: &mut Vec<f32>) -> Result<(), String> {
-        out.clear();
-        out.extend((0..n).map(|i| activations[2 * i] + activations[2 * i + 1] + cross[i]));
-        Ok(())
     }
 }

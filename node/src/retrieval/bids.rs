@@ -1,27 +1,78 @@
-//! Which eligible ads bid the most?
+//! Which items have the eligible ads that bid the most?
 //!
 //! Impression-billed ads pay for being shown, so what is worth retrieving of them does not depend on the
 //! user: the exact list of the eligible ones by bid, with a quota of its own (decision 14). A pass over
 //! their campaigns from the highest bid down, which ends as soon as the quota is full.
+//!
+//! The quota counts items, each by its best ad: with a hundred ads an item, the list would otherwise end with the
+//! first one (decision 1). However many ads bid alike, no more are held than the quota has places.
 
 use crate::{segment::Bitset, shard::Shard};
+use std::collections::{BTreeMap, HashSet};
 
-/// The `quota` eligible ads of these campaigns with the highest bids, by (bid desc, ordinal asc).
-/// `bids` are (campaign, bid), the highest bid first.
+/// Campaigns and ads between two looks at the deadline: some microseconds.
+const LOOK: u32 = 1_024;
+
+/// The list by bid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The best ad of each item, by (bid desc, ordinal asc).
+    pub ads: Vec<u32>,
+    /// Campaigns that were passed: all of them if the list is what it would be without a deadline.
+    pub campaigns: usize,
+    /// False when the deadline ended the pass.
+    pub finished: bool,
+}
+
+/// The `quota` items whose best eligible ad in these campaigns bids the most. `bids` are (campaign, bid), the highest
+/// bid first; `expired` says when to stop.
 #[must_use]
-pub fn top_by_bid(shard: &Shard, eligible: &Bitset, bids: &[(u64, u64)], quota: u32) -> Vec<u32> {
-    let mut ads = Vec::new();
+pub fn top_by_bid(
+    shard: &Shard,
+    eligible: &Bitset,
+    bids: &[(u64, u64)],
+    quota: u32,
+    expired: &dyn Fn() -> bool,
+) -> Listed {
+    let mut listed = Listed::default();
+    let mut items: HashSet<u32> = HashSet::new();
+    let mut steps = 0u32;
+    let mut late = || {
+        steps = steps.wrapping_add(1);
+        steps % LOOK == 1 && expired()
+    };
     for same_bid in bids.chunk_by(|a, b| a.1 == b.1) {
-        if ads.len() >= quota as usize {
+        let room = (quota as usize).saturating_sub(listed.ads.len());
+        if room == 0 {
             break;
         }
-        let from = ads.len();
-        let found = same_bid.iter().flat_map(|(campaign, _)| shard.ads_of_campaign(*campaign));
-        ads.extend(found.filter(|ad| eligible.contains(*ad)));
-        if let Some(level) = ads.get_mut(from..) {
-            level.sort_unstable();
+        // The first items of this bid, each with its first ad: an item's ads lie side by side, so that items are in
+        // the order of their ads.
+        let mut level: BTreeMap<u32, u32> = BTreeMap::new();
+        for (campaign, _) in same_bid {
+            // Ascending: behind an ad that comes too late all others of the campaign do.
+            for ad in shard.ads_of_campaign(*campaign) {
+                if late() {
+                    return listed;
+                }
+                let item = shard.item_of(ad);
+                if level.len() == room && level.last_key_value().is_some_and(|(last, _)| item > *last) {
+                    break;
+                }
+                if eligible.contains(ad) && !items.contains(&item) {
+                    level.entry(item).and_modify(|best| *best = ad.min(*best)).or_insert(ad);
+                    if level.len() > room {
+                        level.pop_last();
+                    }
+                }
+            }
+            if late() {
+                return listed;
+            }
         }
+        listed.campaigns += same_bid.len();
+        items.extend(level.keys());
+        listed.ads.extend(level.values());
     }
-    ads.truncate(quota as usize);
-    ads
+    Listed { campaigns: bids.len(), finished: true, ..listed }
 }

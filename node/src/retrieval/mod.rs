@@ -17,7 +17,7 @@ pub mod planner;
 pub mod recall;
 pub(crate) mod search;
 
-pub use bids::top_by_bid;
+pub use bids::{Listed, top_by_bid};
 pub use planner::{Ask, Method, Mode, Plan};
 pub(crate) use search::Found;
 

@@ -5,7 +5,12 @@ use crate::segment::{
     Metric, Term, VectorFormat,
     testing::{DIMENSION, Kind, PERCENTS, Random, STORE, clock, clustered, sealed_content, sealed_model},
 };
-use std::{cell::Cell, collections::BTreeSet};
+use proptest::prelude::*;
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, HashSet},
+    sync::LazyLock,
+};
 
 const QUOTA: u32 = 50;
 
@@ -140,13 +145,64 @@ fn a_deadline_keeps_what_was_found() {
     }
 }
 
+/// Twenty items with a hundred ads each.
+static CROWDED: LazyLock<Shard> = LazyLock::new(|| shard(20, 100, (Metric::Ip, VectorFormat::F32)));
+
+/// One item with a hundred eligible ads once took all places of the list.
+#[test]
+fn the_list_by_bid_counts_items() {
+    let shard = &*CROWDED;
+    let campaigns: BTreeSet<u64> = (0..shard.ads()).map(|ad| shard.campaign(ad).0).collect();
+    let bids: Vec<(u64, u64)> = campaigns.iter().map(|campaign| (*campaign, 9)).collect();
+    let listed = top_by_bid(shard, &Bitset::full(shard.ads()), &bids, 20, &|| false);
+    assert_eq!(listed.ads, (0..20).map(|item| shard.ads_of(item).start).collect::<Vec<_>>());
+    let late = top_by_bid(shard, &Bitset::full(shard.ads()), &bids, 20, &|| true);
+    assert_eq!((late.ads.len(), late.campaigns, late.finished), (0, 0, false));
+    // A deadline in the second level leaves the first whole.
+    let left = Cell::new(1);
+    let soon = || left.replace(left.get() - 1) <= 0;
+    let levels: Vec<(u64, u64)> = bids.iter().enumerate().map(|(n, (c, _))| (*c, 100 - (n as u64).min(1))).collect();
+    let cut = top_by_bid(shard, &Bitset::full(shard.ads()), &levels, 2_000, &soon);
+    assert!(!cut.finished && cut.campaigns == 1 && !cut.ads.is_empty(), "{cut:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The twin sorts every eligible ad by its bid and takes each item the first time that it comes.
+    #[test]
+    fn the_list_by_bid_is_the_sorted_one(
+        eligible in prop::collection::vec(0u32..2_000, 0..400),
+        bids in prop::collection::vec((any::<prop::sample::Index>(), 0u64..5), 0..40),
+        quota in 0u32..30,
+    ) {
+        let shard = &*CROWDED;
+        let mut allowed = Bitset::empty(shard.ads());
+        eligible.iter().for_each(|ad| allowed.insert(*ad));
+        let campaigns: Vec<u64> = (0..shard.ads()).map(|ad| shard.campaign(ad).0).collect::<BTreeSet<_>>().into_iter().collect();
+        let mut seen = HashSet::new();
+        let mut bids: Vec<(u64, u64)> = bids
+            .iter()
+            .map(|(at, bid)| (campaigns[at.index(campaigns.len())], *bid))
+            .filter(|(campaign, _)| seen.insert(*campaign))
+            .collect();
+        bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
+        let bid_of = |ad: u32| bids.iter().find(|(c, _)| *c == shard.campaign(ad).0).map(|(_, bid)| *bid);
+        let mut all: Vec<(std::cmp::Reverse<u64>, u32)> =
+            allowed.iter().filter_map(|ad| Some((std::cmp::Reverse(bid_of(ad)?), ad))).collect();
+        all.sort_unstable();
+        let mut items = HashSet::new();
+        let twin: Vec<u32> = all.iter().map(|(_, ad)| *ad).filter(|ad| items.insert(shard.item_of(*ad))).take(quota as usize).collect();
+        let listed = top_by_bid(shard, &allowed, &bids, quota, &|| false);
+        prop_assert_eq!(listed, Listed { ads: twin, campaigns: bids.len(), finished: true });
+    }
+}
+
 #[test]
 fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
     let shard = shard(2_000, 1, (Metric::Ip, VectorFormat::F32));
     let query = &clustered(1, DIMENSION, 79)[0];
-    let mut bonus = vec![0.0; 2_000];
-    bonus[1_234] = 100.0;
-    for mode in [Mode::Exact, Mode::Auto] {
+    let nearest = |values: Option<&[f32]>, mode| {
         let targeting = TargetingQuery { blocked_advertisers: &[3], ..TargetingQuery::default() };
         let terms = [Term { dimension: STORE, values: vec![50, 20, 10, 5, 2, 1, 1_000], ..Term::default() }];
         let targeting = TargetingQuery { terms: &terms, ..targeting };
@@ -155,15 +211,26 @@ fn a_bonus_moves_items_and_nothing_is_found_of_nothing() {
             targeting,
             quota: 5,
             mode,
-            values: Some(Values { bounds: &bonus, among: &|item, _| bonus[item as usize] }),
+            values: None,
             expired: &|| false,
             cpu_us: &clock,
         };
+        let worth = |item: u32, _: &Bitset| values.map_or(0.0, |bonus| bonus[item as usize]);
+        let asked = RetrievalQuery { values: values.map(|bounds| Values { bounds, among: &worth }), ..asked };
         let found = retrieve(&shard, &asked, &mut RetrievalScratch::default()).unwrap();
-        if mode == Mode::Exact {
-            assert_eq!(found.items[0].0, 1_234);
-        }
         assert!(found.items.iter().all(|(item, _)| shard.advertiser(*item).0 != 3));
+        found.items.iter().map(|(item, _)| *item).collect::<Vec<u32>>()
+    };
+    let mut bonus = vec![0.0; 2_000];
+    bonus[1_234] = 100.0;
+    assert_eq!(nearest(Some(&bonus), Mode::Exact)[0], 1_234, "however far it is");
+    // Of those that are near, the last becomes the first by whatever way the planner finds them.
+    let plain = nearest(None, Mode::Exact);
+    let mut bonus = vec![0.0; 2_000];
+    bonus[plain[4] as usize] = 100.0;
+    for mode in [Mode::Exact, Mode::Auto, Mode::Graph] {
+        assert_eq!(nearest(Some(&bonus), mode)[0], plain[4], "{mode:?}");
+        assert_eq!(nearest(None, mode)[0], plain[0], "{mode:?}");
     }
     let nothing = find(&shard, query, &[], Mode::Graph);
     assert_eq!((nothing.plan.method, nothing.items.len(), nothing.finished), (Method::Nothing, 0, true));

@@ -9,7 +9,7 @@ use crate::{
     shard::DeltaDocument,
 };
 use gavel_proto::ids::ItemId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 const SEALED: u64 = 400;
 
@@ -98,7 +98,7 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
         }
     }
     let bids = [(505, 99), (502, 9), (504, 9), (503, 5)];
-    let listed = top_by_bid(shard, &found.eligible.ads, &bids, 25);
+    let listed = top_by_bid(shard, &found.eligible.ads, &bids, 25, &|| false);
     let mut all: Vec<(u64, u32)> = found
         .eligible
         .ads
@@ -106,5 +106,9 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
         .filter_map(|ad| bids.iter().find(|(c, _)| *c == shard.campaign(ad).0).map(|(_, bid)| (*bid, ad)))
         .collect();
     all.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-    assert_eq!(listed, all.into_iter().take(25).map(|(_, ad)| ad).collect::<Vec<_>>());
+    // Each item once, with its best ad.
+    let mut items = HashSet::new();
+    all.retain(|(_, ad)| items.insert(shard.item_of(*ad)));
+    assert!(listed.finished && listed.ads.len() == 25);
+    assert_eq!(listed.ads, all.into_iter().take(25).map(|(_, ad)| ad).collect::<Vec<_>>());
 }

@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod allocations;
 pub mod author;
+pub mod blocks;
 pub mod bundle;
 mod calibration;
 mod error;
