@@ -239,8 +239,8 @@ fn schemas() -> Vec<(String, &'static str, Change)> {
         rewrite("a feature twice", "product", "name = \"product_type\"", "name = \"product\""),
         rewrite("a feature of the other side", "product", "side = \"item\"", "side = \"user\""),
         rewrite("a scaling by nothing", "std", "std = 0.529923", "std = 0.0"),
-        rewrite("a calibration that is no number", "scale", "scale = 0.97715", "scale = nan"),
-        rewrite("a light order that is no number", "not finite", "scale = 0.035351", "scale = inf"),
+        rewrite("a calibration that is no number", "scale", "scale = 0.975149", "scale = nan"),
+        rewrite("a light order that is no number", "not finite", "head = \"light.onnx\"", "scale = inf\noffset = 0.0"),
         rewrite("a file that is not there", "missing", "ranker = \"ranker.onnx\"", "ranker = \"other.onnx\""),
         rewrite("nothing that predicts clicks", "click", "role = \"click\"\n", ""),
         rewrite(
