@@ -103,7 +103,7 @@ async fn settled(admission: &Admission) -> Result<bool, ControlError> {
     let own = admission.voter.own.node_id;
     let forms = admission.addresses.keys().next() == Some(&own);
     let admitted = || admission.voter.admitted.load(Ordering::Acquire);
-    let formed = admission.voter.raft.is_initialized().await.map_err(|e| ControlError::Raft(e.to_string()))?;
+    let formed = admission.voter.core.raft.is_initialized().await.map_err(|e| ControlError::Raft(e.to_string()))?;
     if admitted() && (formed || !forms) {
         return Ok(true);
     }
@@ -143,7 +143,7 @@ fn admit(admission: &Admission) -> Result<(), ControlError> {
 async fn form(admission: &Admission) -> Result<(), ControlError> {
     let members: BTreeMap<u64, BasicNode> =
         admission.addresses.iter().map(|(id, address)| (*id, BasicNode::new(address))).collect();
-    match admission.voter.raft.initialize(members).await {
+    match admission.voter.core.raft.initialize(members).await {
         // Somebody was faster.
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
         Err(error) => Err(ControlError::Raft(error.to_string())),

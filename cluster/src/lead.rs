@@ -17,7 +17,7 @@ use gavel_proto::wire;
 use crate::blobs::BlobFolder;
 use crate::raft::EXIT_DISK_FAILED;
 use crate::raft::stall::{Advice, WriteClock};
-use crate::rpc::{Leader, NotProposed, Voter};
+use crate::rpc::{Core, Leader, NotProposed, Voter};
 use crate::state::command::{Body, EndedBy};
 use crate::state::types::Outcome;
 use crate::{convert, publish, reconcile};
@@ -32,7 +32,7 @@ const SWEEP_ROUND: Duration = Duration::from_secs(600);
 
 /// Says from moment to moment whether this voter is led.
 pub async fn look_for_leader(voter: &Voter) {
-    let mut metrics = voter.raft.metrics();
+    let mut metrics = voter.core.raft.metrics();
     loop {
         let is_led = voter.is_led();
         voter.led.send_if_modified(|led| std::mem::replace(led, is_led) != is_led);
@@ -93,7 +93,7 @@ pub async fn reconcile_on(voter: &Voter) {
     loop {
         // Whichever comes first.
         let _ = tokio::time::timeout(ROUND, voter.news.notified()).await;
-        let term = (voter.leader() == Leader::Own).then(|| voter.raft.metrics().borrow().current_term);
+        let term = (voter.leader() == Leader::Own).then(|| voter.core.raft.metrics().borrow().current_term);
         metrics::gauge!("gavel_control_leader").set(if term.is_some() { 1.0 } else { 0.0 });
         if term != led_term {
             led_term = term;
@@ -157,25 +157,25 @@ pub async fn sweep_on(voter: &Voter, blobs: &BlobFolder) {
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn watch_disk(voter: Weak<Voter>, writes: Arc<WriteClock>) -> std::io::Result<()> {
+pub fn watch_disk(core: Weak<Core>, writes: Arc<WriteClock>) -> std::io::Result<()> {
     let watch = move || {
-        while let Some(voter) = voter.upgrade() {
+        while let Some(core) = core.upgrade() {
             let advice = writes.advice(clock::now_us());
             if advice == Advice::Exit {
                 tracing::error!("a write to the log does not come back: stopping");
                 std::process::exit(EXIT_DISK_FAILED);
             }
             let hangs = advice == Advice::StepDown;
-            if voter.disk_hangs.swap(hangs, Ordering::Relaxed) != hangs {
+            if core.disk_hangs.swap(hangs, Ordering::Relaxed) != hangs {
                 if hangs {
                     tracing::error!("a write to the log hangs: this voter leads nobody");
                 }
                 // Without its heartbeats the others elect a leader; without elections it does not come back too early.
-                let settings = voter.raft.runtime_config();
+                let settings = core.raft.runtime_config();
                 settings.heartbeat(!hangs);
                 settings.elect(!hangs);
             }
-            drop(voter);
+            drop(core);
             std::thread::sleep(DISK_ROUND);
         }
     };
@@ -183,8 +183,8 @@ pub fn watch_disk(voter: Weak<Voter>, writes: Arc<WriteClock>) -> std::io::Resul
 }
 
 /// Returns with the reason once the consensus core has ended by itself.
-pub async fn core_ended(voter: &Voter) -> String {
-    let mut metrics = voter.raft.metrics();
+pub async fn core_ended(core: &Core) -> String {
+    let mut metrics = core.raft.metrics();
     loop {
         if let Err(fatal) = &metrics.borrow_and_update().running_state {
             return fatal.to_string();

@@ -14,9 +14,11 @@ mod error;
 mod formation;
 mod lead;
 
+pub mod audit;
 pub mod blobs;
 pub mod convert;
 pub mod guards;
+pub mod ledger;
 pub mod placement;
 pub mod publish;
 pub mod raft;

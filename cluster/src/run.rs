@@ -1,6 +1,6 @@
 //! How does a voter start, and how does it stop?
 //!
-//! Disk first (a damaged file ends the start), then the consensus core, then the socket; what goes on afterwards
+//! Disk first (a damaged file ends the start), then the consensus cores of both groups, then the socket; what goes on afterwards
 //! are tasks: admission and formation with this voter's own beat, the look for a leader, the View's publisher, the
 //! leader's reconciliation, the sweep of the blobs. All of them run where the caller's runtime runs; fsync and hashing have threads of their own.
 
@@ -15,6 +15,7 @@ use gavel_proto::limits::BLOBS_BYTES_MAX;
 use gavel_proto::wire::admin_service_server::AdminServiceServer;
 use gavel_proto::wire::blob_service_server::BlobServiceServer;
 use gavel_proto::wire::control_service_server::ControlServiceServer;
+use gavel_proto::wire::ledger_service_server::LedgerServiceServer;
 use gavel_proto::wire::raft_service_server::RaftServiceServer;
 use openraft::SnapshotPolicy;
 use tokio::task::JoinHandle;
@@ -22,12 +23,16 @@ use tonic::service::Routes;
 
 use crate::blobs::BlobFolder;
 use crate::error::ControlError;
+use crate::ledger::Ledger;
+use crate::raft::group::Replicated;
 use crate::raft::index::Contiguity;
+use crate::raft::journal::Journal;
 use crate::raft::log::LogStore;
 use crate::raft::machine::Machine;
 use crate::raft::recovery::{Expected, FORMAT, Header};
+use crate::raft::stall::WriteClock;
 use crate::raft::{DiskError, Raft};
-use crate::rpc::{AdminEndpoint, BlobEndpoint, MemberEndpoint, Voter};
+use crate::rpc::{AdminEndpoint, BlobEndpoint, Core, LedgerEndpoint, LedgerVoter, MemberEndpoint, Voter, drive};
 use crate::transport::{Identity, Peers, RaftEndpoint};
 use crate::{formation, lead};
 
@@ -113,29 +118,24 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let own = Identity { cluster_id: config.cluster_id.clone(), node_id: config.node_id };
     let (addresses, address) = addresses(&config, bound.address);
 
-    let machine = Machine::open(&config.data_dir, &config.cluster_id)?;
-    let expected = Expected {
-        owner: Header { format: FORMAT, cluster_id: config.cluster_id.clone(), node_id: config.node_id },
-        contiguity: Contiguity::Kept,
-        covered: machine.covered(),
-    };
-    let log = LogStore::open(&config.data_dir, &expected)?;
-    let pristine = log.is_pristine() && machine.covered().is_none();
-    let writes = log.writes();
     let blobs = BlobFolder::open(&config.data_dir.join("blobs"), BLOBS_BYTES_MAX)
         .map_err(DiskError::io("open the blobs' folder"))?;
-
-    let peers = Peers::new(own.clone(), addresses.clone());
-    let raft_config = raft_config(&config)?;
-    let raft = Raft::new(config.node_id, Arc::new(raft_config), peers.clone(), log, machine.clone())
-        .await
-        .map_err(|e| ControlError::Raft(e.to_string()))?;
+    let control = seat(&config, &own, &addresses, config.data_dir.clone(), None).await?;
+    let books = config.data_dir.join("ledger");
+    let journal = Journal::open(&books.join("journal"), &config.cluster_id)?;
+    let ledger = seat::<Ledger>(&config, &own, &addresses, books, Some(journal)).await?;
+    let pristine = control.pristine;
     let admitted = formation::remembered(&config.data_dir, pristine);
-    let raft_endpoint = RaftEndpoint::new(own.clone(), raft.clone(), Arc::clone(&admitted));
-    let voter = Arc::new(Voter::new(own, address, raft, machine, peers, admitted, shutdown.clone()));
-    lead::watch_disk(Arc::downgrade(&voter), writes)
-        .map_err(DiskError::io("start the thread that watches the disk"))?;
-    let routes = routes(&voter, blobs.clone(), raft_endpoint);
+    let rafts = (control.core.raft.clone(), ledger.core.raft.clone());
+    let raft_endpoint = RaftEndpoint::new(own, rafts.0, rafts.1, Arc::clone(&admitted));
+    for (core, writes) in [(&control.core, control.writes), (&ledger.core, ledger.writes)] {
+        lead::watch_disk(Arc::downgrade(core), writes)
+            .map_err(DiskError::io("start the thread that watches the disk"))?;
+    }
+    let (books, wishes) = LedgerVoter::new(ledger.core, ledger.machine);
+    let books = Arc::new(books);
+    let voter = Arc::new(Voter::new(control.core, address, control.machine, admitted, shutdown.clone()));
+    let routes = routes(&voter, blobs.clone(), raft_endpoint, Arc::clone(&books));
     let serving = bound.serve(routes, Exposure::Internal, shutdown.clone()).await?;
 
     let address = serving.address;
@@ -146,7 +146,8 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let task = tokio::spawn(async move {
         // The lock on the folder is held until everything has stopped.
         let _identity = identity;
-        serve_on(running, admission, blobs, serving, shutdown).await
+        let driving = drive(Arc::clone(&books), wishes, Arc::clone(&running), admission.addresses.clone());
+        serve_on(running, books, driving, admission, blobs, serving, shutdown).await
     });
     Ok(Running { address, task, voter })
 }
@@ -154,6 +155,8 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
 /// Runs the voter's tasks until the shutdown, or until one of them ends it.
 async fn serve_on(
     voter: Arc<Voter>,
+    books: Arc<LedgerVoter>,
+    driving: impl Future<Output = ()>,
     admission: formation::Admission,
     blobs: BlobFolder,
     serving: serve::Serving,
@@ -166,7 +169,9 @@ async fn serve_on(
         () = lead::publish_on(&voter, &health) => Ok(()),
         () = lead::sweep_on(&voter, &blobs) => Ok(()),
         () = lead::reconcile_on(&voter) => Ok(()),
-        reason = lead::core_ended(&voter) => Err(ControlError::Raft(reason)),
+        () = driving => Ok(()),
+        reason = lead::core_ended(&voter.core) => Err(ControlError::Raft(reason)),
+        reason = lead::core_ended(&books.core) => Err(ControlError::Raft(format!("the ledger: {reason}"))),
         () = shutdown.wait() => Ok(()),
     };
     if let Err(error) = &ended {
@@ -174,9 +179,44 @@ async fn serve_on(
     }
     shutdown.trigger();
     // The core may have panicked; there is nothing left to do about it.
-    drop(voter.raft.shutdown().await);
+    drop(voter.core.raft.shutdown().await);
+    drop(books.core.raft.shutdown().await);
     drop(serving.task.await);
     ended
+}
+
+/// This voter's part in one group, opened.
+struct Seat<S> {
+    core: Arc<Core>,
+    machine: Machine<S>,
+    writes: Arc<WriteClock>,
+    /// Nothing was ever written.
+    pristine: bool,
+}
+
+/// Opens the files of a group and starts its consensus core.
+async fn seat<S: Replicated>(
+    config: &ControlConfig,
+    own: &Identity,
+    addresses: &BTreeMap<u64, String>,
+    folder: PathBuf,
+    journal: Option<Journal>,
+) -> Result<Seat<S>, ControlError> {
+    std::fs::create_dir_all(&folder).map_err(DiskError::io(format!("create {}", folder.display())))?;
+    let machine = Machine::<S>::open_with(&folder, &config.cluster_id, journal)?;
+    let expected = Expected {
+        owner: Header { format: FORMAT, cluster_id: config.cluster_id.clone(), node_id: config.node_id },
+        contiguity: Contiguity::Kept,
+        covered: machine.covered(),
+    };
+    let log = LogStore::open(&folder, &expected)?;
+    let pristine = log.is_pristine() && machine.covered().is_none();
+    let writes = log.writes();
+    let peers = Peers::new(own.clone(), S::GROUP, addresses.clone());
+    let raft = Raft::new(config.node_id, Arc::new(raft_config(config)?), peers.clone(), log, machine.clone())
+        .await
+        .map_err(|e| ControlError::Raft(e.to_string()))?;
+    Ok(Seat { core: Arc::new(Core::new(own.clone(), S::GROUP, raft, peers)), machine, writes, pristine })
 }
 
 fn check(config: &ControlConfig) -> Result<(), ControlError> {
@@ -231,7 +271,7 @@ fn raft_config(config: &ControlConfig) -> Result<openraft::Config, ControlError>
     wish.validate().map_err(|e| ControlError::Config(e.to_string()))
 }
 
-fn routes(voter: &Arc<Voter>, blobs: BlobFolder, raft: RaftEndpoint) -> Routes {
+fn routes(voter: &Arc<Voter>, blobs: BlobFolder, raft: RaftEndpoint, books: Arc<LedgerVoter>) -> Routes {
     let message = transport::MESSAGE_BYTES_MAX;
     let chunk = transport::CHUNK_MESSAGE_BYTES_MAX;
     let mut routes = Routes::builder();
@@ -239,6 +279,11 @@ fn routes(voter: &Arc<Voter>, blobs: BlobFolder, raft: RaftEndpoint) -> Routes {
         .add_service(RaftServiceServer::new(raft).max_decoding_message_size(message).max_encoding_message_size(message))
         .add_service(
             ControlServiceServer::new(MemberEndpoint(Arc::clone(voter)))
+                .max_decoding_message_size(message)
+                .max_encoding_message_size(message),
+        )
+        .add_service(
+            LedgerServiceServer::new(LedgerEndpoint(books))
                 .max_decoding_message_size(message)
                 .max_encoding_message_size(message),
         )

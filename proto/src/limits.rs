@@ -84,6 +84,20 @@ pub const MEASURED_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const BID_MICROS_MAX: u64 = 10_000_000_000;
 /// Largest shadow bid, currency micros per engagement unit: the largest bid for a thousandth of an engagement.
 pub const SHADOW_BID_MAX: f64 = 1e13;
+/// Events of one entry of the ledger's log (reliability 5.1).
+pub const LEDGER_EVENTS_MAX: usize = 512;
+/// Largest budget, lease or price of the ledger: a thousand million currency units, in nanos.
+pub const LEDGER_AMOUNT_NANOS_MAX: i64 = 1_000_000_000_000_000_000;
+/// Campaigns with a budget.
+pub const LEDGER_CAMPAIGNS_MAX: usize = 1_000_000;
+/// Leases at once. Ours: 64 routers with two for each of 2,000 campaigns.
+pub const LEDGER_LEASES_MAX: usize = 256_000;
+/// Issuers that may still be referred to: a week's starts of all routers.
+pub const LEDGER_ISSUERS_MAX: usize = 65_536;
+/// Keys of tokens: one a day for the window, with room.
+pub const LEDGER_KEYS_MAX: usize = 64;
+/// Bytes of a token.
+pub const TOKEN_BYTES_MAX: usize = 256;
 /// Command receipts kept for idempotency.
 pub const RECEIPTS_MAX: usize = 10_000;
 /// Bytes of a file of auctions to clear. Ours: 100,000 auctions of a few hundred bytes.
@@ -99,6 +113,8 @@ pub const CLEAR_NUMBER_BYTES_MAX: usize = 256;
 /// Decimal exponent of one of its numbers; beyond it the exact integers would be large for no reason.
 pub const CLEAR_EXPONENT_MAX: u32 = 64;
 
+const _: () = assert!(LEDGER_EVENTS_MAX * 2 * TOKEN_BYTES_MAX < COMMAND_BYTES_MAX, "a full batch is one command");
+const _: () = assert!(LEDGER_AMOUNT_NANOS_MAX < i64::MAX / 8, "a few of them add up");
 const _: () = assert!(COMMAND_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a command travels in one append");
 const _: () = assert!(READY_SHARDS_MAX * 64 < COMMAND_BYTES_MAX, "a whole report of readiness is one command");
 const _: () =

@@ -11,6 +11,34 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Micros(pub u64);
 
+/// Nanos of the currency: what the ledger counts in. Signed, so that a wrong subtraction shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nanos(pub i64);
+
+impl Nanos {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// The sum; `None` when it does not fit.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    /// The difference; `None` when it is negative.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).filter(|rest| *rest >= 0).map(Self)
+    }
+
+    /// The amount of so many micros; `None` when it does not fit.
+    #[must_use]
+    pub fn of_micros(micros: Micros) -> Option<Self> {
+        i64::try_from(micros.0).ok()?.checked_mul(1_000).map(Self)
+    }
+}
+
 /// One, in parts per million.
 pub const PPM: u32 = 1_000_000;
 

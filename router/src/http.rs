@@ -1,28 +1,30 @@
 //! How is the router asked over HTTP and JSON?
 //!
 //! The same request and answer as over gRPC, with the field names of the messages, on a port of its own:
-//! `POST /v1/ads`, `POST /v1/explain`, `GET /healthz` (the process lives) and `GET /readyz` (requests are answered).
+//! `POST /v1/ads`, `POST /v1/explain`, `POST /v1/events` and the beacon `GET /v1/events/KIND/TOKEN`, `GET /healthz` (the process lives) and `GET /readyz` (requests are answered).
 //! An error is `{"error": {"code", "message"}}` with the HTTP status of its code.
 //!
 //! The port is open to anybody: connections are capped, a head must come in time, and a stop waits a while for calls
 //! that run. HTTP/1 alone: whoever speaks HTTP/2 has the gRPC port.
 
+use crate::ledger::{AdEvent, EVENTS_MAX};
 use crate::pipeline::Pipeline;
 use crate::request::{Arrival, Draft, RequestError};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use gavel_member::Shutdown;
 use gavel_member::clock::now_us;
 use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, CONNECTIONS_MAX, DEADLINE_MS_MAX};
+use gavel_proto::wire::EventKind;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +113,8 @@ pub fn routes(pipeline: Arc<Pipeline>) -> Router {
     Router::new()
         .route("/v1/ads", post(ads))
         .route("/v1/explain", post(explain))
+        .route("/v1/events", post(events))
+        .route("/v1/events/{kind}/{token}", get(beacon))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .fallback(async || failure(StatusCode::NOT_FOUND, "not_found", "no such path: see docs/api.md".to_owned()))
@@ -134,6 +138,63 @@ async fn explain(State(pipeline): State<Arc<Pipeline>>, body: Body) -> Response 
     }
 }
 
+/// Events as they are written in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsDraft {
+    events: Vec<EventDraft>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventDraft {
+    kind: String,
+    token: String,
+}
+
+#[derive(Serialize)]
+struct EventsAnswer {
+    answers: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct BeaconAnswer {
+    answer: String,
+}
+
+async fn events(State(pipeline): State<Arc<Pipeline>>, body: Body) -> Response {
+    let bytes = match bytes(body).await {
+        Ok(bytes) => bytes,
+        Err(refused) => return refused,
+    };
+    let draft: EventsDraft = match serde_json::from_slice(&bytes) {
+        Ok(draft) => draft,
+        Err(e) => return error(&RequestError::Invalid(format!("the body is no list of events: {e}"))),
+    };
+    if draft.events.len() > EVENTS_MAX {
+        return error(&RequestError::Invalid(format!("more than {EVENTS_MAX} events: send them in parts")));
+    }
+    let event = |event: EventDraft| AdEvent { kind: event_kind(&event.kind), token: event.token };
+    let answers = pipeline.report(draft.events.into_iter().map(event).collect()).await;
+    json(StatusCode::OK, &EventsAnswer { answers })
+}
+
+async fn beacon(State(pipeline): State<Arc<Pipeline>>, Path((kind, token)): Path<(String, String)>) -> Response {
+    let mut answers = pipeline.report(vec![AdEvent { kind: event_kind(&kind), token }]).await;
+    let answer = answers.pop().unwrap_or_default();
+    let status = if answer == "unavailable" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    json(status, &BeaconAnswer { answer })
+}
+
+fn event_kind(word: &str) -> EventKind {
+    match word {
+        "impression" => EventKind::EventImpression,
+        "click" => EventKind::EventClick,
+        "conversion" => EventKind::EventConversion,
+        _ => EventKind::Unspecified,
+    }
+}
+
 async fn ready(State(pipeline): State<Arc<Pipeline>>) -> Response {
     if pipeline.is_ready() {
         return "ready\n".into_response();
@@ -141,15 +202,19 @@ async fn ready(State(pipeline): State<Arc<Pipeline>>) -> Response {
     error(&RequestError::NotReady)
 }
 
-async fn draft(body: Body) -> Result<Draft, Response> {
-    let bytes = match tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, AD_REQUEST_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => bytes,
+async fn bytes(body: Body) -> Result<axum::body::Bytes, Response> {
+    match tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, AD_REQUEST_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => {
             let text = format!("the body is cut off or has more than {AD_REQUEST_BYTES_MAX} bytes: send a smaller one");
-            return Err(error(&RequestError::Invalid(text)));
+            Err(error(&RequestError::Invalid(text)))
         }
-        Err(_) => return Err(error(&RequestError::Late("the body"))),
-    };
+        Err(_) => Err(error(&RequestError::Late("the body"))),
+    }
+}
+
+async fn draft(body: Body) -> Result<Draft, Response> {
+    let bytes = bytes(body).await?;
     serde_json::from_slice(&bytes).map_err(|e| {
         error(&RequestError::Invalid(format!("the body is not a request: {e}: see docs/api.md for the fields")))
     })

@@ -29,6 +29,8 @@ pub mod features;
 
 pub mod transport;
 
+pub mod ledger;
+
 pub mod staging;
 
 pub mod respond;

@@ -3,8 +3,9 @@
 use crate::clearing_log::ClearingLog;
 use crate::config::{ProbePolicy, RouterConfig};
 use crate::http;
+use crate::ledger::{self, Bank};
 use crate::pipeline::{Gate, Pipeline};
-use crate::rpc::{AdRpc, ProbeRpc};
+use crate::rpc::{AdRpc, EventRpc, ProbeRpc};
 use crate::staging::{Staging, Surroundings};
 use crate::transport::{Nodes, Transport};
 use gavel_member::clock::wall_ms;
@@ -17,6 +18,7 @@ use gavel_proto::hash::combine;
 use gavel_proto::limits::{AD_REQUEST_BYTES_MAX, INTERNAL_MESSAGE_BYTES_MAX, MEASURED_BYTES_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::ad_service_server::AdServiceServer;
+use gavel_proto::wire::event_service_server::EventServiceServer;
 use gavel_proto::wire::probe_service_server::ProbeServiceServer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -78,7 +80,17 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
             .map_err(|error| RouterError::ClearingLog(folder.clone(), error))?,
         None => ClearingLog::off(),
     };
-    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, clearings, seed));
+    let bank = Bank::start(
+        ledger::Surroundings {
+            cluster_id: config.cluster_id.clone(),
+            voters: Arc::clone(&member.voters),
+            view: Arc::clone(&member.view),
+            member_id: member.member_id.clone(),
+            incarnation: member.incarnation,
+        },
+        shutdown.clone(),
+    );
+    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, clearings, bank, seed));
     let closed = Shutdown::new();
     let serving = bound.serve(routes(&config, &pipeline), Exposure::External, closed.clone()).await?;
     let surroundings = Surroundings {
@@ -123,7 +135,9 @@ fn routes(config: &RouterConfig, pipeline: &Arc<Pipeline>) -> Routes {
     let ads = AdServiceServer::new(AdRpc(Arc::clone(pipeline)))
         .max_decoding_message_size(AD_REQUEST_BYTES_MAX)
         .max_encoding_message_size(INTERNAL_MESSAGE_BYTES_MAX);
-    let routes = Routes::default().add_service(ads);
+    let events =
+        EventServiceServer::new(EventRpc(Arc::clone(pipeline))).max_decoding_message_size(AD_REQUEST_BYTES_MAX);
+    let routes = Routes::default().add_service(ads).add_service(events);
     match config.probes {
         ProbePolicy::Refused => routes,
         ProbePolicy::Answered => {

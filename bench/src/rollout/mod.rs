@@ -14,7 +14,7 @@
 //! It ends only the processes that it started.
 
 mod evidence;
-mod fleet;
+pub(crate) mod fleet;
 mod load;
 mod logs;
 mod report;
@@ -117,7 +117,7 @@ impl RolloutError {
 
 /// The reference cluster of the reliability chapter. Staging takes what it needs: a process that comes back holds up
 /// the next kill, not the load.
-const fn storm_size(args: &RolloutArgs) -> Size {
+pub const fn storm_size(args: &RolloutArgs) -> Size {
     Size { controls: 3, nodes: 4, routers: 2, shards: args.shards, replicas: args.replicas, staging_cpu_share: 1.0 }
 }
 

@@ -1,8 +1,10 @@
 //! What may be said on the command line?
 
+mod ledger;
 mod model;
 mod rollout;
 
+pub use ledger::{BudgetArgs, LedgerCommand};
 pub use model::{CheckArgs, MadeTowers, ModelCommand, PackArgs};
 pub use rollout::{CanaryArgs, GuardArgs, Model, PolicyArgs, PublishArgs, ShadowArgs};
 
@@ -259,6 +261,9 @@ pub enum Ctl {
     Placement(PlacementCommand),
     /// The rules of the auction; options that are not given stay as they are.
     Rules(RulesArgs),
+    /// Budgets, balances and their audit.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Ask a router for ads.
     Ad(AskArgs),
     /// The same, with the reasons of every stage.
@@ -472,6 +477,8 @@ pub enum Bench {
     Truth(gavel_bench::truth::TruthArgs),
     /// Switch models without a pause on a cluster of its own, under load and kills, and look for mixed answers.
     Rollout(gavel_bench::rollout::RolloutArgs),
+    /// Charge events many times over on a cluster of its own, under kills, and compare the ledger with its oracle.
+    Ledger(gavel_bench::ledger::LedgerArgs),
     /// Time a bundle's ranker on one thread, or score rows with it.
     Rank(gavel_bench::rank::RankArgs),
     /// Time clearings on one thread, and compare random ones with their obvious twin.

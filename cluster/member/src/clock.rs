@@ -15,6 +15,19 @@ pub fn now_us() -> Instant {
     Instant(u64::try_from(zero.elapsed().as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Milliseconds since the machine started, the time that it slept included: what a lease is counted in, because a
+/// router that was suspended must not spend what the ledger took back meanwhile. 0 where the system has no such clock.
+#[must_use]
+pub fn boot_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a local value of the type that the call writes.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    if failed != 0 {
+        return 0;
+    }
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 /// Milliseconds since 1970 by the wall clock; 0 when the clock stands before that.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]

@@ -21,6 +21,7 @@ pub mod shutdown;
 pub mod signing;
 pub mod telemetry;
 pub mod thread;
+pub mod token;
 pub mod transport;
 pub mod view;
 

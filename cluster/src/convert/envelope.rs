@@ -11,8 +11,8 @@ use openraft::{BasicNode, CommittedLeaderId, EntryPayload};
 use wire::append_reply::Result as AppendResult;
 use wire::raft_entry::Payload;
 
-use super::{Malformed, command, malformed};
-use crate::consensus::{Encoded, Entry, LogId, Membership, StoredMembership, TypeConfig, Vote};
+use super::{Malformed, check_command, malformed};
+use crate::consensus::{Encoded, Entry, Group, LogId, Membership, StoredMembership, TypeConfig, Vote};
 
 /// Writes a place in the log.
 #[must_use]
@@ -79,11 +79,11 @@ pub fn append_to_wire(request: AppendEntriesRequest<TypeConfig>) -> wire::Append
 ///
 /// # Errors
 /// When an entry has no place, no payload, or a command of another version.
-pub fn append(request: wire::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
+pub fn append(group: Group, request: wire::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
     Ok(AppendEntriesRequest {
         vote: vote(request.vote)?,
         prev_log_id: request.prev_log_id.map(log_id),
-        entries: request.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
+        entries: request.entries.into_iter().map(|e| entry(group, e)).collect::<Result<_, _>>()?,
         leader_commit: request.leader_commit.map(log_id),
     })
 }
@@ -97,12 +97,12 @@ fn entry_to_wire(entry: Entry) -> wire::RaftEntry {
     wire::RaftEntry { log_id: Some(log_id_to_wire(entry.log_id)), payload: Some(payload) }
 }
 
-fn entry(entry: wire::RaftEntry) -> Result<Entry, Malformed> {
+fn entry(group: Group, entry: wire::RaftEntry) -> Result<Entry, Malformed> {
     let log_id = log_id(entry.log_id.ok_or(malformed("entries.log_id"))?);
     let payload = match entry.payload.ok_or(malformed("entries.payload"))? {
         Payload::Blank(_) => EntryPayload::Blank,
         Payload::Command(bytes) => {
-            command::decode(&bytes)?;
+            check_command(group, &bytes)?;
             EntryPayload::Normal(Encoded(bytes))
         }
         Payload::Membership(m) => EntryPayload::Membership(membership(&m)),

@@ -5,11 +5,14 @@
 
 pub mod command;
 pub mod envelope;
+pub mod ledger;
+pub mod ledger_snapshot;
 pub mod ready;
 pub mod rollout;
 pub mod snapshot;
 pub mod view;
 
+use crate::consensus::Group;
 use crate::state::types::{Hash32, Role};
 use gavel_proto::wire;
 
@@ -24,6 +27,28 @@ pub struct Malformed {
 /// Shorthand for a refusal of `field`.
 pub const fn malformed(field: &'static str) -> Malformed {
     Malformed { field }
+}
+
+/// Whether a command could be applied by its group: what could not would stop this voter.
+///
+/// # Errors
+/// When it could not.
+pub fn check_command(group: Group, bytes: &[u8]) -> Result<(), Malformed> {
+    match group {
+        Group::Control => command::decode(bytes).map(drop),
+        Group::Ledger => ledger::decode(bytes).map(drop),
+    }
+}
+
+/// Whether a snapshot could be installed in its group.
+///
+/// # Errors
+/// When it could not.
+pub fn check_snapshot(group: Group, bytes: &[u8], cluster_id: &str) -> Result<(), Malformed> {
+    match group {
+        Group::Control => snapshot::decode(bytes, cluster_id).map(drop),
+        Group::Ledger => ledger_snapshot::decode(bytes, cluster_id).map(drop),
+    }
 }
 
 /// 32 bytes, no more and no less.

@@ -18,6 +18,14 @@ fn config() -> impl bincode::config::Config {
 #[error("not a record of this version: {0}")]
 pub struct CodecError(String);
 
+impl CodecError {
+    /// A record of another kind of file.
+    #[must_use]
+    pub fn foreign() -> Self {
+        Self("a record of a journal".to_owned())
+    }
+}
+
 /// The bytes of a value.
 ///
 /// # Errors

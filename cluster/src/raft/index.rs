@@ -179,6 +179,7 @@ impl Change {
     pub fn of_record(kind: Kind, payload: &[u8]) -> Result<Option<Self>, codec::CodecError> {
         Ok(Some(match kind {
             Kind::Header | Kind::Synced => return Ok(None),
+            Kind::Applied | Kind::Checkpoint => return Err(codec::CodecError::foreign()),
             Kind::Vote => Self::Vote(codec::decode(payload)?),
             Kind::Committed => Self::Committed(codec::decode(payload)?),
             Kind::Truncated => Self::Truncated(codec::decode(payload)?),

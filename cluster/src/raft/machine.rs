@@ -2,7 +2,8 @@
 //!
 //! The state lives in memory behind a lock that is held for microseconds; whoever follows it is told of each
 //! applied entry. A command that cannot be read stops this voter: another version wrote it, and guessing would
-//! split the cluster. A snapshot is durable before openraft hears of it.
+//! split the cluster. A snapshot is durable before openraft hears of it, and so is the journal, where there is one, up
+//! to the snapshot: what comes before it may be purged from the log.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,20 +12,23 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
 use tokio::sync::watch;
 
+use super::group::Replicated;
+use super::journal::{Journal, Line, LineKind};
 use super::snapshot::{Kept, SnapshotFolder};
 use super::{
-    DiskError, EXIT_DISK_FAILED, Entry, LogId, SnapshotBytes, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
+    Answer, DiskError, EXIT_DISK_FAILED, Entry, LogId, SnapshotBytes, SnapshotMeta, StorageError, StoredMembership,
+    TypeConfig,
 };
-use crate::convert::command;
-use crate::convert::snapshot::{self, Position};
-use crate::state::types::{Hash32, Outcome};
-use crate::state::{self, State};
+use crate::convert::ledger::journal_entry;
+use crate::convert::snapshot::Position;
+use crate::state::State;
+use crate::state::types::Hash32;
 
 /// The state and where in the log it stands.
 #[derive(Clone, Debug)]
-pub struct Applied {
+pub struct Applied<S = State> {
     /// What the voters agree on.
-    pub state: State,
+    pub state: S,
     /// The last entry in it.
     pub last: Option<LogId>,
     /// The voters as of that entry.
@@ -36,7 +40,7 @@ pub struct Applied {
 pub struct Progress {
     /// Index of the last applied entry.
     pub index: u64,
-    /// The map epoch then.
+    /// The map epoch of the control state then; entries of the ledger.
     pub map_epoch: u64,
 }
 
@@ -51,32 +55,44 @@ pub struct Digest {
 
 /// The state machine of this voter; clones share it.
 #[derive(Clone)]
-pub struct Machine {
-    applied: Arc<RwLock<Applied>>,
+pub struct Machine<S = State> {
+    applied: Arc<RwLock<Applied<S>>>,
     current: Arc<RwLock<Option<Kept>>>,
     folder: SnapshotFolder,
     progress: watch::Sender<Progress>,
     digest: Arc<tokio::sync::Mutex<Option<Digest>>>,
+    journal: Option<Journal>,
 }
 
-impl Machine {
+impl<S: Replicated> Machine<S> {
     /// Loads the newest snapshot in `folder`, or starts from nothing.
     ///
     /// # Errors
     /// When the snapshot is damaged or of another cluster.
     pub fn open(folder: &Path, cluster_id: &str) -> Result<Self, DiskError> {
+        Self::open_with(folder, cluster_id, None)
+    }
+
+    /// The same, with a journal of everything that is applied.
+    ///
+    /// # Errors
+    /// When the snapshot is damaged or of another cluster, or the journal ends before it.
+    pub fn open_with(folder: &Path, cluster_id: &str, journal: Option<Journal>) -> Result<Self, DiskError> {
         let snapshots = SnapshotFolder::new(folder, cluster_id);
         let current = snapshots.newest()?;
         let mut applied =
-            Applied { state: State::genesis(cluster_id), last: None, membership: StoredMembership::default() };
+            Applied { state: S::genesis(cluster_id), last: None, membership: StoredMembership::default() };
         if let Some(kept) = &current {
             let damaged = |e: crate::convert::Malformed| DiskError::Corrupt {
                 file: "the newest snapshot".to_owned(),
                 offset: 0,
                 reason: e.to_string(),
             };
-            let (state, _) = snapshot::decode(&kept.bytes, cluster_id).map_err(damaged)?;
+            let state = S::decode(&kept.bytes, cluster_id).map_err(damaged)?;
             applied = Applied { state, last: kept.meta.last_log_id, membership: kept.meta.last_membership.clone() };
+        }
+        if let Some(journal) = &journal {
+            journal.covers(applied.last.map(|id| id.index))?;
         }
         let this = Self {
             applied: Arc::new(RwLock::new(applied)),
@@ -84,13 +100,14 @@ impl Machine {
             folder: snapshots,
             progress: watch::Sender::new(Progress::default()),
             digest: Arc::default(),
+            journal,
         };
         this.tell();
         Ok(this)
     }
 
     /// The state now. Do not hold it over an await.
-    pub fn applied(&self) -> RwLockReadGuard<'_, Applied> {
+    pub fn applied(&self) -> RwLockReadGuard<'_, Applied<S>> {
         self.applied.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,7 +134,7 @@ impl Machine {
         let this = self.clone();
         let made = tokio::task::spawn_blocking(move || {
             let applied = this.applied().clone();
-            Digest { index: applied.last.map_or(0, |id| id.index), hash: snapshot::digest(&applied.state) }
+            Digest { index: applied.last.map_or(0, |id| id.index), hash: applied.state.digest() }
         });
         // The runtime is going down when there is none.
         let digest = made.await.unwrap_or_default();
@@ -125,15 +142,21 @@ impl Machine {
         digest
     }
 
-    fn applied_mut(&self) -> RwLockWriteGuard<'_, Applied> {
+    /// The journal, where there is one.
+    #[must_use]
+    pub const fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    fn applied_mut(&self) -> RwLockWriteGuard<'_, Applied<S>> {
         self.applied.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self) {
         let applied = self.applied();
         let index = applied.last.map_or(0, |id| id.index);
-        self.progress.send_replace(Progress { index, map_epoch: applied.state.map_epoch });
-        metrics::gauge!("gavel_control_applied_index").set(index as f64);
+        self.progress.send_replace(Progress { index, map_epoch: applied.state.epoch() });
+        metrics::gauge!("gavel_control_applied_index", "group" => S::GROUP.word()).set(index as f64);
     }
 
     /// Makes a snapshot durable; a disk that fails stops the process.
@@ -155,25 +178,29 @@ impl Machine {
     }
 }
 
-/// Applies one entry.
-fn apply_one(applied: &mut Applied, entry: Entry) -> Result<Outcome, StorageError> {
+/// Applies one entry; also what a journal says of it.
+fn apply_one<S: Replicated>(applied: &mut Applied<S>, entry: Entry) -> Result<(Answer, Line), StorageError> {
     let id = entry.log_id;
-    let outcome = match entry.payload {
-        EntryPayload::Blank => Outcome::Done(0),
+    let mut payload = Vec::new();
+    let answer = match entry.payload {
+        EntryPayload::Blank => Answer::Nothing,
         EntryPayload::Membership(membership) => {
             applied.membership = StoredMembership::new(Some(id), membership);
-            Outcome::Done(0)
+            Answer::Nothing
         }
         EntryPayload::Normal(bytes) => {
-            let command = command::decode(&bytes.0).map_err(|e| StorageIOError::apply(id, &e))?;
-            state::apply(&mut applied.state, id.index, &command)
+            let answer = applied.state.apply(id, &bytes.0)?;
+            if let Answer::Ledger(verdicts) = &answer {
+                payload = journal_entry(&bytes.0, verdicts);
+            }
+            answer
         }
     };
     applied.last = Some(id);
-    Ok(outcome)
+    Ok((answer, Line { term: id.leader_id.term, index: id.index, kind: LineKind::Applied, payload }))
 }
 
-impl RaftStateMachine<TypeConfig> for Machine {
+impl<S: Replicated> RaftStateMachine<TypeConfig> for Machine<S> {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
@@ -181,17 +208,20 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok((applied.last, applied.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Answer>, StorageError>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let outcomes = {
+        let (answers, lines): (Vec<Answer>, Vec<Line>) = {
             let mut applied = self.applied_mut();
-            entries.into_iter().map(|entry| apply_one(&mut applied, entry)).collect::<Result<Vec<_>, _>>()?
+            entries.into_iter().map(|entry| apply_one(&mut applied, entry)).collect::<Result<_, _>>()?
         };
+        if let Some(journal) = &self.journal {
+            journal.append(lines).await;
+        }
         self.tell();
-        Ok(outcomes)
+        Ok(answers)
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
@@ -203,16 +233,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Box<SnapshotBytes>) -> Result<(), StorageError> {
-        let cluster_id = self.applied().state.cluster_id.clone();
-        let (state, _) = snapshot::decode(&data.0, &cluster_id)
-            .map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
+        let cluster_id = self.applied().state.cluster_id().to_owned();
+        let state =
+            S::decode(&data.0, &cluster_id).map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
         if meta.last_log_id < self.applied().last {
             let older = std::io::Error::other("the snapshot is older than the state");
             return Err(StorageIOError::read_snapshot(Some(meta.signature()), &older).into());
         }
+        if let (Some(journal), Some(last)) = (&self.journal, meta.last_log_id) {
+            journal.checkpoint(last.leader_id.term, last.index, Arc::clone(&data.0)).await;
+        }
         self.keep(Kept { meta: meta.clone(), bytes: data.0 }).await?;
         *self.applied_mut() = Applied { state, last: meta.last_log_id, membership: meta.last_membership.clone() };
-        metrics::counter!("gavel_control_snapshots_installed_total").increment(1);
+        metrics::counter!("gavel_control_snapshots_installed_total", "group" => S::GROUP.word()).increment(1);
         self.tell();
         Ok(())
     }
@@ -226,7 +259,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Machine {
+impl<S: Replicated> RaftSnapshotBuilder<TypeConfig> for Machine<S> {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         // A copy, so that entries go on while the bytes are made.
         let applied = self.applied().clone();
@@ -236,10 +269,13 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
             snapshot_id: applied.last.map_or_else(|| "0".to_owned(), |id| id.to_string()),
         };
         let position = Position { last: applied.last, membership: applied.membership };
-        let encoded = tokio::task::spawn_blocking(move || snapshot::encode(&applied.state, &position)).await;
+        let encoded = tokio::task::spawn_blocking(move || applied.state.encode(&position)).await;
         let bytes = Arc::new(encoded.map_err(|e| StorageIOError::write_snapshot(None, &e))?);
+        if let (Some(journal), Some(last)) = (&self.journal, meta.last_log_id) {
+            journal.safe_up_to(last.index).await;
+        }
         self.keep(Kept { meta: meta.clone(), bytes: Arc::clone(&bytes) }).await?;
-        metrics::counter!("gavel_control_snapshots_built_total").increment(1);
+        metrics::counter!("gavel_control_snapshots_built_total", "group" => S::GROUP.word()).increment(1);
         Ok(Snapshot { meta, snapshot: Box::new(SnapshotBytes(bytes)) })
     }
 }

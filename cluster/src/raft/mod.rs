@@ -10,7 +10,9 @@
 #![allow(clippy::result_large_err, reason = "the error type is openraft's, and its traits ask for it unboxed")]
 
 pub mod codec;
+pub mod group;
 pub mod index;
+pub mod journal;
 pub mod log;
 pub mod machine;
 pub mod record;
@@ -23,8 +25,8 @@ mod writer;
 mod tests;
 
 pub use crate::consensus::{
-    Encoded, Entry, LogId, Membership, Raft, SnapshotBytes, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
-    Vote,
+    Answer, Encoded, Entry, Group, LogId, Membership, Raft, SnapshotBytes, SnapshotMeta, StorageError,
+    StoredMembership, TypeConfig, Vote,
 };
 
 /// The process stops with this code when the disk broke a promise (`EX_IOERR` is 74, this is ours).

@@ -43,6 +43,10 @@ pub enum Kind {
     Purged,
     /// Nothing but its `durable`: written after each fsync.
     Synced,
+    /// An entry of a journal: what was applied, and what was answered.
+    Applied,
+    /// In a journal: the state came as a snapshot, whose hash this is.
+    Checkpoint,
 }
 
 impl Kind {
@@ -55,6 +59,8 @@ impl Kind {
             Self::Truncated => 5,
             Self::Purged => 6,
             Self::Synced => 7,
+            Self::Applied => 8,
+            Self::Checkpoint => 9,
         }
     }
 
@@ -67,6 +73,8 @@ impl Kind {
             5 => Self::Truncated,
             6 => Self::Purged,
             7 => Self::Synced,
+            8 => Self::Applied,
+            9 => Self::Checkpoint,
             _ => return None,
         })
     }

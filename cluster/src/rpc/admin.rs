@@ -101,12 +101,12 @@ fn proposed(log_term: u64, log_index: u64, outcome: Outcome) -> wire::ProposeRes
 
 async fn status_of(voter: &Voter) -> wire::StatusResponse {
     let digest = voter.machine.digest().await;
-    let metrics = voter.raft.metrics().borrow().clone();
+    let metrics = voter.core.raft.metrics().borrow().clone();
     let view = crate::convert::view::to_wire(&crate::publish::view(&voter.machine.applied().state));
     let replication = metrics.replication.unwrap_or_default();
     let voters = metrics.membership_config.membership().nodes().map(|(id, node)| wire::VoterStatus {
         id: *id,
-        address: voter.peers.address(*id, &node.addr).to_owned(),
+        address: voter.core.peers.address(*id, &node.addr).to_owned(),
         leader: metrics.current_leader == Some(*id),
         matched_index: replication.get(id).copied().flatten().map_or(0, |matched| matched.index),
     });

@@ -6,41 +6,38 @@
 
 mod admin;
 mod blob;
+mod core;
+mod ledger;
 mod member;
 mod registry;
 
 pub use admin::AdminEndpoint;
 pub use blob::BlobEndpoint;
+pub use core::{Core, Leader, NotProposed};
+pub use ledger::{LedgerEndpoint, LedgerVoter, drive};
 pub use member::MemberEndpoint;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gavel_member::{Shutdown, clock};
 use gavel_proto::limits::COMMAND_BYTES_MAX;
 use gavel_proto::wire;
-use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
-use openraft::{ServerState, raft::ClientWriteResponse};
 use prost::Message;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tonic::Status;
 
-use crate::consensus::{Encoded, Raft, TypeConfig};
+use crate::consensus::{Answer, LogId};
 use crate::convert;
 use crate::publish;
 use crate::raft::machine::Machine;
 use crate::reconcile::Hearing;
 use crate::state::command::Body;
-use crate::transport::{Identity, Peers};
+use crate::state::types::Outcome;
+use crate::transport::Identity;
 
-/// A proposal that takes longer has an unknown outcome for its caller.
-const PROPOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Proposals that may wait at once.
-const PROPOSALS_MAX: usize = 64;
-/// A leader that no majority has answered for so long proposes nothing: one election timeout.
-const QUORUM_SILENCE_MS_MAX: u64 = 1_200;
 /// A voter that knows no leader for longer tells members nothing: an election takes a second or two.
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
@@ -50,20 +47,16 @@ pub struct Voter {
     pub own: Identity,
     /// Where this voter listens.
     pub address: String,
-    /// The consensus core.
-    pub raft: Raft,
+    /// Its part in the group of the control state.
+    pub core: Arc<Core>,
     /// The state.
     pub machine: Machine,
-    /// The other voters.
-    pub peers: Peers,
     /// The picture that members follow.
     pub view: watch::Sender<Arc<wire::View>>,
     /// Whether this voter hears a leader that a majority hears.
     pub led: watch::Sender<bool>,
     /// Set once this voter may vote.
     pub admitted: Arc<AtomicBool>,
-    /// Set while a write to the log hangs: this voter must not lead.
-    pub disk_hangs: AtomicBool,
     /// Wakes the reconciling leader when a beat said something new.
     pub news: Notify,
     /// The wish to stop, which ends streams.
@@ -73,63 +66,41 @@ pub struct Voter {
     memory: Mutex<BTreeMap<u64, wire::NodeMemory>>,
     /// How far members said that bundles are; for status only.
     progress: Mutex<BTreeMap<u64, Vec<wire::ModelPhase>>>,
-    proposals: Semaphore,
 }
 
-/// Who leads, as far as this voter knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leader {
-    /// This voter.
-    Own,
-    /// Another.
-    Other {
-        /// Its id.
-        id: u64,
-        /// Where it is.
-        address: String,
-    },
-    /// Nobody.
-    Unknown,
-}
-
-/// Why a command was not proposed, or not seen to be.
+/// A command that was applied.
 #[derive(Debug)]
-pub enum NotProposed {
-    /// Ask there.
-    Elsewhere(Leader),
-    /// The state of the cluster does not allow it now, or the outcome is unknown.
-    Status(Status),
+pub struct Written {
+    /// Where it lies.
+    pub log_id: LogId,
+    /// What came of it.
+    pub data: Outcome,
 }
 
 impl Voter {
     /// The shared part of a voter.
     #[must_use]
     pub fn new(
-        own: Identity,
+        core: Arc<Core>,
         address: String,
-        raft: Raft,
         machine: Machine,
-        peers: Peers,
         admitted: Arc<AtomicBool>,
         shutdown: Shutdown,
     ) -> Self {
         let view = convert::view::to_wire(&publish::view(&machine.applied().state));
         Self {
-            own,
+            own: core.own.clone(),
             address,
-            raft,
+            core,
             machine,
-            peers,
             view: watch::Sender::new(Arc::new(view)),
             led: watch::Sender::new(false),
             admitted,
-            disk_hangs: AtomicBool::new(false),
             news: Notify::new(),
             shutdown,
             hearing: Mutex::default(),
             memory: Mutex::default(),
             progress: Mutex::default(),
-            proposals: Semaphore::new(PROPOSALS_MAX),
         }
     }
 
@@ -151,31 +122,13 @@ impl Voter {
     /// Who leads.
     #[must_use]
     pub fn leader(&self) -> Leader {
-        let metrics = self.raft.metrics().borrow().clone();
-        match metrics.current_leader {
-            Some(id) if id == self.own.node_id => {
-                if metrics.state == ServerState::Leader && !self.disk_hangs.load(Ordering::Relaxed) {
-                    Leader::Own
-                } else {
-                    Leader::Unknown
-                }
-            }
-            Some(id) => {
-                let logged = metrics.membership_config.membership().get_node(&id).map_or("", |node| &node.addr);
-                Leader::Other { id, address: self.peers.address(id, logged).to_owned() }
-            }
-            None => Leader::Unknown,
-        }
+        self.core.leader()
     }
 
     /// Whether a leader is known; this voter itself counts as one while a majority answers it.
     #[must_use]
     pub fn is_led(&self) -> bool {
-        match self.leader() {
-            Leader::Own => self.majority_answers(),
-            Leader::Other { .. } => true,
-            Leader::Unknown => false,
-        }
+        self.core.is_led()
     }
 
     /// Returns once no leader has been known for a while.
@@ -190,16 +143,11 @@ impl Voter {
         }
     }
 
-    /// As far as a leader can tell.
-    fn majority_answers(&self) -> bool {
-        self.raft.metrics().borrow().millis_since_quorum_ack.is_none_or(|ms| ms <= QUORUM_SILENCE_MS_MAX)
-    }
-
     /// Proposes one of the leader's own commands.
     ///
     /// # Errors
     /// See [`NotProposed`].
-    pub async fn propose_own(&self, body: &Body) -> Result<ClientWriteResponse<TypeConfig>, NotProposed> {
+    pub async fn propose_own(&self, body: &Body) -> Result<Written, NotProposed> {
         self.propose(convert::command::to_wire("", clock::wall_ms(), body)).await
     }
 
@@ -207,36 +155,20 @@ impl Voter {
     ///
     /// # Errors
     /// See [`NotProposed`].
-    pub async fn propose(&self, command: wire::Command) -> Result<ClientWriteResponse<TypeConfig>, NotProposed> {
+    pub async fn propose(&self, command: wire::Command) -> Result<Written, NotProposed> {
         convert::command::parse(&command).map_err(|e| NotProposed::Status(Status::invalid_argument(e.to_string())))?;
         let bytes = command.encode_to_vec();
         if bytes.len() > COMMAND_BYTES_MAX {
             return Err(NotProposed::Status(Status::invalid_argument("the command is too large")));
         }
-        let leader = self.leader();
-        if leader != Leader::Own {
-            return Err(NotProposed::Elsewhere(leader));
-        }
-        if !self.majority_answers() {
-            return Err(NotProposed::Status(Status::unavailable("no majority answers")));
-        }
-        let Ok(_permit) = self.proposals.try_acquire() else {
-            return Err(NotProposed::Status(Status::resource_exhausted("too many proposals wait")));
+        let written = self.core.write(bytes).await?;
+        let data = match written.data {
+            Answer::Control(outcome) => outcome,
+            Answer::Nothing | Answer::Ledger(_) => {
+                return Err(NotProposed::Status(Status::internal("an answer of another group")));
+            }
         };
-        let from = clock::now_us();
-        let written = tokio::time::timeout(PROPOSE_TIMEOUT, self.raft.client_write(Encoded(bytes))).await;
-        let took = Duration::from_micros(clock::now_us().0.saturating_sub(from.0));
-        metrics::histogram!("gavel_control_commit_seconds").record(took);
-        match written {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-                Err(NotProposed::Elsewhere(self.leader()))
-            }
-            Ok(Err(error)) => Err(NotProposed::Status(Status::unavailable(error.to_string()))),
-            Err(_) => {
-                Err(NotProposed::Status(Status::unavailable("unknown outcome: send it again with the same command_id")))
-            }
-        }
+        Ok(Written { log_id: written.log_id, data })
     }
 
     /// Returns once this voter has applied everything that was committed before the call (ReadIndex).
@@ -244,27 +176,11 @@ impl Voter {
     /// # Errors
     /// When this voter is not the leader of a majority.
     pub async fn linearize(&self) -> Result<(), Status> {
-        match tokio::time::timeout(PROPOSE_TIMEOUT, self.raft.ensure_linearizable()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_)))) => Err(self.elsewhere()),
-            Ok(Err(error)) => Err(Status::unavailable(error.to_string())),
-            Err(_) => Err(Status::unavailable("no majority answers")),
-        }
-    }
-
-    /// Names the leader in a status, for calls whose answer has no field for it.
-    fn elsewhere(&self) -> Status {
-        match self.leader() {
-            Leader::Other { address, .. } => Status::unavailable(format!("not the leader: ask {address}")),
-            Leader::Own | Leader::Unknown => Status::unavailable("no leader"),
-        }
+        self.core.linearize().await
     }
 
     /// Refuses what is meant for another cluster.
     fn check_cluster(&self, cluster_id: &str) -> Result<(), Status> {
-        if cluster_id == self.own.cluster_id {
-            return Ok(());
-        }
-        Err(Status::failed_precondition(format!("this is cluster {:?}", self.own.cluster_id)))
+        self.core.check_cluster(cluster_id)
     }
 }

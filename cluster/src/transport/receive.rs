@@ -14,7 +14,7 @@ use openraft::Snapshot;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Identity;
-use crate::consensus::{Raft, SnapshotBytes, SnapshotMeta, TypeConfig, Vote};
+use crate::consensus::{Group, Raft, SnapshotBytes, SnapshotMeta, TypeConfig, Vote};
 use crate::convert::{Malformed, envelope};
 use wire::raft_envelope::Body;
 use wire::raft_reply::Body as ReplyBody;
@@ -26,15 +26,25 @@ const CHUNK_SILENCE_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct RaftEndpoint {
     own: Identity,
-    raft: Raft,
+    control: Raft,
+    ledger: Raft,
     admitted: Arc<AtomicBool>,
 }
 
 impl RaftEndpoint {
     /// An endpoint that answers once `admitted` is set.
     #[must_use]
-    pub const fn new(own: Identity, raft: Raft, admitted: Arc<AtomicBool>) -> Self {
-        Self { own, raft, admitted }
+    pub const fn new(own: Identity, control: Raft, ledger: Raft, admitted: Arc<AtomicBool>) -> Self {
+        Self { own, control, ledger, admitted }
+    }
+
+    /// The group that a message is for.
+    fn group(&self, number: u32) -> Result<(Group, &Raft), Status> {
+        match Group::of(number) {
+            Some(Group::Control) => Ok((Group::Control, &self.control)),
+            Some(Group::Ledger) => Ok((Group::Ledger, &self.ledger)),
+            None => Err(Status::invalid_argument("no such group")),
+        }
     }
 
     /// Why a message is not for us.
@@ -52,7 +62,7 @@ impl RaftEndpoint {
     async fn receive(
         &self,
         mut chunks: Streaming<wire::SnapshotChunk>,
-    ) -> Result<(Vote, Snapshot<TypeConfig>), Status> {
+    ) -> Result<(Group, Vote, Snapshot<TypeConfig>), Status> {
         let mut first = next(&mut chunks).await?;
         if let Some(reason) = self.refuse(&first.cluster_id, first.target_id) {
             return Err(Status::failed_precondition(reason));
@@ -76,9 +86,10 @@ impl RaftEndpoint {
             snapshot_id: first.snapshot_id,
         };
         // What cannot be decoded would stop this voter when it is installed: refuse it here.
-        crate::convert::snapshot::decode(&bytes, &self.own.cluster_id).map_err(wrong)?;
+        let (group, _) = self.group(first.group)?;
+        crate::convert::check_snapshot(group, &bytes, &self.own.cluster_id).map_err(wrong)?;
         let vote = envelope::vote(first.vote).map_err(wrong)?;
-        Ok((vote, Snapshot { meta, snapshot: Box::new(SnapshotBytes(Arc::new(bytes))) }))
+        Ok((group, vote, Snapshot { meta, snapshot: Box::new(SnapshotBytes(Arc::new(bytes))) }))
     }
 }
 
@@ -113,8 +124,9 @@ impl RaftService for RaftEndpoint {
         let Some(Body::Append(append)) = message.body else {
             return Err(Status::invalid_argument("an append was expected"));
         };
-        let reply =
-            self.raft.append_entries(envelope::append(append).map_err(wrong)?).await.map_err(|e| stopped(&e))?;
+        let (group, raft) = self.group(message.group)?;
+        let append = envelope::append(group, append).map_err(wrong)?;
+        let reply = raft.append_entries(append).await.map_err(|e| stopped(&e))?;
         Ok(replied(ReplyBody::Append(envelope::append_reply_to_wire(reply))))
     }
 
@@ -126,7 +138,8 @@ impl RaftService for RaftEndpoint {
         let Some(Body::Vote(vote)) = message.body else {
             return Err(Status::invalid_argument("a vote was expected"));
         };
-        let reply = self.raft.vote(envelope::vote_request(vote).map_err(wrong)?).await.map_err(|e| stopped(&e))?;
+        let (_, raft) = self.group(message.group)?;
+        let reply = raft.vote(envelope::vote_request(vote).map_err(wrong)?).await.map_err(|e| stopped(&e))?;
         Ok(replied(ReplyBody::Vote(envelope::vote_reply_to_wire(&reply))))
     }
 
@@ -134,8 +147,9 @@ impl RaftService for RaftEndpoint {
         &self,
         request: Request<Streaming<wire::SnapshotChunk>>,
     ) -> Result<Response<wire::RaftReply>, Status> {
-        let (vote, snapshot) = self.receive(request.into_inner()).await?;
-        let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|e| stopped(&e))?;
+        let (group, vote, snapshot) = self.receive(request.into_inner()).await?;
+        let (_, raft) = self.group(group.number())?;
+        let reply = raft.install_full_snapshot(vote, snapshot).await.map_err(|e| stopped(&e))?;
         Ok(replied(ReplyBody::Snapshot(envelope::vote_to_wire(&reply.vote))))
     }
 }

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::Identity;
-use crate::consensus::{TypeConfig, Vote};
+use crate::consensus::{Group, TypeConfig, Vote};
 use crate::convert::envelope;
 use wire::raft_envelope::Body;
 use wire::raft_reply::Body as ReplyBody;
@@ -31,14 +31,15 @@ type CallError = RPCError<u64, BasicNode, RaftError<u64>>;
 #[derive(Clone, Debug)]
 pub struct Peers {
     own: Identity,
+    group: Group,
     addresses: Arc<BTreeMap<u64, String>>,
 }
 
 impl Peers {
     /// `addresses` of the configuration win over those in the log: a voter may have moved while it was down.
     #[must_use]
-    pub fn new(own: Identity, addresses: BTreeMap<u64, String>) -> Self {
-        Self { own, addresses: Arc::new(addresses) }
+    pub fn new(own: Identity, group: Group, addresses: BTreeMap<u64, String>) -> Self {
+        Self { own, group, addresses: Arc::new(addresses) }
     }
 
     /// Where a voter is.
@@ -60,6 +61,7 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
         };
         Peer {
             cluster_id: self.own.cluster_id.clone(),
+            group: self.group,
             target,
             // An address that is none is reported by each call, because openraft takes no error here.
             calls: control_channel(address).map(limited).map_err(|e| e.to_string()),
@@ -71,6 +73,7 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
 /// One peer.
 pub struct Peer {
     cluster_id: String,
+    group: Group,
     target: u64,
     calls: Result<RaftServiceClient<Channel>, String>,
     bulk: Result<RaftServiceClient<Channel>, String>,
@@ -78,7 +81,12 @@ pub struct Peer {
 
 impl Peer {
     fn envelope(&self, body: Body) -> wire::RaftEnvelope {
-        wire::RaftEnvelope { cluster_id: self.cluster_id.clone(), target_id: self.target, body: Some(body) }
+        wire::RaftEnvelope {
+            cluster_id: self.cluster_id.clone(),
+            target_id: self.target,
+            group: self.group.number(),
+            body: Some(body),
+        }
     }
 }
 
@@ -141,7 +149,7 @@ impl RaftNetwork<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
         let mut client = client(&self.bulk).map_err(|e| StreamingError::Unreachable(unreachable(&e)))?;
-        let chunks = tokio_stream::iter(chunks(&self.cluster_id, self.target, &vote, &snapshot));
+        let chunks = tokio_stream::iter(chunks(&self.cluster_id, (self.group, self.target), &vote, &snapshot));
         let sent = answer(option.hard_ttl(), client.snapshot(chunks));
         let reply = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
@@ -166,7 +174,7 @@ impl RaftNetwork<TypeConfig> for Peer {
 /// A snapshot in pieces; the first names it, the last carries its checksum.
 fn chunks(
     cluster_id: &str,
-    target: u64,
+    (group, target): (Group, u64),
     vote: &Vote,
     snapshot: &Snapshot<TypeConfig>,
 ) -> impl Iterator<Item = wire::SnapshotChunk> + use<> {
@@ -176,6 +184,7 @@ fn chunks(
     let first = wire::SnapshotChunk {
         cluster_id: cluster_id.to_owned(),
         target_id: target,
+        group: group.number(),
         vote: Some(envelope::vote_to_wire(vote)),
         last_log_id: meta.last_log_id.map(envelope::log_id_to_wire),
         membership_log_id: meta.last_membership.log_id().map(envelope::log_id_to_wire),

@@ -7,9 +7,11 @@
 pub mod admin;
 pub mod ads;
 pub mod catalogue;
+pub mod ledger;
 pub mod transport;
 pub mod upload;
 
 pub use admin::AdminClient;
 pub use ads::AdsClient;
+pub use ledger::LedgerClient;
 pub use transport::ClientError;

@@ -12,8 +12,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 async fn start() -> (SocketAddr, Shutdown) {
     let transport = Transport::new(Arc::new(Nodes::default()));
     let pool = CpuPool::new("test", 1, 8, Scratch::default).expect("threads");
-    let pipeline =
-        Pipeline::new(Staging::new(), transport, pool, Gate::new(8), crate::clearing_log::ClearingLog::off(), 1);
+    let pipeline = Pipeline::new(
+        Staging::new(),
+        transport,
+        pool,
+        Gate::new(8),
+        crate::clearing_log::ClearingLog::off(),
+        crate::ledger::Bank::off(),
+        1,
+    );
     let shutdown = Shutdown::new();
     let (address, _) = serve("127.0.0.1:0", Arc::new(pipeline), shutdown.clone()).await.expect("listens");
     (address, shutdown)
@@ -78,6 +85,7 @@ async fn a_head_that_does_not_end_and_a_call_that_outlives_a_stop_are_cut() {
         pool,
         Gate::new(8),
         crate::clearing_log::ClearingLog::off(),
+        crate::ledger::Bank::off(),
         1,
     )));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");

@@ -6,6 +6,7 @@
 
 mod admission;
 mod compare;
+mod hold;
 mod probe;
 mod shadow;
 mod stages;
@@ -17,6 +18,7 @@ pub use trace::RequestTrace;
 
 use crate::clearing::served_line;
 use crate::clearing_log::ClearingLog;
+use crate::ledger::{AdEvent, Bank};
 use crate::request::{Arrival, Draft, RequestError, parse};
 use crate::respond::{Answer, Decided, Explanation, reasons};
 use crate::staging::Staging;
@@ -24,6 +26,7 @@ use crate::transport::{AskedFor, Gathered, Transport};
 use gavel_member::clock::now_us;
 use gavel_member::pool::CpuPool;
 use gavel_model::Scratch;
+use gavel_proto::hash::value_hash;
 use shadow::Served;
 use stages::Course;
 use std::sync::Arc;
@@ -37,6 +40,7 @@ pub struct Pipeline {
     pool: CpuPool<Scratch>,
     gate: Gate,
     clearings: ClearingLog,
+    bank: Arc<Bank>,
     /// Seed and count of the dice that requests throw.
     dice: (u64, AtomicU64),
     /// Room for what is scored again.
@@ -52,10 +56,11 @@ impl Pipeline {
         pool: CpuPool<Scratch>,
         gate: Gate,
         clearings: ClearingLog,
+        bank: Arc<Bank>,
         seed: u64,
     ) -> Self {
         let shadows = Arc::new(Semaphore::new(shadow::AT_A_TIME));
-        Self { staging, transport, pool, gate, clearings, dice: (seed, AtomicU64::new(0)), shadows }
+        Self { staging, transport, pool, gate, clearings, bank, dice: (seed, AtomicU64::new(0)), shadows }
     }
 
     /// True once requests can be answered.
@@ -74,6 +79,11 @@ impl Pipeline {
             self.start_shadow(served);
         }
         Ok(explanation.response)
+    }
+
+    /// Takes events of ads; a word for each once it is committed.
+    pub async fn report(&self, events: Vec<AdEvent>) -> Vec<String> {
+        self.bank.report(events).await
     }
 
     /// Answers a request with a slate and the reason of every ad.
@@ -110,15 +120,24 @@ impl Pipeline {
             let mut gathered = self.fan_out(pinned, &plan, query.deadline, admitted.hedging()).await?;
             trace.fanout(now_us());
             let ranking = stages::merge(pinned, &mut gathered);
-            let coverage = stages::coverage(&gathered, &query)?;
+            let coverage = stages::coverage(&gathered, &query, &self.bank)?;
             trace.merge(now_us());
             trace.shows(stages::shown(pinned, &gathered, &coverage));
-            let clearing = crate::auction::clear(&ranking, &plan.rule);
+            let (clearing, held) = match asked_for {
+                AskedFor::Candidates => hold::clear_and_hold(&self.bank, &ranking, &plan.rule),
+                AskedFor::Reasons | AskedFor::Everything | AskedFor::EverythingExactly => {
+                    (crate::auction::clear(&ranking, &plan.rule), Vec::new())
+                }
+            };
             trace.auction(now_us());
             let decided = stages::allocate(&course, ranking, clearing, &gathered);
             let creatives = self.creatives(pinned, &decided, &gathered, query.deadline).await;
             trace.allocation(now_us());
-            let response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
+            let mut response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
+            if asked_for == AskedFor::Candidates {
+                let named = (response.auction_id, value_hash(&response.request_id));
+                hold::seal(&self.bank, &decided, &held, named, &mut response.slate);
+            }
             let clearing = self.record(&course, &decided, &gathered, asked_for);
             let (ads, reasons) = match asked_for {
                 AskedFor::Reasons => reasons(&pinned.table, &decided, &plan.rule, &gathered.bodies),

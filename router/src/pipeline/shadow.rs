@@ -117,7 +117,8 @@ impl Pipeline {
         };
         let gathered =
             self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, served.random).await;
-        stages::coverage(&gathered, &AdQuery { coverage_parts_min: 10_000, ..served.query.clone() })?;
+        let whole = AdQuery { coverage_parts_min: 10_000, ..served.query.clone() };
+        stages::coverage(&gathered, &whole, &self.bank)?;
         let rule = pinned.auction.rule(served.slots).map_err(|e| RequestError::Fault(e.to_string()))?;
         let compared = compare(&served.ads, &scored(pinned, &gathered), &rule);
         let compared = compared.ok_or_else(|| RequestError::Fault("no ad was scored by both".to_owned()))?;

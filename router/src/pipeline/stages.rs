@@ -7,6 +7,7 @@ use crate::auction::{AuctionRule, Clearing};
 use crate::clearing::{ClearingInputs, LoggedCandidate, Served, tie_key_id};
 use crate::fanout::Hedging;
 use crate::features::{UserRow, user_row};
+use crate::ledger::Bank;
 use crate::merge::{Candidate, MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
 use crate::respond::{Answer, Decided, FunnelReport, Timings, engagement, placed_winners, slate};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Until the ledger exists nobody holds budgets: ads go on, and the answer says so (decision 20).
+/// Without a grant of the ledger nobody holds budgets: ads go on, and the answer says so (decision 20).
 const NO_BUDGET_AUTHORITY: u32 = 128;
 /// What creatives leave of the deadline for the way back.
 const WAY_BACK_US: u64 = 1_000;
@@ -260,7 +261,7 @@ pub(super) fn merge(pinned: &Pinned, gathered: &mut Gathered) -> Ranking {
 }
 
 /// The coverage, if it suffices.
-pub(super) fn coverage(gathered: &Gathered, query: &AdQuery) -> Result<Coverage, RequestError> {
+pub(super) fn coverage(gathered: &Gathered, query: &AdQuery, bank: &Bank) -> Result<Coverage, RequestError> {
     let seen: Vec<ShardSeen> = gathered.ends.iter().map(|end| end.seen).collect();
     let mut coverage = Coverage::of(&seen);
     if coverage.ok < coverage.total {
@@ -269,7 +270,9 @@ pub(super) fn coverage(gathered: &Gathered, query: &AdQuery) -> Result<Coverage,
     if coverage.parts < query.coverage_parts_min {
         return Err(RequestError::Coverage { found: coverage.parts, wanted: query.coverage_parts_min });
     }
-    coverage.reasons |= NO_BUDGET_AUTHORITY;
+    if !bank.has_authority() {
+        coverage.reasons |= NO_BUDGET_AUTHORITY;
+    }
     Ok(coverage)
 }
 

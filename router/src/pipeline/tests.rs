@@ -122,6 +122,7 @@ async fn start() -> Fixture {
         pool,
         Gate::new(8),
         crate::clearing_log::ClearingLog::off(),
+        crate::ledger::Bank::off(),
         1,
     ));
     let bound = serve::bind("127.0.0.1:0").await.expect("bound");

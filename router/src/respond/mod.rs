@@ -84,6 +84,9 @@ pub struct WinnerReport {
     pub bid_micros: u64,
     /// Calibrated, by head.
     pub predictions: Vec<Prediction>,
+    /// Goes back with events; empty when nothing of the ad is charged.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub token: String,
     /// What people see; null when it did not come in time.
     pub creative: Option<Creative>,
 }

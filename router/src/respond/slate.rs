@@ -116,6 +116,7 @@ fn report(
         price_micros: winner.billed.0,
         bid_micros: offer.bid.0,
         predictions: predictions.collect(),
+        token: String::new(),
         // Two ads of one item may win: the creative is needed twice.
         creative: creatives.get(&offer.item).cloned(),
     }

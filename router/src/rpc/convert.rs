@@ -129,6 +129,7 @@ fn winner(winner: WinnerReport) -> wire::Winner {
         price_micros: winner.price_micros,
         bid_micros: winner.bid_micros,
         predictions: winner.predictions.into_iter().map(prediction).collect(),
+        token: winner.token,
         creative: winner.creative.map(|c| wire::Creative { title: c.title, url: c.url, image_url: c.image_url }),
     }
 }

@@ -3,4 +3,4 @@
 mod convert;
 mod service;
 
-pub use service::{AdRpc, ProbeRpc};
+pub use service::{AdRpc, EventRpc, ProbeRpc};

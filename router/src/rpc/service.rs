@@ -1,11 +1,13 @@
 //! Which call ends where?
 
 use super::convert;
+use crate::ledger::{AdEvent, EVENTS_MAX};
 use crate::pipeline::{Depth, Pipeline};
 use crate::request::{Arrival, RequestError};
 use gavel_member::clock::now_us;
 use gavel_proto::wire;
 use gavel_proto::wire::ad_service_server::AdService;
+use gavel_proto::wire::event_service_server::EventService;
 use gavel_proto::wire::probe_service_server::ProbeService;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -42,6 +44,22 @@ impl ProbeService for ProbeRpc {
         let depth = if probe.exhaustive { Depth::Everything } else { Depth::Retrieval };
         let probed = self.0.probe(draft, arrival, (probe.top, depth)).await.map_err(status)?;
         Ok(Response::new(convert::probed(probed)))
+    }
+}
+
+/// The endpoint of whoever shows ads.
+pub struct EventRpc(pub Arc<Pipeline>);
+
+#[tonic::async_trait]
+impl EventService for EventRpc {
+    async fn report(&self, request: Request<wire::EventBatch>) -> Result<Response<wire::EventAnswers>, Status> {
+        let batch = request.into_inner();
+        if batch.events.len() > EVENTS_MAX {
+            return Err(status(RequestError::Invalid(format!("more than {EVENTS_MAX} events: send them in parts"))));
+        }
+        let event = |event: wire::AdEvent| AdEvent { kind: event.kind(), token: event.token };
+        let answers = self.0.report(batch.events.into_iter().map(event).collect()).await;
+        Ok(Response::new(wire::EventAnswers { answers }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can an operator do?
 
 pub mod ask;
+mod ledger;
 pub mod load;
 pub mod member;
 pub mod model;
@@ -26,6 +27,7 @@ pub async fn run(args: CtlArgs, cluster_id: String) -> Result<(), Failure> {
         Ctl::Member(command) => member::run(&mut admin, command).await,
         Ctl::Placement(command) => settings::placement(&mut admin, command).await,
         Ctl::Rules(args) => settings::rules(&mut admin, args).await,
+        Ctl::Ledger(command) => ledger::run(&admin, &cluster_id, command).await,
         Ctl::Ad(args) => ask::ad(&admin, args).await,
         Ctl::Explain(args) => ask::explain(&admin, args).await,
     }

@@ -3,7 +3,9 @@
 use openraft::testing::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
+use crate::ledger::Ledger;
 use crate::raft::index::Contiguity;
+use crate::raft::journal::Journal;
 use crate::raft::log::LogStore;
 use crate::raft::machine::Machine;
 use crate::raft::recovery::{Expected, FORMAT, Header};
@@ -22,7 +24,24 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for OnDisk {
     }
 }
 
+/// The same storage under the ledger, with its journal.
+struct Books;
+
+impl StoreBuilder<TypeConfig, LogStore, Machine<Ledger>, TempDir> for Books {
+    async fn build(&self) -> Result<(TempDir, LogStore, Machine<Ledger>), StorageError> {
+        let (folder, log, _) = OnDisk.build().await?;
+        let journal = Journal::open(&folder.path().join("journal"), "suite").expect("a journal");
+        let machine = Machine::open_with(folder.path(), "suite", Some(journal)).expect("a machine");
+        Ok((folder, log, machine))
+    }
+}
+
 #[test]
 fn the_storage_suite_of_openraft_passes() {
     Suite::test_all(OnDisk).expect("the suite passes");
+}
+
+#[test]
+fn and_under_the_ledger() {
+    Suite::test_all(Books).expect("the suite passes");
 }

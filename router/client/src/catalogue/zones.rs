@@ -34,6 +34,14 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     Err(format!("time_zone {text:?} is not known: {near}"))
 }
 
+/// The offsets of a zone by its name, for whoever needs a midnight.
+///
+/// # Errors
+/// When it is no zone: what to write.
+pub fn offsets(text: &str) -> Result<wire::TimeZone, String> {
+    Ok(table(&name(text)?))
+}
+
 /// The offsets of a zone that [`name`] gave.
 pub(super) fn table(name: &str) -> wire::TimeZone {
     let offsets = match fixed(name) {

@@ -1,0 +1,113 @@
+//! Is every event charged once, whatever dies, and does nobody pay more than the budget?
+//!
+//! `gavel bench ledger` starts a cluster of its own (three voters, four nodes, two routers), gives every campaign of the
+//! demo a budget, some of them too small for what comes, and asks the routers for ads. Each winner's token is sent back
+//! 1 to 5 times as its billed event, over routers drawn at random, out of order, and every copy again until it is
+//! answered; with `--kill` nodes, routers and the leaders of both groups are ended by `kill -9` and started again
+//! meanwhile. Then three things that know nothing of each other are compared:
+//!
+//! * the oracle: what this process was answered, token by token ([`oracle`]);
+//! * the balances of every voter, and the digests of their states;
+//! * `gavel ctl ledger audit`, which computes all balances anew from the journal of every voter, and looks at every
+//!   entry whether a budget was ever exceeded.
+//!
+//! It ends only the processes that it started.
+
+mod load;
+mod oracle;
+mod report;
+mod storm;
+
+use crate::rollout::RolloutError;
+use crate::transport::TransportError;
+use crate::workload::{self, WorkloadError};
+use gavel_client::ClientError;
+use std::path::PathBuf;
+
+/// How many charges, and with which faults.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LedgerArgs {
+    /// Distinct charges; each is sent 1 to 5 times.
+    #[arg(long, default_value_t = 10_000)]
+    pub charges: u64,
+    /// End nodes, routers and leaders by kill -9, in turn, and start them again.
+    #[arg(long)]
+    pub kill: bool,
+    /// Seconds between two kills.
+    #[arg(long, default_value_t = 6.0)]
+    pub kill_every: f64,
+    /// Requests for ads that are under way at once.
+    #[arg(long, default_value_t = 12)]
+    pub askers: usize,
+    /// The bundle.
+    #[arg(long, default_value = "cluster/bootstrap/demo/bundle")]
+    pub bundle: PathBuf,
+    /// The catalogue.
+    #[arg(long, default_value = "cluster/bootstrap/demo/catalogue")]
+    pub catalogue: PathBuf,
+    /// Keep logs and data here; by default a temporary folder that is removed.
+    #[arg(long)]
+    pub work_dir: Option<PathBuf>,
+    /// Seed of copies, routers and budgets.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the report as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The requests cannot be read.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// A router cannot be reached.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A voter cannot be reached, or said no.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The cluster does not start.
+    #[error(transparent)]
+    Fleet(#[from] RolloutError),
+    /// A process did not do what it should.
+    #[error("{0}")]
+    Process(String),
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl LedgerError {
+    fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// Charges, kills and compares; true when every promise was kept.
+///
+/// # Errors
+/// When the cluster cannot be started or asked.
+pub async fn run(args: LedgerArgs) -> Result<bool, LedgerError> {
+    let requests = workload::read(&args.catalogue.join("requests.jsonl.zst"))?;
+    let mut fleet = storm::fleet(&args)?;
+    let outcome = storm::run(&args, &mut fleet, requests).await;
+    let found = match outcome {
+        Ok(seen) => storm::compare(&fleet, seen).await,
+        Err(error) => Err(error),
+    };
+    fleet.stop();
+    let report = found?;
+    print!("{}", report.table());
+    if let Some(path) = &args.json {
+        report.write(path).map_err(LedgerError::io(path))?;
+    }
+    Ok(report.is_kept())
+}

@@ -1,0 +1,111 @@
+//! What came of the charges, for people and for programs?
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// One run, in numbers.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Distinct charges: tokens whose event was sent at least once.
+    pub charges: u64,
+    /// Events sent, copies and tries again included.
+    pub sent: u64,
+    /// Charges that the ledger holds.
+    pub posted: u64,
+    /// Charges that were made or acknowledged twice.
+    pub double: u64,
+    /// Charges that were acknowledged and are not in the ledger.
+    pub lost_acknowledged: u64,
+    /// Charges in the ledger that nobody was told of.
+    pub unacknowledged: u64,
+    /// The most that a budget was ever exceeded by, at any entry.
+    pub overspend_micros: u64,
+    /// Every balance of every voter equals the oracle's.
+    pub oracle_equal: bool,
+    /// All voters have the same state.
+    pub voters_equal: bool,
+    /// The audit of every voter's journal found nothing.
+    pub audit_clean: bool,
+    /// Tokens that were answered both as charged and as not.
+    pub contradictory: u64,
+    /// Campaigns with a charge.
+    pub campaigns: u64,
+    /// Campaigns whose budget was used up: an event was delivered free.
+    pub exhausted: u64,
+    /// What was charged, nanos.
+    pub charged_nanos: i64,
+    /// Tokens by what became of them.
+    pub fates: BTreeMap<String, u64>,
+    /// Answers by word.
+    pub answers: BTreeMap<String, u64>,
+    /// Processes that were killed, by what they were.
+    pub kills: BTreeMap<String, u64>,
+    /// Requests for ads that failed.
+    pub failed_requests: u64,
+    /// How long charging took.
+    pub seconds: f64,
+    /// Distinct charges a second.
+    pub charges_per_s: f64,
+    /// Milliseconds from a report of events to its answer: median and 99 in a hundred.
+    pub report_ms_p50: f64,
+    /// See `report_ms_p50`.
+    pub report_ms_p99: f64,
+    /// What differs, in words.
+    pub differences: Vec<String>,
+}
+
+impl Report {
+    /// Every promise was kept.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        let counts =
+            [self.double, self.lost_acknowledged, self.unacknowledged, self.overspend_micros, self.contradictory];
+        counts == [0; 5] && self.oracle_equal && self.voters_equal && self.audit_clean
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "{} charges, sent {} times in {:.0} s ({:.0} charges/s), kills {:?}",
+            self.charges, self.sent, self.seconds, self.charges_per_s, self.kills
+        );
+        let _ = writeln!(
+            out,
+            "posted {}  double {}  lost acknowledged {}  overspend {} micros  exhausted campaigns {} of {}",
+            self.posted, self.double, self.lost_acknowledged, self.overspend_micros, self.exhausted, self.campaigns
+        );
+        let _ = writeln!(
+            out,
+            "oracle {}  voters {}  audit {}  report p50 {:.0} ms, p99 {:.0} ms",
+            word(self.oracle_equal, "equal", "DIFFERENT"),
+            word(self.voters_equal, "equal", "DIFFERENT"),
+            word(self.audit_clean, "clean", "NOT CLEAN"),
+            self.report_ms_p50,
+            self.report_ms_p99
+        );
+        let _ = writeln!(out, "tokens {:?}\nanswers {:?}", self.fates, self.answers);
+        for difference in &self.differences {
+            let _ = writeln!(out, "  {difference}");
+        }
+        out
+    }
+
+    /// Writes it as JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(std::io::Error::other)?;
+        std::fs::write(path, text + "\n")
+    }
+}
+
+const fn word<'a>(holds: bool, yes: &'a str, no: &'a str) -> &'a str {
+    if holds { yes } else { no }
+}

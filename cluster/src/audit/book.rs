@@ -1,0 +1,453 @@
+//! What does each campaign owe, computed as plainly as possible?
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Findings;
+use crate::ledger::command::{Event, Heir, LeaseWish};
+use crate::ledger::types::{Charge, EventKind, Refusal, Source, Verdict};
+use gavel_proto::limits::{
+    LEDGER_AMOUNT_NANOS_MAX, LEDGER_CAMPAIGNS_MAX, LEDGER_ISSUERS_MAX, LEDGER_KEYS_MAX, LEDGER_LEASES_MAX,
+};
+
+const HOUR: u64 = 3_600_000;
+const DAY: i64 = 86_400_000;
+/// A week's window and a day for repetitions.
+const REMEMBERED: u64 = 8 * 24 * HOUR;
+
+/// One budget over one period: (campaign, 0 day, 1 week or 2 life, number).
+pub type Line = (u64, u8, i64);
+
+/// What was put into a budget, and what became of it. What is available is the difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Put in.
+    pub budget: i128,
+    /// In leases.
+    pub pending: i128,
+    /// Charged and kept.
+    pub posted: i128,
+    /// Charged and given back.
+    pub refunded: i128,
+}
+
+impl Row {
+    /// What is left.
+    #[must_use]
+    pub const fn available(&self) -> i128 {
+        self.budget - self.pending - self.posted - self.refunded
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Customer {
+    pub advertiser: u64,
+    pub budgets: [Option<i128>; 3],
+    pub zone: Vec<(i64, i32)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Loan {
+    pub issuer: u64,
+    pub campaign: u64,
+    pub lines: Vec<Line>,
+    pub amount: i128,
+    pub posted: i128,
+    pub clock: u64,
+    pub wall: u64,
+    pub reported: bool,
+}
+
+/// What became of a token: as long as the voters may remember it, and longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Charged { payload: Option<Charge>, refunded: bool },
+    Free,
+}
+
+/// Everything that the journal says.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    pub(super) clock: u64,
+    pub(super) wall: u64,
+    pub(super) customers: BTreeMap<u64, Customer>,
+    /// Every budget that is not settled, or was ever used.
+    pub rows: BTreeMap<Line, Row>,
+    pub(super) loans: BTreeMap<u64, Loan>,
+    pub(super) issuers: BTreeMap<u64, (u64, u64, u64)>,
+    pub(super) keys: Vec<(u32, [u8; 32], u64)>,
+    pub(super) fates: HashMap<(u64, u64, EventKind, u64), Fate>,
+    pub(super) next_loan: u64,
+    pub(super) next_issuer: u64,
+}
+
+/// A token that was charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Charged {
+    /// Its issuer.
+    pub issuer: u64,
+    /// Its count.
+    pub sequence: u64,
+    /// 1 impression, 2 click, 3 conversion.
+    pub kind: u8,
+    /// Who paid.
+    pub campaign: u64,
+    /// How much, nanos.
+    pub price: i64,
+}
+
+impl Book {
+    /// Every charge that the journal holds itself, ascending.
+    #[must_use]
+    pub fn charged(&self) -> Vec<Charged> {
+        let payload = |fate: &Fate| match fate {
+            Fate::Charged { payload, .. } => *payload,
+            Fate::Free => None,
+        };
+        let mut charged: Vec<Charged> = self
+            .fates
+            .values()
+            .filter_map(payload)
+            .map(|charge| Charged {
+                issuer: charge.id.issuer,
+                sequence: charge.id.sequence,
+                kind: match charge.id.kind {
+                    EventKind::Impression => 1,
+                    EventKind::Click => 2,
+                    EventKind::Conversion => 3,
+                },
+                campaign: charge.campaign.0,
+                price: charge.price.0,
+            })
+            .collect();
+        charged.sort_unstable();
+        charged
+    }
+
+    /// A book from the ledger's beginning.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { next_loan: 1, next_issuer: 1, ..Self::default() }
+    }
+
+    /// Time passes: leases end, and what was issued long ago can be referred to no more.
+    pub fn pass(&mut self, elapsed: u64, wall: u64) {
+        let hour_before = self.wall / HOUR;
+        self.clock = self.clock.saturating_add(elapsed);
+        self.wall = self.wall.max(wall);
+        let ended: Vec<u64> =
+            self.loans.iter().filter(|(_, loan)| self.clock >= loan.clock + 77_000).map(|(id, _)| *id).collect();
+        for loan in ended.iter().filter_map(|id| self.loans.remove(id)) {
+            for line in &loan.lines {
+                self.rows.entry(*line).or_default().pending -= loan.amount - loan.posted;
+            }
+        }
+        if self.wall / HOUR != hour_before {
+            let oldest = self.wall.saturating_sub(REMEMBERED + 2 * HOUR);
+            self.issuers.retain(|_, (_, _, granted)| *granted + 25 * HOUR >= oldest);
+            while self.keys.get(1).is_some_and(|(_, _, since)| *since < oldest) {
+                self.keys.remove(0);
+            }
+        }
+    }
+
+    /// Enters an event; what the voters should have answered.
+    pub fn enter(&mut self, event: &Event, answered: &Verdict, findings: &mut Findings) -> Verdict {
+        let own = match event {
+            Event::GrantIssuer { member, incarnation } => self.grant(member.0, *incarnation),
+            Event::AddKey(key) => self.add_key(key.id, key.secret),
+            Event::SetCampaign { campaign, advertiser, budgets, zone } => {
+                let budgets = budgets.map(|budget| budget.map(|b| i128::from(b.0)));
+                self.set(campaign.0, advertiser.0, budgets, zone.offsets())
+            }
+            Event::OpenLease(wish) => self.lend(wish),
+            Event::CloseLease { issuer, lease, issued } => self.settle(*issuer, *lease, i128::from(issued.0)),
+            Event::Charge(charge) => self.charge(charge, answered, findings),
+            Event::Refund { charge, amount } => self.refund(charge, i128::from(amount.0), findings),
+        };
+        own.unwrap_or_else(Verdict::Refused)
+    }
+
+    /// Every budget holds, and what is pending is lent.
+    pub fn look(&self, index: u64, findings: &mut Findings) {
+        for (line, row) in &self.rows {
+            let over = row.posted + row.pending + row.refunded - row.budget;
+            if over > 0 {
+                findings.overspend = findings.overspend.max(over);
+                findings.fault(format!("entry {index}: M1: {line:?} is beyond its budget: {row:?}"));
+            }
+            if row.pending < 0 || row.posted < 0 || row.refunded < 0 {
+                findings.fault(format!("entry {index}: M2: {line:?} is below nothing: {row:?}"));
+            }
+        }
+        for (id, loan) in &self.loans {
+            if loan.posted > loan.amount {
+                findings.fault(format!("entry {index}: M7: lease {id} is charged beyond its amount"));
+            }
+        }
+    }
+
+    fn lines(&self, customer: &Customer, campaign: u64, at: u64) -> Vec<(Line, i128)> {
+        let ms = i64::try_from(at).unwrap_or(i64::MAX / 2);
+        let offset = customer.zone.iter().rev().find(|(start, _)| start.saturating_mul(1_000) <= ms);
+        let offset = offset.or(customer.zone.first()).map_or(0, |(_, offset)| i64::from(*offset));
+        let day = (ms + offset * 1_000).div_euclid(DAY);
+        let numbers = [day, (day + 3).div_euclid(7), 0];
+        let spans = (0u8..).zip(customer.budgets).zip(numbers);
+        spans.filter_map(|((span, budget), number)| Some(((campaign, span, number), budget?))).collect()
+    }
+
+    fn row(&self, line: Line, budget: i128) -> Row {
+        self.rows.get(&line).copied().unwrap_or(Row { budget, ..Row::default() })
+    }
+
+    fn grant(&mut self, member: u64, incarnation: u64) -> Result<Verdict, Refusal> {
+        let same =
+            |(m, i, granted): &(u64, u64, u64)| *m == member && *i == incarnation && self.wall < granted + 12 * HOUR;
+        if let Some((id, _)) = self.issuers.iter().rev().find(|(_, issuer)| same(issuer)) {
+            return Ok(Verdict::Issuer(*id));
+        }
+        if self.issuers.len() >= LEDGER_ISSUERS_MAX {
+            return Err(Refusal::Full);
+        }
+        self.issuers.insert(self.next_issuer, (member, incarnation, self.wall));
+        self.next_issuer += 1;
+        Ok(Verdict::Issuer(self.next_issuer - 1))
+    }
+
+    fn add_key(&mut self, id: u32, secret: [u8; 32]) -> Result<Verdict, Refusal> {
+        if self.keys.iter().any(|(held, bytes, _)| *held == id && *bytes == secret) {
+            return Ok(Verdict::Duplicate);
+        }
+        if self.keys.iter().any(|(held, ..)| id <= *held) {
+            return Err(Refusal::Invalid);
+        }
+        if self.keys.len() >= LEDGER_KEYS_MAX {
+            return Err(Refusal::Full);
+        }
+        self.keys.push((id, secret, self.wall));
+        Ok(Verdict::Done)
+    }
+
+    fn set(
+        &mut self,
+        campaign: u64,
+        advertiser: u64,
+        budgets: [Option<i128>; 3],
+        zone: &[(i64, i32)],
+    ) -> Result<Verdict, Refusal> {
+        let wrong = |budget: &i128| *budget < 0 || *budget > i128::from(LEDGER_AMOUNT_NANOS_MAX);
+        if budgets == [None; 3] || budgets.iter().flatten().any(wrong) {
+            return Err(Refusal::Invalid);
+        }
+        match self.customers.get(&campaign) {
+            Some(held) if held.advertiser != advertiser => return Err(Refusal::Invalid),
+            None if self.customers.len() >= LEDGER_CAMPAIGNS_MAX => return Err(Refusal::Full),
+            Some(_) | None => {}
+        }
+        let customer = Customer { advertiser, budgets, zone: zone.to_vec() };
+        let lines = self.lines(&customer, campaign, self.wall);
+        let is_below = |(line, budget): &(Line, i128)| {
+            self.rows.get(line).is_some_and(|row| row.pending + row.posted + row.refunded > *budget)
+        };
+        if lines.iter().any(is_below) {
+            return Err(Refusal::BelowCommitted);
+        }
+        for (line, budget) in lines {
+            if let Some(row) = self.rows.get_mut(&line) {
+                row.budget = budget;
+            }
+        }
+        self.customers.insert(campaign, customer);
+        Ok(Verdict::Done)
+    }
+
+    fn lend(&mut self, wish: &LeaseWish) -> Result<Verdict, Refusal> {
+        self.check_issuer(wish.issuer, self.wall)?;
+        let (rate, price) = (i128::from(wish.rate.0), i128::from(wish.price_max.0));
+        let most = i128::from(LEDGER_AMOUNT_NANOS_MAX);
+        if price < 1 || price > most || rate < 0 || rate > most || wish.routers == 0 {
+            return Err(Refusal::Invalid);
+        }
+        let campaign = wish.campaign.0;
+        let customer = self.customers.get(&campaign).ok_or(Refusal::UnknownCampaign)?;
+        let open = self.loans.values().filter(|l| !l.reported && l.issuer == wish.issuer && l.campaign == campaign);
+        if open.count() >= 2 {
+            return Err(Refusal::TooManyLeases);
+        }
+        if self.loans.len() >= LEDGER_LEASES_MAX {
+            return Err(Refusal::Full);
+        }
+        let lines = self.lines(customer, campaign, self.wall);
+        let left = lines.iter().map(|(line, budget)| self.row(*line, *budget).available()).min().unwrap_or(0);
+        let fair = (5 * rate).max(price).min(left / (4 * i128::from(wish.routers)));
+        let amount = if fair >= price {
+            fair
+        } else if wish.heir == Heir::Own && left >= price {
+            left
+        } else {
+            return Err(Refusal::OverBudget);
+        };
+        for (line, budget) in &lines {
+            let row = Row { pending: self.row(*line, *budget).pending + amount, ..self.row(*line, *budget) };
+            self.rows.insert(*line, row);
+        }
+        let id = self.next_loan;
+        self.next_loan += 1;
+        let lines = lines.into_iter().map(|(line, _)| line).collect();
+        let (issuer, clock, wall) = (wish.issuer, self.clock, self.wall);
+        self.loans.insert(id, Loan { issuer, campaign, lines, amount, posted: 0, clock, wall, reported: false });
+        let amount = gavel_proto::money::Nanos(i64::try_from(amount).unwrap_or(i64::MAX));
+        Ok(Verdict::Lease { id, amount, wall_ms: wall })
+    }
+
+    fn settle(&mut self, issuer: u64, id: u64, issued: i128) -> Result<Verdict, Refusal> {
+        let gone = if id < self.next_loan { Refusal::LeaseClosed } else { Refusal::LeaseUnknown };
+        let loan = self.loans.get_mut(&id).ok_or(gone)?;
+        if loan.issuer != issuer {
+            return Err(Refusal::LeaseForeign);
+        }
+        if loan.reported {
+            return Ok(Verdict::Duplicate);
+        }
+        if issued > loan.amount || issued < loan.posted {
+            return Err(Refusal::ExceedsLease);
+        }
+        for line in &loan.lines {
+            self.rows.entry(*line).or_default().pending -= loan.amount - issued;
+        }
+        (loan.amount, loan.reported) = (issued, true);
+        Ok(Verdict::Done)
+    }
+
+    fn check_issuer(&self, id: u64, issued: u64) -> Result<(), Refusal> {
+        let (_, _, granted) = self.issuers.get(&id).ok_or(Refusal::UnknownIssuer)?;
+        let is_its_time = issued + HOUR >= *granted && issued <= granted + 25 * HOUR;
+        if is_its_time { Ok(()) } else { Err(Refusal::UnknownIssuer) }
+    }
+
+    /// Late, early or of nobody?
+    fn check_time(&self, charge: &Charge) -> Result<(), Refusal> {
+        let end_of_hour = (charge.issued_ms / HOUR).saturating_add(1).saturating_mul(HOUR);
+        if end_of_hour.saturating_add(REMEMBERED) <= self.wall {
+            return Err(Refusal::Late);
+        }
+        if charge.issued_ms > self.wall + HOUR {
+            return Err(Refusal::Early);
+        }
+        self.check_issuer(charge.id.issuer, charge.issued_ms)
+    }
+
+    fn charge(&mut self, charge: &Charge, answered: &Verdict, found: &mut Findings) -> Result<Verdict, Refusal> {
+        let id = identity(charge);
+        let before = self.fates.get(&id).copied();
+        if let (Some(Fate::Charged { payload, .. }), Verdict::Done) = (before, answered) {
+            found.double += 1;
+            found.fault(format!("M3: {:?} is charged again; first as {payload:?}", charge.id));
+        }
+        self.check_time(charge)?;
+        match before {
+            Some(Fate::Charged { payload: Some(first), .. }) if first != *charge => {
+                found.fault(format!("M3: {:?} came as {charge:?} and before as {first:?}", charge.id));
+                return Ok(Verdict::Duplicate);
+            }
+            Some(Fate::Charged { .. }) => {
+                found.repeated += 1;
+                return Ok(Verdict::Duplicate);
+            }
+            Some(Fate::Free) => return Err(Refusal::OverBudget),
+            None => {}
+        }
+        if charge.expires_ms > charge.issued_ms.saturating_add(7 * 24 * HOUR) {
+            return Err(Refusal::Invalid);
+        }
+        if self.wall > charge.expires_ms {
+            return Err(Refusal::Expired);
+        }
+        if charge.price.0 < 0 || charge.price > charge.bid || charge.bid.0 > LEDGER_AMOUNT_NANOS_MAX {
+            return Err(Refusal::Price);
+        }
+        let price = i128::from(charge.price.0);
+        let paid = match charge.source {
+            Source::Lease(lease) => self.pay_from_loan(lease, charge, price),
+            Source::Budget => self.pay_from_budget(charge, price),
+        };
+        match paid {
+            Ok(()) => {
+                found.charges += 1;
+                self.fates.insert(id, Fate::Charged { payload: Some(*charge), refunded: false });
+                Ok(Verdict::Done)
+            }
+            Err(Refusal::OverBudget) => {
+                found.free += 1;
+                self.fates.insert(id, Fate::Free);
+                Err(Refusal::OverBudget)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn pay_from_loan(&mut self, id: u64, charge: &Charge, price: i128) -> Result<(), Refusal> {
+        let gone = if id < self.next_loan { Refusal::LeaseClosed } else { Refusal::LeaseUnknown };
+        let loan = self.loans.get_mut(&id).ok_or(gone)?;
+        let is_own = (loan.issuer, loan.campaign, loan.wall) == (charge.id.issuer, charge.campaign.0, charge.period_ms);
+        if !is_own {
+            return Err(Refusal::LeaseForeign);
+        }
+        if loan.posted + price > loan.amount {
+            return Err(Refusal::ExceedsLease);
+        }
+        loan.posted += price;
+        for line in &loan.lines {
+            let row = self.rows.entry(*line).or_default();
+            row.pending -= price;
+            row.posted += price;
+        }
+        Ok(())
+    }
+
+    fn pay_from_budget(&mut self, charge: &Charge, price: i128) -> Result<(), Refusal> {
+        let customer = self.customers.get(&charge.campaign.0).ok_or(Refusal::UnknownCampaign)?;
+        if charge.period_ms.abs_diff(charge.issued_ms) > HOUR {
+            return Err(Refusal::Invalid);
+        }
+        let lines = self.lines(customer, charge.campaign.0, charge.period_ms);
+        if lines.iter().any(|(line, budget)| self.row(*line, *budget).available() < price) {
+            return Err(Refusal::OverBudget);
+        }
+        for (line, budget) in lines {
+            let row = self.row(line, budget);
+            self.rows.insert(line, Row { posted: row.posted + price, ..row });
+        }
+        Ok(())
+    }
+
+    fn refund(&mut self, charge: &Charge, amount: i128, found: &mut Findings) -> Result<Verdict, Refusal> {
+        self.check_time(charge)?;
+        let id = identity(charge);
+        match self.fates.get(&id) {
+            Some(Fate::Charged { refunded: true, .. }) => return Ok(Verdict::Duplicate),
+            Some(Fate::Charged { .. }) => {}
+            Some(Fate::Free) | None => return Err(Refusal::NotCharged),
+        }
+        if amount < 1 || amount > i128::from(charge.price.0) {
+            return Err(Refusal::ExceedsCharge);
+        }
+        let customer = self.customers.get(&charge.campaign.0).ok_or(Refusal::UnknownCampaign)?;
+        for (line, _) in self.lines(customer, charge.campaign.0, charge.period_ms) {
+            if let Some(row) = self.rows.get_mut(&line).filter(|row| row.posted >= amount) {
+                row.posted -= amount;
+                row.refunded += amount;
+            }
+        }
+        found.refunds += 1;
+        if let Some(Fate::Charged { refunded, .. }) = self.fates.get_mut(&id) {
+            *refunded = true;
+        }
+        Ok(Verdict::Done)
+    }
+}
+
+/// A token's id, with its hour: the voters remember by hour.
+pub(super) const fn identity(charge: &Charge) -> (u64, u64, EventKind, u64) {
+    (charge.id.issuer, charge.id.sequence, charge.id.kind, charge.issued_ms / HOUR)
+}

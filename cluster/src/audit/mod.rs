@@ -1,0 +1,74 @@
+//! Is every balance what the journal says?
+//!
+//! The auditor reads the entries of the journal in their order and computes every balance again, by rules that are
+//! written down a second time and as plainly as possible: it keeps every charge that it ever saw in one map, adds in
+//! 128 bits, and derives what is available instead of keeping it. It shares with the ledger the types of an entry, and no
+//! rule. What it answers to each event must be what the voters answered, and its balances must be theirs.
+//!
+//! It needs memory for all charges of the journal: it runs where an operator asks for it, not in a voter.
+
+mod book;
+mod restore;
+
+pub use book::{Book, Charged, Line, Row};
+
+use crate::ledger::command::Batch;
+use crate::ledger::types::Verdict;
+
+/// What the auditor found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Entries read.
+    pub entries: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Charges posted.
+    pub charges: u64,
+    /// Events of charges that were posted already.
+    pub repeated: u64,
+    /// Events delivered free.
+    pub free: u64,
+    /// Refunds.
+    pub refunds: u64,
+    /// Charges that the voters posted a second time.
+    pub double: u64,
+    /// The most by which an account was ever charged beyond its budget, nanos.
+    pub overspend: i128,
+    /// What does not hold, in words; the first hundred.
+    pub faults: Vec<String>,
+}
+
+/// Faults that are told one by one.
+const FAULTS_MAX: usize = 100;
+
+impl Findings {
+    /// Notes a fault.
+    pub fn fault(&mut self, what: String) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push(what);
+        }
+    }
+
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.faults.is_empty() && self.double == 0 && self.overspend == 0
+    }
+}
+
+/// Reads one entry into a book, and compares its answers with those of the voters.
+pub fn read(book: &mut Book, findings: &mut Findings, index: u64, batch: &Batch, answered: &[Verdict]) {
+    findings.entries += 1;
+    findings.events += batch.events.len() as u64;
+    book.pass(batch.elapsed_ms, batch.wall_ms);
+    if batch.events.len() != answered.len() {
+        findings.fault(format!("entry {index}: {} answers to {} events", answered.len(), batch.events.len()));
+    }
+    for (at, (event, answered)) in batch.events.iter().zip(answered).enumerate() {
+        let own = book.enter(event, answered, findings);
+        if own != *answered {
+            findings.fault(format!("entry {index}, event {at}: {answered:?} was answered, {own:?} is right"));
+        }
+    }
+    book.look(index, findings);
+}

@@ -1,0 +1,245 @@
+//! How do wishes become entries of the ledger's log, and how does its time pass?
+//!
+//! What came within 20 ms goes into one entry, 512 events at most, so that one fsync on each voter pays for all of them;
+//! a few entries may be on their way at once. An idle leader writes an entry a second while leases run, which ends them,
+//! and one in ten seconds else. It also sees to it that there is a key for tokens, and a new one each day.
+//!
+//! How much time passed is what this voter's own clock says between two entries of one term; a new leader begins at
+//! nothing, so that time is never counted twice and leases end late rather than early.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use gavel_member::clock;
+use gavel_proto::deadline::Instant;
+use gavel_proto::limits::LEDGER_EVENTS_MAX;
+use openraft::BasicNode;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tonic::Status;
+
+use super::super::{Leader, NotProposed, Voter};
+use super::LedgerVoter;
+use crate::consensus::Answer;
+use crate::convert::ledger::encode;
+use crate::ledger::HOUR_MS;
+use crate::ledger::command::{Batch, Event};
+use crate::ledger::types::{TokenKey, Verdict};
+
+/// Events that came within this time share an entry (reliability 5.1).
+const GATHER: Duration = Duration::from_millis(20);
+/// Entries on their way at once.
+const ENTRIES_MAX: usize = 4;
+/// Between two looks whether time must pass.
+const TICK_US: u64 = 500_000;
+const TICK: Duration = Duration::from_micros(TICK_US);
+/// Between two entries of an idle leader: while leases run, and else.
+const IDLE_LEASED_US: u64 = 1_000_000;
+const IDLE_US: u64 = 10_000_000;
+/// A pause of more between two entries was none of this leader's life: the machine stood still.
+const PAUSE_US_MAX: u64 = 20_000_000;
+/// A key seals for so long.
+const KEY_MS: u64 = 24 * HOUR_MS;
+
+/// Events that wait for their entry.
+#[derive(Debug)]
+pub struct Waiting {
+    /// In their order.
+    pub events: Vec<Event>,
+    /// Who waits.
+    pub done: oneshot::Sender<Result<(Vec<Verdict>, u64), NotProposed>>,
+}
+
+/// The time that this leader has counted.
+#[derive(Debug, Default)]
+struct Counted {
+    term: u64,
+    at: Instant,
+}
+
+impl Counted {
+    /// What passed since the entry before, in whole milliseconds.
+    fn elapsed_ms(&mut self, term: u64, now: Instant) -> u64 {
+        let passed = now.0.saturating_sub(self.at.0);
+        if self.term != term || passed > PAUSE_US_MAX {
+            (self.term, self.at) = (term, now);
+            return 0;
+        }
+        // What is less than a millisecond is counted with the next.
+        self.at = Instant(now.0 - passed % 1_000);
+        passed / 1_000
+    }
+}
+
+/// Drives the ledger until its wishes end: forms its group, gathers entries, lets time pass.
+pub async fn drive(
+    books: Arc<LedgerVoter>,
+    mut wishes: mpsc::Receiver<Waiting>,
+    voter: Arc<Voter>,
+    addresses: BTreeMap<u64, String>,
+) {
+    let (room, mut counted) = (Arc::new(Semaphore::new(ENTRIES_MAX)), Counted::default());
+    let (mut held, mut looked_at): (Option<Waiting>, Instant) = (None, Instant(0));
+    loop {
+        let first = match held.take() {
+            Some(waiting) => Some(waiting),
+            None => match tokio::time::timeout(TICK, wishes.recv()).await {
+                Ok(Some(waiting)) => Some(waiting),
+                Ok(None) => return,
+                Err(_) => None,
+            },
+        };
+        // Also while wishes never end.
+        if clock::now_us().0.saturating_sub(looked_at.0) >= TICK_US {
+            looked_at = clock::now_us();
+            form(&books, &voter, &addresses).await;
+            tick(&books, &mut counted).await;
+        }
+        let Some(first) = first else { continue };
+        let gathered = gather(first, &mut wishes, &mut held).await;
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let events = gathered.iter().flat_map(|waiting| waiting.events.iter().cloned()).collect();
+        let command = encode(&batch(&books, &mut counted, events));
+        let books = Arc::clone(&books);
+        tokio::spawn(async move {
+            tell(gathered, write(&books, command).await);
+            drop(permit);
+        });
+    }
+}
+
+/// Whatever comes soon, as far as it fits one entry; what does not is held.
+async fn gather(first: Waiting, wishes: &mut mpsc::Receiver<Waiting>, held: &mut Option<Waiting>) -> Vec<Waiting> {
+    let mut count = first.events.len();
+    let mut gathered = vec![first];
+    let all = async {
+        while count < LEDGER_EVENTS_MAX {
+            let Some(next) = wishes.recv().await else { return };
+            if count + next.events.len() > LEDGER_EVENTS_MAX {
+                *held = Some(next);
+                return;
+            }
+            count += next.events.len();
+            gathered.push(next);
+        }
+    };
+    // Either the entry is full, or the time is over.
+    let _ = tokio::time::timeout(GATHER, all).await;
+    gathered
+}
+
+fn batch(books: &LedgerVoter, counted: &mut Counted, events: Vec<Event>) -> Batch {
+    let term = books.core.raft.metrics().borrow().current_term;
+    Batch { elapsed_ms: counted.elapsed_ms(term, clock::now_us()), wall_ms: clock::wall_ms(), events }
+}
+
+/// Has an entry applied.
+async fn write(books: &LedgerVoter, command: Vec<u8>) -> Result<(Vec<Verdict>, u64), NotProposed> {
+    let written = books.core.write(command).await?;
+    match written.data {
+        Answer::Ledger(verdicts) => Ok((verdicts, written.log_id.index)),
+        Answer::Nothing | Answer::Control(_) => {
+            Err(NotProposed::Status(Status::internal("an answer of another group")))
+        }
+    }
+}
+
+/// Gives everybody their part of the answers.
+fn tell(gathered: Vec<Waiting>, answer: Result<(Vec<Verdict>, u64), NotProposed>) {
+    let mut rest = match answer {
+        Ok((verdicts, index)) => Ok((verdicts.into_iter(), index)),
+        Err(NotProposed::Elsewhere(leader)) => Err((Some(leader), Status::unavailable("no leader"))),
+        Err(NotProposed::Status(status)) => Err((None, status)),
+    };
+    for waiting in gathered {
+        let own = match &mut rest {
+            Ok((verdicts, index)) => Ok((verdicts.by_ref().take(waiting.events.len()).collect(), *index)),
+            Err((Some(leader), _)) => Err(NotProposed::Elsewhere(leader.clone())),
+            Err((None, status)) => Err(NotProposed::Status(status.clone())),
+        };
+        // Whoever waited may have gone.
+        let _ = waiting.done.send(own);
+    }
+}
+
+/// Forms the ledger's group once the control state's has a leader: that one, with the same voters. Should two do it one
+/// after the other, they write the same first entry.
+async fn form(books: &LedgerVoter, voter: &Voter, addresses: &BTreeMap<u64, String>) {
+    if !voter.admitted.load(Ordering::Acquire) || voter.leader() != Leader::Own {
+        return;
+    }
+    if books.core.raft.is_initialized().await.unwrap_or(true) {
+        return;
+    }
+    let members: BTreeMap<u64, BasicNode> =
+        addresses.iter().map(|(id, address)| (*id, BasicNode::new(address))).collect();
+    match books.core.raft.initialize(members).await {
+        Ok(()) => tracing::info!("the ledger's group is formed"),
+        Err(error) => tracing::debug!(%error, "the ledger's group is formed already"),
+    }
+}
+
+/// Lets time pass, and sees to the keys.
+async fn tick(books: &LedgerVoter, counted: &mut Counted) {
+    let leads = books.core.leader() == Leader::Own && books.is_settled();
+    metrics::gauge!("gavel_ledger_leader").set(if leads { 1.0 } else { 0.0 });
+    if !leads {
+        return;
+    }
+    let (leased, newest) = {
+        let ledger = &books.machine.applied().state;
+        tell_metrics(ledger);
+        (!ledger.leases.is_empty(), ledger.keys.last().map(|key| (key.id, key.since_ms)))
+    };
+    let mut events = Vec::new();
+    if newest.is_none_or(|(_, since_ms)| since_ms + KEY_MS < clock::wall_ms()) {
+        events.extend(new_key(newest.map_or(1, |(id, _)| id + 1)).map(Event::AddKey));
+    }
+    let silent = clock::now_us().0.saturating_sub(counted.at.0);
+    let due = if leased { IDLE_LEASED_US } else { IDLE_US };
+    if events.is_empty() && silent < due {
+        return;
+    }
+    let command = encode(&batch(books, counted, events));
+    if let Err(error) = write(books, command).await {
+        tracing::debug!(?error, "the ledger's time stands still");
+    }
+}
+
+fn tell_metrics(ledger: &crate::ledger::Ledger) {
+    metrics::gauge!("gavel_ledger_leases_count").set(ledger.leases.len() as f64);
+    metrics::gauge!("gavel_ledger_accounts_count").set(ledger.accounts.len() as f64);
+    metrics::gauge!("gavel_ledger_charges_count").set(ledger.counts.charges as f64);
+    metrics::gauge!("gavel_ledger_free_count").set(ledger.counts.free as f64);
+}
+
+/// A key from the system's random source; without it there is none, and no token.
+fn new_key(id: u32) -> Option<TokenKey> {
+    let mut secret = [0; 32];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret));
+    if let Err(error) = read {
+        tracing::error!(%error, "no random source: no key for tokens");
+        return None;
+    }
+    Some(TokenKey { id, secret, since_ms: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_counted_once_and_never_across_terms() {
+        let mut counted = Counted::default();
+        let at = Instant;
+        assert_eq!(counted.elapsed_ms(3, at(5_000_000)), 0, "the first entry of a term");
+        assert_eq!(counted.elapsed_ms(3, at(5_020_900)), 20);
+        assert_eq!(counted.elapsed_ms(3, at(5_040_100)), 20, "the rest is counted with the next");
+        assert_eq!(counted.elapsed_ms(3, at(5_040_100)), 0);
+        assert_eq!(counted.elapsed_ms(4, at(6_000_000)), 0, "another leader counted meanwhile");
+        assert_eq!(counted.elapsed_ms(4, at(27_000_000)), 0, "it stood still");
+        assert_eq!(counted.elapsed_ms(4, at(27_000_000)), 0);
+    }
+}

@@ -1,0 +1,219 @@
+//! What does a voter answer about money?
+//!
+//! A request brings up to 512 wishes. Tokens are opened here, before anything is proposed: `apply` sees only what a
+//! router of this cluster sealed. What remains of all requests goes together into entries ([`drive`]), and each wish is
+//! answered when its entry is applied, hence committed. A voter that does not lead names the one that does.
+
+mod drive;
+mod wishes;
+
+pub use drive::Waiting;
+pub use drive::drive;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gavel_proto::ids::CampaignId;
+use gavel_proto::limits::{CHUNK_BYTES_MAX, LEDGER_EVENTS_MAX};
+use gavel_proto::wire;
+use gavel_proto::wire::ledger_service_server::LedgerService;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Core, Leader, NotProposed};
+use crate::convert::ledger::key_to_wire;
+use crate::convert::ledger_snapshot::{balance, counts_to_wire};
+use crate::ledger::Ledger;
+use crate::ledger::types::Verdict;
+use crate::raft::group::Replicated;
+use crate::raft::machine::Machine;
+use wishes::Parsed;
+
+/// Requests that may wait for an entry.
+const WAITING_MAX: usize = 1_024;
+/// A request that waits longer has an unknown outcome for its caller, who sends it again.
+const POST_TIMEOUT: Duration = Duration::from_secs(3);
+/// Chunks of a journal on their way.
+const CHUNKS_MAX: usize = 4;
+
+/// This voter's part in the ledger's group.
+pub struct LedgerVoter {
+    /// Consensus.
+    pub core: Arc<Core>,
+    /// The ledger.
+    pub machine: Machine<Ledger>,
+    waiting: mpsc::Sender<Waiting>,
+}
+
+impl LedgerVoter {
+    /// The part, and what [`drive`] works off.
+    #[must_use]
+    pub fn new(core: Arc<Core>, machine: Machine<Ledger>) -> (Self, mpsc::Receiver<Waiting>) {
+        let (waiting, receiver) = mpsc::channel(WAITING_MAX);
+        (Self { core, machine, waiting }, receiver)
+    }
+
+    /// Whether this voter leads and has applied everything of the leaders before it: only then are its keys whole.
+    fn is_settled(&self) -> bool {
+        let term = self.core.raft.metrics().borrow().current_term;
+        self.machine.applied().last.is_some_and(|last| last.leader_id.term == term)
+    }
+}
+
+/// Answers routers and operators about money.
+pub struct LedgerEndpoint(pub Arc<LedgerVoter>);
+
+#[tonic::async_trait]
+impl LedgerService for LedgerEndpoint {
+    type ReadJournalStream = ReceiverStream<Result<wire::JournalChunk, Status>>;
+
+    async fn post(&self, request: Request<wire::LedgerRequest>) -> Result<Response<wire::LedgerReply>, Status> {
+        let request = request.into_inner();
+        self.0.core.check_cluster(&request.cluster_id)?;
+        if request.wishes.len() > LEDGER_EVENTS_MAX {
+            return Err(Status::invalid_argument("more than 512 wishes: send them in parts"));
+        }
+        match self.0.core.leader() {
+            Leader::Own if self.0.is_settled() => {}
+            Leader::Own | Leader::Unknown => return Err(Status::unavailable("no leader")),
+            Leader::Other { address, .. } => return Ok(elsewhere(address)),
+        }
+        let wants_keys =
+            request.wishes.iter().any(|wish| matches!(wish.body, Some(wire::ledger_wish::Body::GrantIssuer(_))));
+        let parsed = {
+            let keys: Vec<wire::TokenKey> = self.0.machine.applied().state.keys.iter().map(key_to_wire).collect();
+            Parsed::of(&request.wishes, &keys)
+        };
+        let (verdicts, log_index) = match self.commit(parsed.events.clone()).await {
+            Ok(committed) => committed,
+            Err(NotProposed::Elsewhere(Leader::Other { address, .. })) => return Ok(elsewhere(address)),
+            Err(NotProposed::Elsewhere(Leader::Own | Leader::Unknown)) => return Err(Status::unavailable("no leader")),
+            Err(NotProposed::Status(status)) => return Err(status),
+        };
+        let applied = self.0.machine.applied();
+        let keys = if wants_keys { applied.state.keys.iter().map(key_to_wire).collect() } else { Vec::new() };
+        let verdicts = parsed.answers(&verdicts);
+        for verdict in &verdicts {
+            count(verdict);
+        }
+        let (wall_ms, campaigns) = (applied.state.wall_ms, applied.state.campaigns.len() as u64);
+        Ok(Response::new(wire::LedgerReply {
+            leader_address: String::new(),
+            verdicts,
+            wall_ms,
+            keys,
+            log_index,
+            campaigns,
+        }))
+    }
+
+    async fn balances(&self, request: Request<wire::BalancesRequest>) -> Result<Response<wire::BalancesReply>, Status> {
+        let wanted = request.into_inner().campaigns;
+        let state_digest = self.0.machine.digest().await;
+        let metrics = self.0.core.raft.metrics().borrow().clone();
+        let applied = self.0.machine.applied();
+        let ledger = &applied.state;
+        let is_wanted = |id: &CampaignId| wanted.is_empty() || wanted.contains(&id.0);
+        let campaigns = ledger.campaigns.iter().filter(|(id, _)| is_wanted(id));
+        let applied_index = applied.last.map_or(0, |id| id.index);
+        // Entries may have come since the digest was made: then it says nothing.
+        let digest = if state_digest.index == applied_index { state_digest.hash.to_vec() } else { Vec::new() };
+        Ok(Response::new(wire::BalancesReply {
+            applied_index,
+            state_digest: digest,
+            campaigns: campaigns.map(|(id, campaign)| balance(ledger, *id, campaign)).collect(),
+            leader_id: metrics.current_leader.unwrap_or_default(),
+            term: metrics.current_term,
+            counts: Some(counts_to_wire(ledger.counts)),
+            wall_ms: ledger.wall_ms,
+            leases: ledger.leases.len() as u64,
+        }))
+    }
+
+    async fn read_journal(
+        &self,
+        request: Request<wire::JournalRequest>,
+    ) -> Result<Response<Self::ReadJournalStream>, Status> {
+        self.0.core.check_cluster(&request.into_inner().cluster_id)?;
+        let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
+        let books = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            if let Err(status) = send_journal(&books, &sender).await {
+                // The reader may have gone.
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(chunks)))
+    }
+}
+
+impl LedgerEndpoint {
+    /// Has events committed and applied; their answers and the last entry that holds one of them.
+    async fn commit(&self, events: Vec<crate::ledger::command::Event>) -> Result<(Vec<Verdict>, u64), NotProposed> {
+        if events.is_empty() {
+            return Ok((Vec::new(), 0));
+        }
+        let (done, answered) = oneshot::channel();
+        let full = |_| NotProposed::Status(Status::resource_exhausted("too many requests wait for the ledger"));
+        self.0.waiting.try_send(Waiting { events, done }).map_err(full)?;
+        let unknown = || NotProposed::Status(Status::unavailable("unknown outcome: send the same again"));
+        match tokio::time::timeout(POST_TIMEOUT, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(unknown()),
+        }
+    }
+}
+
+fn elsewhere(address: String) -> Response<wire::LedgerReply> {
+    Response::new(wire::LedgerReply { leader_address: address, ..Default::default() })
+}
+
+/// Counts an answer.
+fn count(verdict: &wire::LedgerVerdict) {
+    let answer = match verdict.answer() {
+        wire::LedgerAnswer::LedgerDone => "done",
+        wire::LedgerAnswer::LedgerDuplicate => "duplicate",
+        wire::LedgerAnswer::LedgerIssuer => "issuer",
+        wire::LedgerAnswer::LedgerLease => "lease",
+        wire::LedgerAnswer::LedgerRefused | wire::LedgerAnswer::Unspecified => &verdict.reason,
+    };
+    metrics::counter!("gavel_ledger_answers_total", "answer" => answer.to_owned()).increment(1);
+}
+
+/// The state first, so that the journal reaches it; then the files; then the state.
+async fn send_journal(
+    books: &LedgerVoter,
+    sender: &mpsc::Sender<Result<wire::JournalChunk, Status>>,
+) -> Result<(), Status> {
+    let journal = books.machine.journal().ok_or_else(|| Status::internal("no journal"))?;
+    let (state, index) = {
+        let applied = books.machine.applied().clone();
+        let index = applied.last.map_or(0, |id| id.index);
+        let position = crate::convert::snapshot::Position { last: applied.last, membership: applied.membership };
+        (applied.state.encode(&position), index)
+    };
+    journal.safe_up_to(index).await;
+    let folder = journal.folder().to_owned();
+    let gone = |_| Status::cancelled("the reader has gone");
+    let mut names: Vec<String> = Vec::new();
+    let listed = std::fs::read_dir(&folder).map_err(|e| Status::internal(e.to_string()))?;
+    for entry in listed {
+        names.push(entry.map_err(|e| Status::internal(e.to_string()))?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    for name in names {
+        let path = folder.join(&name);
+        let bytes = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+        let bytes = bytes.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| Status::internal(e.to_string()))?;
+        for data in bytes.chunks(CHUNK_BYTES_MAX) {
+            let chunk = wire::JournalChunk { file: name.clone(), data: data.to_vec(), state: Vec::new() };
+            sender.send(Ok(chunk)).await.map_err(gone)?;
+        }
+    }
+    for data in state.chunks(CHUNK_BYTES_MAX) {
+        let chunk = wire::JournalChunk { state: data.to_vec(), ..Default::default() };
+        sender.send(Ok(chunk)).await.map_err(gone)?;
+    }
+    Ok(())
+}

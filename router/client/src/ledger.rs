@@ -1,0 +1,134 @@
+//! How does a program ask the ledger?
+//!
+//! Writes go to whichever voter leads the ledger's group; everything is idempotent, so what is not answered is sent
+//! again as it was.
+
+use crate::transport::{self, ClientError};
+use gavel_proto::limits::INTERNAL_MESSAGE_BYTES_MAX;
+use gavel_proto::wire::ledger_service_client::LedgerServiceClient;
+use gavel_proto::wire::ledger_wish::Body;
+use gavel_proto::wire::{BalancesReply, BalancesRequest, JournalRequest, LedgerReply, LedgerRequest, LedgerWish};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+use tonic::transport::Channel;
+
+/// How long one voter may take for one try.
+const TRY_TIMEOUT: Duration = Duration::from_secs(4);
+/// Between two tries: an election takes about two seconds.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Tries before the request is given up.
+const TRIES_MAX: usize = 60;
+
+/// Asks the ledger of one cluster.
+#[derive(Clone, Debug)]
+pub struct LedgerClient {
+    cluster_id: String,
+    addresses: Vec<String>,
+    leader: Option<String>,
+}
+
+impl LedgerClient {
+    /// A client of the cluster whose voters are at `addresses`.
+    ///
+    /// # Errors
+    /// When there is no address.
+    pub fn new(cluster_id: &str, addresses: Vec<String>) -> Result<Self, ClientError> {
+        if addresses.is_empty() {
+            return Err(ClientError::Address(String::new()));
+        }
+        Ok(Self { cluster_id: cluster_id.to_owned(), addresses, leader: None })
+    }
+
+    /// Has the wishes entered once, and tells what came of each.
+    ///
+    /// # Errors
+    /// When no leader was found for a long while, or the request is wrong.
+    pub async fn post(&mut self, wishes: Vec<Body>) -> Result<LedgerReply, ClientError> {
+        let wishes = wishes.into_iter().map(|body| LedgerWish { body: Some(body) }).collect();
+        let request = LedgerRequest { cluster_id: self.cluster_id.clone(), wishes };
+        let mut last = String::new();
+        for turn in 0..TRIES_MAX {
+            let address = self.leader.take().unwrap_or_else(|| self.addresses[turn % self.addresses.len()].clone());
+            let mut client = client(&address)?;
+            match tokio::time::timeout(TRY_TIMEOUT, client.post(request.clone())).await {
+                Ok(Ok(reply)) => {
+                    let reply = reply.into_inner();
+                    if reply.leader_address.is_empty() {
+                        self.leader = Some(address);
+                        return Ok(reply);
+                    }
+                    last = format!("{address} does not lead");
+                    self.leader = Some(reply.leader_address).filter(|leader| *leader != address);
+                    if self.leader.is_some() {
+                        continue;
+                    }
+                }
+                Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => return Err(status.into()),
+                Ok(Err(status)) => last = format!("{address}: {status}"),
+                Err(_) => last = format!("{address}: no answer"),
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        Err(ClientError::Unreachable(last))
+    }
+
+    /// The balances as one voter has them.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn balances_at(&self, address: &str, campaigns: Vec<u64>) -> Result<BalancesReply, ClientError> {
+        let call = async { client(address)?.balances(BalancesRequest { campaigns }).await.map_err(ClientError::from) };
+        let silent = |_| ClientError::Unreachable(format!("{address}: no answer"));
+        Ok(tokio::time::timeout(TRY_TIMEOUT, call).await.map_err(silent)??.into_inner())
+    }
+
+    /// The balances of the first voter that answers.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn balances(&self, campaigns: Vec<u64>) -> Result<BalancesReply, ClientError> {
+        let mut last = ClientError::Unreachable("no voter".to_owned());
+        for address in &self.addresses {
+            match self.balances_at(address, campaigns.clone()).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Copies the journal of a voter into a folder; the state that it leads to, as bytes.
+    ///
+    /// # Errors
+    /// When the voter does not answer, or a file cannot be written.
+    pub async fn copy_journal(&self, address: &str, folder: &Path) -> Result<Vec<u8>, ClientError> {
+        let request = JournalRequest { cluster_id: self.cluster_id.clone() };
+        let mut chunks = client(address)?.read_journal(request).await?.into_inner();
+        let (mut state, mut open) = (Vec::new(), None::<(String, std::fs::File)>);
+        while let Some(chunk) = chunks.message().await? {
+            state.extend_from_slice(&chunk.state);
+            if chunk.file.is_empty() {
+                continue;
+            }
+            let path = folder.join(&chunk.file);
+            let failed = |error| ClientError::File(path.clone(), error);
+            // A name from elsewhere stays a name.
+            if path.file_name().and_then(|name| name.to_str()) != Some(chunk.file.as_str()) {
+                return Err(ClientError::Refused(format!("{:?} is no name of a journal's file", chunk.file)));
+            }
+            if open.as_ref().is_none_or(|(name, _)| *name != chunk.file) {
+                open = Some((chunk.file.clone(), std::fs::File::create(&path).map_err(failed)?));
+            }
+            if let Some((_, file)) = &mut open {
+                file.write_all(&chunk.data).map_err(failed)?;
+            }
+        }
+        Ok(state)
+    }
+}
+
+fn client(address: &str) -> Result<LedgerServiceClient<Channel>, ClientError> {
+    let client = LedgerServiceClient::new(transport::channel(address)?);
+    Ok(client.max_decoding_message_size(INTERNAL_MESSAGE_BYTES_MAX))
+}

@@ -1,0 +1,17 @@
+//! How does a router spend money that it does not own?
+//!
+//! It is granted an issuer and leases by the ledger ([`bank`]), holds the price of an ad that is billed at its impression
+//! before it serves it ([`purse`]), seals a token for each winner ([`mint`]), and takes the tokens back with events, which
+//! it passes on in batches until they are committed ([`events`]). None of it waits for the control plane on the path of a
+//! request: without a grant ads go on unpaid, without a lease others stand in the ad's place.
+
+pub mod purse;
+
+mod bank;
+mod events;
+mod mint;
+mod post;
+
+pub use bank::{Bank, Surroundings};
+pub use events::{AdEvent, EVENTS_MAX};
+pub use mint::{Held, Sale};

@@ -1,0 +1,292 @@
+//! May this ad be served from a lease, and which leases are needed?
+//!
+//! A kernel: time is an argument, milliseconds of a clock that runs on while the machine sleeps. A lease is used until a
+//! little before its time is over, counted from when it was asked for, so that the ledger takes nothing back that may
+//! still be issued. A campaign is worth a lease while it has been among candidates within a minute (decision 18); the next
+//! lease is asked for when a third of the one in use is gone, or when its time is soon over.
+
+use gavel_proto::ids::CampaignId;
+use std::collections::BTreeMap;
+
+/// A lease is issued from for so long after it was asked for: the ledger's 15 s less a margin for clocks.
+pub const USE_MS: u64 = 14_500;
+/// The next lease is asked for so long before the end.
+const AHEAD_MS: u64 = 5_000;
+/// Campaigns that nobody has seen for so long get no lease.
+const SEEN_MS: u64 = 60_000;
+/// After a refusal a campaign is not asked for again for so long.
+const REFUSED_MS: u64 = 1_000;
+/// Campaigns without a budget in the ledger are asked for again after so long.
+const UNBUDGETED_MS: u64 = 5_000;
+/// Time over which spending is averaged.
+const RATE_MS: u64 = 5_000;
+/// Campaigns that are followed; beyond it new ones wait. Ours: above what a minute's candidates name.
+const CAMPAIGNS_MAX: usize = 100_000;
+
+/// A lease as the router holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lease {
+    id: u64,
+    amount: i64,
+    issued: i64,
+    wall_ms: u64,
+    until_ms: u64,
+}
+
+/// What is known of one campaign.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wallet {
+    leases: Vec<Lease>,
+    price_max: i64,
+    seen_ms: u64,
+    /// A request for a lease is on its way.
+    asked: bool,
+    not_before_ms: u64,
+    unbudgeted_until_ms: u64,
+    spent: i64,
+    spent_since_ms: u64,
+    rate: i64,
+}
+
+/// What stands behind an ad that is to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// So much of a lease.
+    Lease {
+        /// Its id.
+        id: u64,
+        /// The wall time that picked its accounts.
+        wall_ms: u64,
+        /// How much.
+        nanos: i64,
+    },
+    /// The ledger knows no budget of the campaign: nothing is charged.
+    Unbudgeted,
+}
+
+/// A lease that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Whose money.
+    pub campaign: CampaignId,
+    /// Spent in a second.
+    pub rate: i64,
+    /// Of one impression.
+    pub price_max: i64,
+}
+
+/// A lease whose use is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which.
+    pub lease: u64,
+    /// What its tokens cost together.
+    pub issued: i64,
+}
+
+/// What came of a wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granted {
+    /// A lease.
+    Lease {
+        /// Its id.
+        id: u64,
+        /// What may be issued.
+        amount: i64,
+        /// The wall time that picked its accounts.
+        wall_ms: u64,
+    },
+    /// No budget was ever set.
+    Unbudgeted,
+    /// Not now.
+    Refused,
+}
+
+/// The leases of this router.
+#[derive(Clone, Debug, Default)]
+pub struct Purse {
+    wallets: BTreeMap<CampaignId, Wallet>,
+    over: Vec<Report>,
+}
+
+impl Purse {
+    /// A campaign is among the candidates, at most at this price of an impression.
+    pub fn see(&mut self, campaign: CampaignId, price_max: i64, now_ms: u64) {
+        if !self.wallets.contains_key(&campaign) && self.wallets.len() >= CAMPAIGNS_MAX {
+            return;
+        }
+        let wallet = self.wallets.entry(campaign).or_default();
+        wallet.price_max = wallet.price_max.max(price_max);
+        wallet.seen_ms = now_ms;
+    }
+
+    /// Holds the price of an impression; `None` when no lease has so much left.
+    pub fn hold(&mut self, campaign: CampaignId, nanos: i64, now_ms: u64) -> Option<Hold> {
+        let wallet = self.wallets.get_mut(&campaign)?;
+        if now_ms < wallet.unbudgeted_until_ms {
+            return Some(Hold::Unbudgeted);
+        }
+        let fits = |lease: &&mut Lease| lease.until_ms > now_ms && lease.amount - lease.issued >= nanos;
+        let lease = wallet.leases.iter_mut().find(fits)?;
+        lease.issued += nanos;
+        wallet.spent = wallet.spent.saturating_add(nanos);
+        Some(Hold::Lease { id: lease.id, wall_ms: lease.wall_ms, nanos })
+    }
+
+    /// Gives back a part of a hold: the ad does not stand, or costs less than was held.
+    pub fn release(&mut self, campaign: CampaignId, lease: u64, nanos: i64) {
+        let Some(wallet) = self.wallets.get_mut(&campaign) else { return };
+        if let Some(lease) = wallet.leases.iter_mut().find(|held| held.id == lease) {
+            lease.issued -= nanos;
+            wallet.spent = wallet.spent.saturating_sub(nanos);
+        }
+    }
+
+    /// The leases that are wanted now; each is asked for once.
+    pub fn wishes(&mut self, now_ms: u64) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        for (campaign, wallet) in &mut self.wallets {
+            wallet.end_interval(now_ms);
+            let is_seen = now_ms.saturating_sub(wallet.seen_ms) <= SEEN_MS;
+            if is_seen && !wallet.asked && now_ms >= wallet.not_before_ms && wallet.needs_another(now_ms) {
+                wallet.asked = true;
+                wishes.push(Wish { campaign: *campaign, rate: wallet.rate, price_max: wallet.price_max });
+            }
+        }
+        wishes
+    }
+
+    /// What came of a wish that was sent at `asked_ms`.
+    pub fn granted(&mut self, campaign: CampaignId, granted: Granted, asked_ms: u64, now_ms: u64) {
+        let wallet = self.wallets.entry(campaign).or_default();
+        wallet.asked = false;
+        match granted {
+            Granted::Lease { id, amount, wall_ms } => {
+                wallet.unbudgeted_until_ms = 0;
+                wallet.leases.push(Lease { id, amount, issued: 0, wall_ms, until_ms: asked_ms + USE_MS });
+            }
+            Granted::Unbudgeted => {
+                wallet.unbudgeted_until_ms = now_ms + UNBUDGETED_MS + REFUSED_MS;
+                wallet.not_before_ms = now_ms + UNBUDGETED_MS;
+            }
+            Granted::Refused => wallet.not_before_ms = now_ms + REFUSED_MS,
+        }
+    }
+
+    /// A wish whose outcome is unknown: a lease that it led to is never used, and ends by itself.
+    pub fn lost(&mut self, campaign: CampaignId, now_ms: u64) {
+        self.granted(campaign, Granted::Refused, now_ms, now_ms);
+    }
+
+    /// Leases whose use is over, each until it was taken from here.
+    pub fn reports(&mut self, now_ms: u64) -> Vec<Report> {
+        for wallet in self.wallets.values_mut() {
+            wallet.leases.retain(|lease| {
+                // What is used up is reported early, so that the next may be asked for.
+                let is_over =
+                    lease.until_ms <= now_ms || lease.amount - lease.issued < wallet.price_max.min(lease.amount);
+                // A hold of the last moment may still be given back.
+                let is_settled = is_over && lease.until_ms.saturating_sub(USE_MS) + 1_000 <= now_ms;
+                if is_settled {
+                    self.over.push(Report { lease: lease.id, issued: lease.issued });
+                }
+                !is_settled
+            });
+        }
+        self.wallets.retain(|_, w| !w.leases.is_empty() || w.asked || now_ms.saturating_sub(w.seen_ms) <= SEEN_MS);
+        std::mem::take(&mut self.over)
+    }
+
+    /// Everything is over: another issuer was granted.
+    pub fn clear(&mut self) {
+        self.wallets.clear();
+        self.over.clear();
+    }
+
+    /// Leases, and what they have left.
+    #[must_use]
+    pub fn totals(&self) -> (usize, i64) {
+        let leases = self.wallets.values().flat_map(|wallet| &wallet.leases);
+        leases.fold((0, 0), |(count, left), lease| (count + 1, left + (lease.amount - lease.issued)))
+    }
+}
+
+impl Wallet {
+    fn end_interval(&mut self, now_ms: u64) {
+        let passed = now_ms.saturating_sub(self.spent_since_ms);
+        if passed >= RATE_MS {
+            let passed = i64::try_from(passed).unwrap_or(i64::MAX).max(1);
+            self.rate = self.spent.saturating_mul(1_000) / passed;
+            (self.spent, self.spent_since_ms) = (0, now_ms);
+        }
+    }
+
+    fn needs_another(&self, now_ms: u64) -> bool {
+        let used = self.leases.iter().filter(|lease| lease.until_ms > now_ms + AHEAD_MS);
+        let (amount, issued) = used.fold((0, 0), |(a, i), lease| (a + lease.amount, i + lease.issued));
+        self.leases.len() < 2 && (amount == 0 || issued * 3 > amount)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const C: CampaignId = CampaignId(5);
+
+    fn with_lease(amount: i64) -> Purse {
+        let mut purse = Purse::default();
+        purse.see(C, 10, 1_000);
+        assert_eq!(purse.wishes(1_000), vec![Wish { campaign: C, rate: 0, price_max: 10 }]);
+        assert_eq!(purse.wishes(1_000), vec![], "it is asked for once");
+        purse.granted(C, Granted::Lease { id: 1, amount, wall_ms: 77 }, 1_000, 1_100);
+        purse
+    }
+
+    #[test]
+    fn nothing_is_served_beyond_a_lease_or_after_it() {
+        let mut purse = Purse::default();
+        assert_eq!(purse.hold(C, 10, 0), None, "never seen");
+        purse = with_lease(25);
+        let hold = Some(Hold::Lease { id: 1, wall_ms: 77, nanos: 10 });
+        assert_eq!([purse.hold(C, 10, 1_200), purse.hold(C, 10, 1_200)], [hold, hold]);
+        assert_eq!(purse.hold(C, 10, 1_200), None, "5 are left");
+        purse.release(C, 1, 5);
+        assert_eq!(purse.hold(C, 10, 15_499), hold);
+        assert_eq!(purse.hold(C, 0, 15_500), None, "its time is counted from the question");
+        assert_eq!(purse.reports(15_600), vec![Report { lease: 1, issued: 25 }]);
+        assert_eq!(purse.reports(15_600), vec![]);
+    }
+
+    #[test]
+    fn the_next_lease_comes_before_the_end_and_no_third() {
+        let mut purse = with_lease(100);
+        assert_eq!(purse.wishes(2_000), vec![], "it is hardly used");
+        for _ in 0..4 {
+            purse.hold(C, 10, 2_000);
+        }
+        assert_eq!(purse.wishes(2_100).len(), 1, "more than a third");
+        purse.granted(C, Granted::Lease { id: 2, amount: 100, wall_ms: 78 }, 2_100, 2_200);
+        assert_eq!(purse.wishes(2_300), vec![]);
+        purse.see(C, 10, 13_000);
+        assert_eq!(purse.wishes(13_000), vec![], "two are open");
+        assert_eq!(purse.reports(16_000), vec![Report { lease: 1, issued: 40 }]);
+        assert_eq!(purse.wishes(16_000).len(), 1);
+        assert_eq!(purse.wishes(100_000), vec![], "nobody has seen it for a minute");
+    }
+
+    #[test]
+    fn a_refusal_is_not_asked_for_again_at_once_and_no_budget_means_no_charge() {
+        let mut purse = Purse::default();
+        purse.see(C, 10, 0);
+        purse.wishes(0);
+        purse.granted(C, Granted::Refused, 0, 100);
+        assert_eq!((purse.hold(C, 1, 200), purse.wishes(200).len()), (None, 0));
+        assert_eq!(purse.wishes(1_100).len(), 1);
+        purse.granted(C, Granted::Unbudgeted, 1_100, 1_200);
+        assert_eq!(purse.hold(C, 1, 1_300), Some(Hold::Unbudgeted));
+        assert_eq!((purse.wishes(6_100).len(), purse.wishes(6_200).len()), (0, 1));
+        assert_eq!(purse.hold(C, 1, 6_900), Some(Hold::Unbudgeted), "while the answer is on its way");
+        assert_eq!(purse.hold(C, 1, 7_200), None);
+    }
+}

@@ -1,0 +1,88 @@
+//! Is there money behind each winner, and what goes out with it?
+//!
+//! An ad that is billed at its impression is held at its bid before anything is served; one whose lease has nothing left
+//! is taken out and the auction cleared anew, so that it sets no price (decision 12). Once the page is made, what was held
+//! too much goes back. Ads that are billed later hold nothing: the ledger caps what they are charged.
+
+use crate::auction::{AuctionRule, Clearing, reclear_without};
+use crate::ledger::{Bank, Held, Sale, purse::Hold};
+use crate::merge::{Candidate, Ranking};
+use crate::respond::{Decided, Entry, SlateEntry, placed_winners};
+use gavel_proto::cut::SPARE;
+use gavel_proto::money::BidType;
+
+/// Clears the auction and holds the price of each winner that is billed at its impression.
+pub(super) fn clear_and_hold(bank: &Bank, ranking: &Ranking, rule: &AuctionRule) -> (Clearing, Vec<Held>) {
+    let mut failed = Vec::new();
+    if !bank.has_authority() {
+        return (reclear_without(ranking, rule, &failed), Vec::new());
+    }
+    bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c))));
+    let mut held: Vec<Held> = Vec::new();
+    loop {
+        let clearing = reclear_without(ranking, rule, &failed);
+        let mut lacking = None;
+        for winner in &clearing.winners {
+            let candidate = &ranking[winner.candidate];
+            if !is_leased(&candidate) || held.iter().any(|h| h.candidate == winner.candidate) {
+                continue;
+            }
+            match bank.hold(candidate.offer().campaign, held_at_most(candidate)) {
+                Some(hold) => {
+                    held.push(Held { candidate: winner.candidate, campaign: candidate.offer().campaign, hold });
+                }
+                None => lacking = lacking.or(Some(candidate.offer().ad)),
+            }
+        }
+        let Some(ad) = lacking else {
+            let (kept, gone): (Vec<Held>, Vec<Held>) =
+                held.into_iter().partition(|h| clearing.winners.iter().any(|w| w.candidate == h.candidate));
+            gone.iter().for_each(|h| release(bank, h, 0));
+            return (clearing, kept);
+        };
+        metrics::counter!("gavel_router_unleased_total").increment(1);
+        failed.push(ad);
+        // A slot that is beyond the spare ones stays empty, so this ends with the slots.
+        debug_assert!(failed.len() <= SPARE + ranking.len(), "each ad fails once");
+    }
+}
+
+/// Settles the holds at the prices of the page, and seals a token for each ad that stands on it.
+pub(super) fn seal(
+    bank: &Bank,
+    decided: &Decided,
+    held: &[Held],
+    (auction, request): (u64, u64),
+    slate: &mut [SlateEntry],
+) {
+    for held in held {
+        let standing = placed_winners(decided).find(|(_, winner)| winner.candidate == held.candidate);
+        let price = standing.map_or(0, |(_, winner)| i64::try_from(winner.billed.0).unwrap_or(i64::MAX));
+        release(bank, held, price);
+    }
+    for (position, winner) in placed_winners(decided) {
+        let candidate = &decided.ranking[winner.candidate];
+        let hold = held.iter().find(|h| h.candidate == winner.candidate).map(|h| h.hold);
+        let token = bank.token(&Sale { candidate, winner, auction, request, hold });
+        let entry = slate.iter_mut().find(|entry| entry.position as usize == position);
+        if let Some(Entry::Ad(report)) = entry.map(|entry| &mut entry.entry) {
+            report.token = token;
+        }
+    }
+}
+
+/// Gives back what was held beyond a price.
+fn release(bank: &Bank, held: &Held, price: i64) {
+    if let Hold::Lease { id, nanos, .. } = held.hold {
+        bank.release(held.campaign, id, nanos.saturating_sub(price));
+    }
+}
+
+fn is_leased(candidate: &&Candidate) -> bool {
+    matches!(candidate.offer().bid_type, BidType::Cpm | BidType::Ocpm)
+}
+
+/// The most that one impression may cost, in nanos: a price per mille in micros is one impression's in nanos.
+fn held_at_most(candidate: &Candidate) -> i64 {
+    i64::try_from(candidate.billed(candidate.offer().bid).0).unwrap_or(i64::MAX)
+}
