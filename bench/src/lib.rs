@@ -7,6 +7,7 @@
 pub mod arrays;
 pub mod auction;
 pub mod corpus;
+pub mod fleet;
 pub mod gate;
 pub mod ledger;
 pub mod market;

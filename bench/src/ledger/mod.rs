@@ -18,10 +18,8 @@ mod oracle;
 mod report;
 mod storm;
 
-use crate::rollout::RolloutError;
-use crate::transport::TransportError;
-use crate::workload::{self, WorkloadError};
-use gavel_client::ClientError;
+use crate::fleet::{self, Fleet, FleetArgs, FleetError, Size};
+use crate::workload;
 use std::path::PathBuf;
 
 /// How many charges, and with which faults.
@@ -39,15 +37,9 @@ pub struct LedgerArgs {
     /// Requests for ads that are under way at once.
     #[arg(long, default_value_t = 12)]
     pub askers: usize,
-    /// The bundle.
-    #[arg(long, default_value = "cluster/bootstrap/demo/bundle")]
-    pub bundle: PathBuf,
-    /// The catalogue.
-    #[arg(long, default_value = "cluster/bootstrap/demo/catalogue")]
-    pub catalogue: PathBuf,
-    /// Keep logs and data here; by default a temporary folder that is removed.
-    #[arg(long)]
-    pub work_dir: Option<PathBuf>,
+    /// Where the cluster comes from.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
     /// Seed of copies, routers and budgets.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -56,48 +48,17 @@ pub struct LedgerArgs {
     pub json: Option<PathBuf>,
 }
 
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The requests cannot be read.
-    #[error(transparent)]
-    Workload(#[from] WorkloadError),
-    /// A router cannot be reached.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// A voter cannot be reached, or said no.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The cluster does not start.
-    #[error(transparent)]
-    Fleet(#[from] RolloutError),
-    /// A process did not do what it should.
-    #[error("{0}")]
-    Process(String),
-    /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl LedgerError {
-    fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { path, source }
-    }
-}
-
 /// Charges, kills and compares; true when every promise was kept.
 ///
 /// # Errors
 /// When the cluster cannot be started or asked.
-pub async fn run(args: LedgerArgs) -> Result<bool, LedgerError> {
-    let requests = workload::read(&args.catalogue.join("requests.jsonl.zst"))?;
-    let mut fleet = storm::fleet(&args)?;
+pub async fn run(args: LedgerArgs) -> Result<bool, FleetError> {
+    fleet::unless_interrupted(run_whole(args)).await
+}
+
+async fn run_whole(args: LedgerArgs) -> Result<bool, FleetError> {
+    let requests = workload::read(&args.fleet.catalogue.join("requests.jsonl.zst"))?;
+    let mut fleet = Fleet::start(&args.fleet, Size::STORM)?;
     let outcome = storm::run(&args, &mut fleet, requests).await;
     let found = match outcome {
         Ok(seen) => storm::compare(&fleet, seen).await,
@@ -107,7 +68,7 @@ pub async fn run(args: LedgerArgs) -> Result<bool, LedgerError> {
     let report = found?;
     print!("{}", report.table());
     if let Some(path) = &args.json {
-        report.write(path).map_err(LedgerError::io(path))?;
+        report.write(path).map_err(FleetError::io(path))?;
     }
     Ok(report.is_kept())
 }

@@ -1,32 +1,20 @@
 //! In which order are processes killed, and what is compared at the end?
 
+use super::LedgerArgs;
 use super::load::Load;
 use super::oracle::{Oracle, Sold};
 use super::report::Report;
-use super::{LedgerArgs, LedgerError};
-use crate::rollout::fleet::{Fleet, Role};
-use crate::rollout::{RolloutArgs, storm_size};
+use crate::clock::monotonic_us;
+use crate::fleet::{self, CLUSTER, DOWN, Fleet, FleetError, RETRY, Role, WHOLE_MAX};
 use crate::workload::TimedRequest;
-use clap::{Args, FromArgMatches};
 use gavel_client::{AdminClient, LedgerClient};
 use gavel_proto::hash::combine;
 use gavel_proto::wire::ledger_wish::Body;
 use gavel_proto::wire::{BalancesReply, LedgerAnswer, SetBudgets};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// The name of the cluster of a fleet.
-const CLUSTER: &str = "gavel";
-/// Between two looks.
-const RETRY: Duration = Duration::from_millis(200);
-/// A process that was killed is started again after so long.
-const DOWN: Duration = Duration::from_millis(1_500);
-/// Longest wait for the cluster to be whole, and for voters to agree.
-const WHOLE_MAX_US: u64 = 240_000_000;
 /// Wishes of one request.
 const WISHES_MAX: usize = 256;
 /// One currency unit, in nanos.
@@ -42,28 +30,14 @@ pub struct Seen {
     took_us: u64,
 }
 
-/// Starts the cluster.
-pub fn fleet(args: &LedgerArgs) -> Result<Fleet, LedgerError> {
-    let shown = |path: &Path| path.display().to_string();
-    let mut words = vec!["fleet".to_owned(), "--bundle".to_owned(), shown(&args.bundle)];
-    words.extend(["--catalogue".to_owned(), shown(&args.catalogue)]);
-    if let Some(folder) = &args.work_dir {
-        words.extend(["--work-dir".to_owned(), shown(folder)]);
-    }
-    let wrong = |e: clap::Error| LedgerError::Process(e.to_string());
-    let matches = RolloutArgs::augment_args(clap::Command::new("fleet")).try_get_matches_from(words).map_err(wrong)?;
-    let of_fleet = RolloutArgs::from_arg_matches(&matches).map_err(wrong)?;
-    Ok(Fleet::start(&of_fleet, storm_size(&of_fleet))?)
-}
-
 /// Sets budgets, charges and kills; returns when every event is answered.
-pub async fn run(args: &LedgerArgs, fleet: &mut Fleet, requests: Vec<TimedRequest>) -> Result<Seen, LedgerError> {
+pub async fn run(args: &LedgerArgs, fleet: &mut Fleet, requests: Vec<TimedRequest>) -> Result<Seen, FleetError> {
     let admin = AdminClient::new(CLUSTER, fleet.addresses(Role::Control))?;
     whole(&admin).await?;
     let mut ledger = LedgerClient::new(CLUSTER, fleet.addresses(Role::Control))?;
     set_budgets(args, &mut ledger).await?;
-    let load = Load::new(args, &fleet.addresses(Role::Router), requests, clock_us)?;
-    let (began, is_over) = (clock_us(), AtomicBool::new(false));
+    let load = Load::new(args, &fleet.addresses(Role::Router), requests, monotonic_us)?;
+    let (began, is_over) = (monotonic_us(), AtomicBool::new(false));
     let killing = kills(args, fleet, (&admin, &ledger), &is_over);
     let charging = async {
         let telling = async {
@@ -84,7 +58,7 @@ pub async fn run(args: &LedgerArgs, fleet: &mut Fleet, requests: Vec<TimedReques
         is_over.store(true, Ordering::Release);
     };
     let ((), kills) = tokio::join!(charging, killing);
-    let took_us = clock_us() - began;
+    let took_us = monotonic_us() - began;
     let report_us = std::mem::take(&mut *load.report_us.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     Ok(Seen {
         sold: load.take(),
@@ -97,13 +71,13 @@ pub async fn run(args: &LedgerArgs, fleet: &mut Fleet, requests: Vec<TimedReques
 }
 
 /// A budget for every campaign of the catalogue: one in five is small for its life, one for the day.
-async fn set_budgets(args: &LedgerArgs, ledger: &mut LedgerClient) -> Result<(), LedgerError> {
-    let path = args.catalogue.join("campaigns.jsonl.zst");
-    let file = std::fs::File::open(&path).map_err(LedgerError::io(&path))?;
-    let text = zstd::decode_all(file).map_err(LedgerError::io(&path))?;
+async fn set_budgets(args: &LedgerArgs, ledger: &mut LedgerClient) -> Result<(), FleetError> {
+    let path = args.fleet.catalogue.join("campaigns.jsonl.zst");
+    let file = std::fs::File::open(&path).map_err(FleetError::io(&path))?;
+    let text = zstd::decode_all(file).map_err(FleetError::io(&path))?;
     let mut wishes = Vec::new();
     for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.trim().is_empty()) {
-        let wrong = |e: serde_json::Error| LedgerError::Process(format!("{}: {e}", path.display()));
+        let wrong = |e: serde_json::Error| FleetError::Process(format!("{}: {e}", path.display()));
         let campaign: serde_json::Value = serde_json::from_str(line).map_err(wrong)?;
         let number = |name: &str| campaign[name].as_u64().unwrap_or_default();
         let id = number("campaign_id");
@@ -123,7 +97,7 @@ async fn set_budgets(args: &LedgerArgs, ledger: &mut LedgerClient) -> Result<(),
     for part in wishes.chunks(WISHES_MAX) {
         let reply = ledger.post(part.to_vec()).await?;
         if let Some(wrong) = reply.verdicts.iter().find(|v| v.answer() != LedgerAnswer::LedgerDone) {
-            return Err(LedgerError::Process(format!("a budget was refused: {}", wrong.reason)));
+            return Err(FleetError::Process(format!("a budget was refused: {}", wrong.reason)));
         }
     }
     eprintln!("{} campaigns have budgets", wishes.len());
@@ -136,7 +110,7 @@ async fn kills(
     fleet: &mut Fleet,
     (admin, ledger): (&AdminClient, &LedgerClient),
     is_over: &AtomicBool,
-) -> Result<BTreeMap<String, u64>, LedgerError> {
+) -> Result<BTreeMap<String, u64>, FleetError> {
     let (mut killed, mut turn) = (BTreeMap::new(), 0usize);
     while args.kill && !is_over.load(Ordering::Acquire) {
         tokio::time::sleep(Duration::from_secs_f64(args.kill_every)).await;
@@ -182,25 +156,23 @@ async fn victim(
 }
 
 /// Returns once every member lives and every shard is served by all of its replicas.
-async fn whole(admin: &AdminClient) -> Result<(), LedgerError> {
-    let from = clock_us();
+async fn whole(admin: &AdminClient) -> Result<(), FleetError> {
+    let from = monotonic_us();
     loop {
-        if let Ok(status) = admin.status().await {
-            let view = status.view.unwrap_or_default();
-            let served = view.shards.iter().all(|s| !s.replicas.is_empty() && s.serving.len() == s.replicas.len());
-            if served && !view.shards.is_empty() && view.members.iter().all(|m| m.alive) {
-                return Ok(());
-            }
+        if let Ok(status) = admin.status().await
+            && status.view.is_some_and(|view| fleet::is_served(&view))
+        {
+            return Ok(());
         }
-        if clock_us() - from > WHOLE_MAX_US {
-            return Err(LedgerError::Process("the cluster does not become whole".to_owned()));
+        if Duration::from_micros(monotonic_us() - from) > WHOLE_MAX {
+            return Err(FleetError::Process("the cluster does not become whole".to_owned()));
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
 /// Compares the oracle, the voters and the audit.
-pub async fn compare(fleet: &Fleet, seen: Seen) -> Result<Report, LedgerError> {
+pub async fn compare(fleet: &Fleet, seen: Seen) -> Result<Report, FleetError> {
     let oracle = Oracle::of(&seen.sold);
     let balances = agreed(fleet).await?;
     let audited = audit(fleet)?;
@@ -272,10 +244,10 @@ fn differences(oracle: &Oracle, reply: &BalancesReply) -> Vec<String> {
 }
 
 /// The balances of all voters at one entry.
-async fn agreed(fleet: &Fleet) -> Result<Vec<BalancesReply>, LedgerError> {
+async fn agreed(fleet: &Fleet) -> Result<Vec<BalancesReply>, FleetError> {
     let addresses = fleet.addresses(Role::Control);
     let ledger = LedgerClient::new(CLUSTER, addresses.clone())?;
-    let from = clock_us();
+    let from = monotonic_us();
     loop {
         let mut replies = Vec::new();
         for address in &addresses {
@@ -286,8 +258,8 @@ async fn agreed(fleet: &Fleet) -> Result<Vec<BalancesReply>, LedgerError> {
         if same && whole {
             return Ok(replies);
         }
-        if clock_us() - from > WHOLE_MAX_US {
-            return Err(LedgerError::Process("the voters do not come to one entry".to_owned()));
+        if Duration::from_micros(monotonic_us() - from) > WHOLE_MAX {
+            return Err(FleetError::Process("the voters do not come to one entry".to_owned()));
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -304,17 +276,11 @@ struct Audited {
 }
 
 /// Has the operator's command compute everything anew.
-fn audit(fleet: &Fleet) -> Result<Audited, LedgerError> {
-    let own = std::env::current_exe().map_err(LedgerError::io(Path::new("this binary")))?;
+fn audit(fleet: &Fleet) -> Result<Audited, FleetError> {
     let path = fleet.logs().join("charges.txt");
-    let output = Command::new(own)
-        .args(["ctl", "--control", &fleet.control(), "ledger", "audit", "--json", "--charges"])
-        .arg(&path)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(LedgerError::io(Path::new("gavel ctl")))?;
+    let output = fleet.ask(&["ledger", "audit", "--json", "--charges", &path.display().to_string()])?;
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|e| {
-        LedgerError::Process(format!("the audit said nothing: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+        FleetError::Process(format!("the audit said nothing: {e}: {}", String::from_utf8_lossy(&output.stderr)))
     })?;
     let mut audited = Audited { clean: said["clean"] == true, ..Audited::default() };
     for voter in said["voters"].as_array().into_iter().flatten() {
@@ -323,7 +289,7 @@ fn audit(fleet: &Fleet) -> Result<Audited, LedgerError> {
         let lists = ["faults", "differences"].into_iter().filter_map(|list| voter[list].as_array()).flatten();
         audited.faults.extend(lists.filter_map(|fault| fault.as_str()).map(str::to_owned));
     }
-    let text = std::fs::read_to_string(&path).map_err(LedgerError::io(&path))?;
+    let text = std::fs::read_to_string(&path).map_err(FleetError::io(&path))?;
     for line in text.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         if let [_, _, kind, campaign, price] = words[..]
@@ -333,12 +299,4 @@ fn audit(fleet: &Fleet) -> Result<Audited, LedgerError> {
         }
     }
     Ok(audited)
-}
-
-/// Microseconds of the monotonic clock.
-#[expect(clippy::disallowed_methods, reason = "the load generator is a shell: it measures time")]
-fn clock_us() -> u64 {
-    static ZERO: OnceLock<Instant> = OnceLock::new();
-    let zero = *ZERO.get_or_init(Instant::now);
-    u64::try_from(zero.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

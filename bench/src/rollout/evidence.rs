@@ -1,10 +1,9 @@
 //! Was every promise kept, by what clients got and by what the processes wrote?
 
-use super::RolloutError;
-use super::fleet::Role;
 use super::logs::{self, Line};
 use super::report::Report;
 use super::storm::{Fault, Seen};
+use crate::fleet::{FleetError, Role};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +33,7 @@ struct Switch {
 ///
 /// # Errors
 /// When a log cannot be read.
-pub fn gather(seen: &Seen, folder: &Path) -> Result<Report, RolloutError> {
+pub fn gather(seen: &Seen, folder: &Path) -> Result<Report, FleetError> {
     let nodes = node_logs(&logs_of(folder, "node")?)?;
     let answered = &seen.answered;
     let foreign: u64 = answered
@@ -91,8 +90,8 @@ pub fn gather(seen: &Seen, folder: &Path) -> Result<Report, RolloutError> {
     })
 }
 
-fn logs_of(folder: &Path, role: &str) -> Result<Vec<PathBuf>, RolloutError> {
-    let entries = std::fs::read_dir(folder).map_err(RolloutError::io(folder))?;
+fn logs_of(folder: &Path, role: &str) -> Result<Vec<PathBuf>, FleetError> {
+    let entries = std::fs::read_dir(folder).map_err(FleetError::io(folder))?;
     let is_log = |path: &PathBuf| {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         name.starts_with(&format!("{role}-")) && name.ends_with(".log")
@@ -100,7 +99,7 @@ fn logs_of(folder: &Path, role: &str) -> Result<Vec<PathBuf>, RolloutError> {
     Ok(entries.flatten().map(|e| e.path()).filter(is_log).collect())
 }
 
-fn node_logs(paths: &[PathBuf]) -> Result<NodeLogs, RolloutError> {
+fn node_logs(paths: &[PathBuf]) -> Result<NodeLogs, FleetError> {
     let mut found = NodeLogs::default();
     for path in paths {
         logs::each(path, |line| {
@@ -158,7 +157,7 @@ const fn overlaps(a: (u64, u64), b: (u64, u64)) -> bool {
 
 /// Microseconds from the moment that the first voter applied a switch to the moment that a router pinned it, for each
 /// router: of switches without a fault around them, and of all.
-fn effective(seen: &Seen, folder: &Path) -> Result<(Vec<u64>, Vec<u64>), RolloutError> {
+fn effective(seen: &Seen, folder: &Path) -> Result<(Vec<u64>, Vec<u64>), FleetError> {
     let mut applied: BTreeMap<u64, Switch> = BTreeMap::new();
     for path in logs_of(folder, "control")? {
         for switch in switches(&path, "a model is activated")? {
@@ -188,7 +187,7 @@ fn effective(seen: &Seen, folder: &Path) -> Result<(Vec<u64>, Vec<u64>), Rollout
     Ok((calm, all))
 }
 
-fn switches(path: &Path, message: &str) -> Result<Vec<Switch>, RolloutError> {
+fn switches(path: &Path, message: &str) -> Result<Vec<Switch>, FleetError> {
     let mut found = Vec::new();
     logs::each(path, |Line { timestamp, message: said, version, map_epoch, .. }| {
         if said == message

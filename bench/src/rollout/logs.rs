@@ -1,6 +1,6 @@
 //! What do the logs of the processes say, line by line?
 
-use super::RolloutError;
+use crate::fleet::FleetError;
 use serde::Deserialize;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -33,10 +33,10 @@ pub struct Line {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn each(path: &Path, mut visit: impl FnMut(&Line)) -> Result<(), RolloutError> {
-    let file = std::fs::File::open(path).map_err(RolloutError::io(path))?;
+pub fn each(path: &Path, mut visit: impl FnMut(&Line)) -> Result<(), FleetError> {
+    let file = std::fs::File::open(path).map_err(FleetError::io(path))?;
     for line in BufReader::with_capacity(1 << 20, file).split(b'\n') {
-        let line = line.map_err(RolloutError::io(path))?;
+        let line = line.map_err(FleetError::io(path))?;
         if let Ok(line) = serde_json::from_slice::<Line>(&line) {
             visit(&line);
         }

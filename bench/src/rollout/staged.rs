@@ -7,8 +7,8 @@
 //!
 //! Bundles are published before their period, because packing and uploading is the work of whoever publishes.
 
-use super::fleet::{Fleet, Role, Size};
-use super::{RolloutArgs, RolloutError};
+use super::RolloutArgs;
+use crate::fleet::{CLUSTER, Fleet, FleetError, Role, Size};
 use crate::serve::load::{self, Outcome, Target};
 use crate::transport;
 use crate::workload::{self, TimedRequest};
@@ -19,7 +19,8 @@ use serde::Serialize;
 use std::path::Path;
 
 /// One voter and one router, and two nodes with a shard each: what two cores can hold with a load beside it.
-const SIZE: Size = Size { controls: 1, nodes: 2, routers: 1, shards: 2, replicas: 1, staging_cpu_share: 0.25 };
+const SIZE: Size =
+    Size { controls: 1, nodes: 2, routers: 1, shards: 2, replicas: 1, staging_cpu_share: 0.25, ..Size::STORM };
 /// Of what the cluster answers at most.
 const LOAD_SHARE: f64 = 0.3;
 /// Requests at once while that is found out.
@@ -123,8 +124,9 @@ impl Load {
 ///
 /// # Errors
 /// When the cluster cannot be started or asked.
-pub async fn run(args: &RolloutArgs, rounds: u64, requests: Vec<TimedRequest>) -> Result<Staged, RolloutError> {
-    let mut fleet = Fleet::start(args, SIZE)?;
+pub async fn run(args: &RolloutArgs, rounds: u64, requests: Vec<TimedRequest>) -> Result<Staged, FleetError> {
+    let RolloutArgs { ranked, retrieved, .. } = *args;
+    let mut fleet = Fleet::start(&args.fleet, Size { ranked, retrieved, ..SIZE })?;
     let measured = measure(args, rounds, requests, &fleet).await;
     fleet.stop();
     measured
@@ -135,11 +137,11 @@ async fn measure(
     rounds: u64,
     requests: Vec<TimedRequest>,
     fleet: &Fleet,
-) -> Result<Staged, RolloutError> {
+) -> Result<Staged, FleetError> {
     let members = transport::members(&fleet.addresses(Role::Control)[0]).await?;
     let target = Target::connect(&members, DEADLINE_MS).await?;
-    let target = target.ok_or_else(|| RolloutError::Process("no router has joined".to_owned()))?;
-    let admin = AdminClient::new("gavel", fleet.addresses(Role::Control))?;
+    let target = target.ok_or_else(|| FleetError::Process("no router has joined".to_owned()))?;
+    let admin = AdminClient::new(CLUSTER, fleet.addresses(Role::Control))?;
     // The first one is for caches and connections.
     load::closed(&target, &requests, CLOSED_LOOP, CLOSED_LOOP_SECONDS / 4.0).await;
     let saturation_qps = load::closed(&target, &requests, CLOSED_LOOP, CLOSED_LOOP_SECONDS).await;
@@ -148,7 +150,7 @@ async fn measure(
     let (mut idle, mut staging) = (load.piece().await.emptied(), load.piece().await.emptied());
     let (mut ratios, mut pieces) = (Vec::new(), 0);
     for round in 1..=rounds {
-        let bundle = fleet.bundle(args, round)?;
+        let bundle = fleet.bundle(&args.fleet, round)?;
         fleet.ctl(&["model", "publish", &bundle.display().to_string(), "--no-stage", "--no-skew"])?;
         remove(&bundle)?;
         let version = newest(&admin.status().await?);
@@ -189,19 +191,19 @@ async fn measure(
 }
 
 /// The bundle is with the voters.
-fn remove(bundle: &Path) -> Result<(), RolloutError> {
-    std::fs::remove_dir_all(bundle).map_err(RolloutError::io(bundle))
+fn remove(bundle: &Path) -> Result<(), FleetError> {
+    std::fs::remove_dir_all(bundle).map_err(FleetError::io(bundle))
 }
 
 fn newest(status: &StatusResponse) -> u64 {
     status.models.iter().filter_map(|m| m.model.as_ref()).map(|m| m.version).max().unwrap_or_default()
 }
 
-fn is_ready(status: &StatusResponse, version: u64) -> Result<bool, RolloutError> {
+fn is_ready(status: &StatusResponse, version: u64) -> Result<bool, FleetError> {
     let model = status.models.iter().find(|m| m.model.as_ref().is_some_and(|m| m.version == version));
     let replicas = model.map(|m| m.replicas.as_slice()).unwrap_or_default();
     if let Some(refused) = replicas.iter().find(|r| r.state() == ReplicaState::ReplicaRefused) {
-        return Err(RolloutError::Process(format!("version {version} is refused: {}", refused.reason)));
+        return Err(FleetError::Process(format!("version {version} is refused: {}", refused.reason)));
     }
     Ok(!replicas.is_empty() && replicas.iter().all(|r| r.state() == ReplicaState::ReplicaReady))
 }

@@ -1,8 +1,9 @@
 //! In which order are versions switched and processes killed?
 
-use super::fleet::{Fleet, Role};
+use super::RolloutArgs;
 use super::load::{Answered, Load};
-use super::{RolloutArgs, RolloutError};
+use crate::clock::{monotonic_us, wall_us};
+use crate::fleet::{self, CLUSTER, DOWN, Fleet, FleetError, RETRY, Role, WHOLE_MAX};
 use crate::workload::{Seeded, TimedRequest};
 use gavel_client::{AdminClient, ClientError};
 use gavel_proto::epoch::fingerprint;
@@ -10,21 +11,14 @@ use gavel_proto::wire::command::Body;
 use gavel_proto::wire::{ActivateModel, RollbackModel, StatusResponse};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Every fourth switch is a rollback.
 const ROLLBACK_EVERY: u64 = 4;
-/// Between two tries of a switch that is refused because a process is on its way back.
-const RETRY: Duration = Duration::from_millis(100);
-/// A process that was killed is started again after so long.
-const DOWN: Duration = Duration::from_millis(1_500);
 /// Longest wait for a router's answer to a balancer.
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for the cluster to be whole.
-const WHOLE_MAX: Duration = Duration::from_secs(240);
 
 /// A process that was away.
 #[derive(Clone, Debug)]
@@ -63,12 +57,12 @@ pub struct Seen {
 }
 
 /// Runs load, switches and kills; returns when all switches were made.
-pub async fn run(args: &RolloutArgs, fleet: &mut Fleet, requests: Vec<TimedRequest>) -> Result<Seen, RolloutError> {
-    let mut admin = AdminClient::new("gavel", fleet.addresses(Role::Control))?;
+pub async fn run(args: &RolloutArgs, fleet: &mut Fleet, requests: Vec<TimedRequest>) -> Result<Seen, FleetError> {
+    let mut admin = AdminClient::new(CLUSTER, fleet.addresses(Role::Control))?;
     let status = whole(&admin).await?;
     let bundles = bundles(&status);
-    let load = Arc::new(Load::new(&fleet.addresses(Role::Router), requests, clock_us)?);
-    let (began_wall_us, began) = (wall_us(), clock_us());
+    let load = Arc::new(Load::new(&fleet.addresses(Role::Router), requests, monotonic_us)?);
+    let (began_wall_us, began) = (wall_us(), monotonic_us());
     let stop = Arc::new(AtomicBool::new(false));
     let sending = {
         let (load, stop, qps, seed) = (Arc::clone(&load), Arc::clone(&stop), args.qps, args.seed);
@@ -92,7 +86,7 @@ pub async fn run(args: &RolloutArgs, fleet: &mut Fleet, requests: Vec<TimedReque
     answered.partial.iter_mut().for_each(|p| p.during = since(p.during));
     let faults = faults?.into_iter();
     let faults = faults.map(|f| Fault { killed: since(f.killed), away: since(f.away), ..f }).collect();
-    let took_us = clock_us() - began;
+    let took_us = monotonic_us() - began;
     Ok(Seen { activations, rollbacks, waited, commit_us, faults, bundles, answered, began_wall_us, took_us })
 }
 
@@ -108,15 +102,15 @@ async fn switches(
     args: &RolloutArgs,
     admin: &mut AdminClient,
     bundles: &BTreeMap<u64, u64>,
-) -> Result<Switches, RolloutError> {
+) -> Result<Switches, FleetError> {
     let versions: Vec<u64> = bundles.keys().copied().collect();
     let mut done = Switches { activations: 0, rollbacks: 0, waited: 0, commit_us: Vec::new() };
     let mut random = Seeded::new(args.seed ^ 0x0073_746f_726d);
-    let began = clock_us();
+    let began = monotonic_us();
     for turn in 0..args.activations {
         // Half regular, half drawn: some switches follow each other at once, and none waits long.
         let due = (turn as f64 + random.unit() * 0.9) * args.seconds * 1e6 / args.activations as f64;
-        let wait = (began + due as u64).saturating_sub(clock_us());
+        let wait = (began + due as u64).saturating_sub(monotonic_us());
         tokio::time::sleep(Duration::from_micros(wait)).await;
         let mut was_refused = false;
         loop {
@@ -128,7 +122,7 @@ async fn switches(
             } else {
                 Body::ActivateModel(ActivateModel { version: versions[next], expect_active: active })
             };
-            let sent = clock_us();
+            let sent = monotonic_us();
             match admin.propose(body).await {
                 Ok(_) if is_rollback => done.rollbacks += 1,
                 Ok(_) => done.activations += 1,
@@ -140,7 +134,7 @@ async fn switches(
                 }
                 Err(error) => return Err(error.into()),
             }
-            done.commit_us.push(clock_us() - sent);
+            done.commit_us.push(monotonic_us() - sent);
             break;
         }
         if (turn + 1) % 20 == 0 {
@@ -152,7 +146,7 @@ async fn switches(
     Ok(done)
 }
 
-async fn active(admin: &AdminClient) -> Result<u64, RolloutError> {
+async fn active(admin: &AdminClient) -> Result<u64, FleetError> {
     loop {
         // A voter that is behind says an older version: the compare of the entry finds it out.
         match admin.status().await {
@@ -168,9 +162,9 @@ async fn kills(
     fleet: &mut Fleet,
     load: Arc<Load>,
     switched: Arc<AtomicBool>,
-) -> Result<Vec<Fault>, RolloutError> {
+) -> Result<Vec<Fault>, FleetError> {
     let mut faults = Vec::new();
-    let admin = AdminClient::new("gavel", fleet.addresses(Role::Control))?;
+    let admin = AdminClient::new(CLUSTER, fleet.addresses(Role::Control))?;
     let mut turn = 0usize;
     while args.kill && !switched.load(Ordering::Acquire) {
         tokio::time::sleep(Duration::from_secs_f64(args.kill_every)).await;
@@ -187,9 +181,9 @@ async fn kills(
         // A voter's incarnation is its disk's and stays: it is back when it lives again.
         let status = admin.status().await.ok().filter(|_| role != Role::Control);
         let before = status.and_then(|status| incarnation(&status, &fleet.processes[at].address));
-        let from = clock_us();
+        let from = monotonic_us();
         fleet.processes[at].kill();
-        let killed = (from, clock_us());
+        let killed = (from, monotonic_us());
         // A balancer notices a router that refuses connections at its next look.
         if let Some(router) = router {
             load.set_up(router, false);
@@ -203,7 +197,7 @@ async fn kills(
             }
             load.set_up(router, true);
         }
-        faults.push(Fault { role, router, killed, away: (from, clock_us()) });
+        faults.push(Fault { role, router, killed, away: (from, monotonic_us()) });
     }
     Ok(faults)
 }
@@ -246,7 +240,7 @@ async fn answers(http: &str) -> bool {
 }
 
 /// Returns once every member lives and every staged version could serve.
-async fn whole(admin: &AdminClient) -> Result<StatusResponse, RolloutError> {
+async fn whole(admin: &AdminClient) -> Result<StatusResponse, FleetError> {
     whole_after(admin, ("", None)).await
 }
 
@@ -255,8 +249,8 @@ async fn whole(admin: &AdminClient) -> Result<StatusResponse, RolloutError> {
 async fn whole_after(
     admin: &AdminClient,
     (address, before): (&str, Option<u64>),
-) -> Result<StatusResponse, RolloutError> {
-    let from = clock_us();
+) -> Result<StatusResponse, FleetError> {
+    let from = monotonic_us();
     loop {
         if let Ok(status) = admin.status().await
             && is_whole(&status)
@@ -264,8 +258,8 @@ async fn whole_after(
         {
             return Ok(status);
         }
-        if clock_us() - from > WHOLE_MAX.as_micros() as u64 {
-            return Err(RolloutError::Process("the cluster does not become whole".to_owned()));
+        if Duration::from_micros(monotonic_us() - from) > WHOLE_MAX {
+            return Err(FleetError::Process("the cluster does not become whole".to_owned()));
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -273,12 +267,8 @@ async fn whole_after(
 
 fn is_whole(status: &StatusResponse) -> bool {
     let view = status.view.clone().unwrap_or_default();
-    let all_replicas = view.shards.iter().all(|s| !s.replicas.is_empty() && s.serving.len() == s.replicas.len());
-    let all_alive = view.members.iter().all(|m| m.alive);
     let staged = status.models.iter().filter(|m| !m.replicas.is_empty());
-    all_alive
-        && all_replicas
-        && !view.shards.is_empty()
+    fleet::is_served(&view)
         && staged.clone().count() >= 3
         && staged.flat_map(|m| &m.replicas).all(|r| r.state() == gavel_proto::wire::ReplicaState::ReplicaReady)
 }
@@ -287,19 +277,4 @@ fn bundles(status: &StatusResponse) -> BTreeMap<u64, u64> {
     let models = status.models.iter().filter(|m| !m.replicas.is_empty()).filter_map(|m| m.model.as_ref());
     let of = |hash: &Vec<u8>| hash.as_slice().try_into().map_or(0, |hash: [u8; 32]| fingerprint(&hash));
     models.map(|m| (m.version, of(&m.hash))).collect()
-}
-
-/// Microseconds of the monotonic clock.
-#[expect(clippy::disallowed_methods, reason = "the load generator is a shell: it measures time")]
-fn clock_us() -> u64 {
-    static ZERO: OnceLock<Instant> = OnceLock::new();
-    let zero = *ZERO.get_or_init(Instant::now);
-    u64::try_from(zero.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Microseconds since 1970, to find the same moment in logs.
-#[expect(clippy::disallowed_methods, reason = "logs of other processes are dated by the wall clock")]
-fn wall_us() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }

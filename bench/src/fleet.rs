@@ -3,13 +3,65 @@
 //! Every process is this binary, with a data folder and a log of its own in the work folder. A process is ended by its
 //! own handle and no other way, and all of them end with this value.
 
-use super::{RolloutArgs, RolloutError};
+use crate::transport::TransportError;
+use crate::workload::WorkloadError;
+use gavel_client::ClientError;
 use gavel_model::author::vary::{Variation, vary};
+use gavel_proto::wire::View;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+
+/// What a cluster of its own is started with.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FleetArgs {
+    /// The bundle that it begins with.
+    #[arg(long, default_value = "cluster/bootstrap/demo/bundle")]
+    pub bundle: PathBuf,
+    /// The catalogue.
+    #[arg(long, default_value = "cluster/bootstrap/demo/catalogue")]
+    pub catalogue: PathBuf,
+    /// Keep logs and data here; by default a temporary folder that is removed.
+    #[arg(long)]
+    pub work_dir: Option<PathBuf>,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The requests cannot be read.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// A router cannot be reached.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A voter cannot be reached, or said no.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A bundle cannot be varied.
+    #[error("a bundle cannot be varied: {0}")]
+    Bundle(String),
+    /// A process did not do what it should.
+    #[error("{0}")]
+    Process(String),
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl FleetError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}
 
 /// How many of what.
 #[derive(Clone, Copy, Debug)]
@@ -24,9 +76,37 @@ pub struct Size {
     pub shards: u32,
     /// Replicas of each.
     pub replicas: u32,
+    /// Candidates ranked, over all shards.
+    pub ranked: u32,
+    /// Items retrieved, over all shards.
+    pub retrieved: u32,
     /// Of a core, for each node's staging while it serves.
     pub staging_cpu_share: f64,
 }
+
+impl Size {
+    /// The reference cluster of the reliability chapter, with a light load. Staging takes what it needs: a process that
+    /// comes back holds up the next kill, not the load.
+    pub const STORM: Self = Self {
+        controls: 3,
+        nodes: 4,
+        routers: 2,
+        shards: 8,
+        replicas: 2,
+        ranked: 80,
+        retrieved: 160,
+        staging_cpu_share: 1.0,
+    };
+}
+
+/// The name of the cluster.
+pub const CLUSTER: &str = "gavel";
+/// Longest wait for what the cluster should come to by itself.
+pub const WHOLE_MAX: Duration = Duration::from_secs(240);
+/// Between two looks, and between two tries of what a process on its way back held up.
+pub const RETRY: Duration = Duration::from_millis(100);
+/// A process that was killed is started again after so long.
+pub const DOWN: Duration = Duration::from_millis(1_500);
 
 /// Longest wait for a process to listen.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
@@ -82,19 +162,19 @@ impl Fleet {
     ///
     /// # Errors
     /// When a process does not listen or a command fails.
-    pub fn start(args: &RolloutArgs, size: Size) -> Result<Self, RolloutError> {
+    pub fn start(args: &FleetArgs, size: Size) -> Result<Self, FleetError> {
         let (folder, temporary) = match &args.work_dir {
             Some(folder) => (folder.clone(), None),
             None => {
-                let folder = std::env::temp_dir().join(format!("gavel-rollout-{}", std::process::id()));
+                let folder = std::env::temp_dir().join(format!("gavel-storm-{}", std::process::id()));
                 (folder.clone(), Some(Temporary(folder)))
             }
         };
-        std::fs::create_dir_all(&folder).map_err(RolloutError::io(&folder))?;
+        std::fs::create_dir_all(&folder).map_err(FleetError::io(&folder))?;
         let mut fleet = Self { processes: Vec::new(), folder, _temporary: temporary };
         let Size { controls, nodes, routers, .. } = size;
         let staging_cpu_share = size.staging_cpu_share.to_string();
-        let ports = free_ports(controls + nodes + 2 * routers).map_err(RolloutError::io(Path::new("127.0.0.1")))?;
+        let ports = free_ports(controls + nodes + 2 * routers).map_err(FleetError::io(Path::new("127.0.0.1")))?;
         let at = |i: usize| format!("127.0.0.1:{}", ports[i]);
         let peers: Vec<String> = (0..controls).map(|i| format!("{}={}", i + 1, at(i))).collect();
         for i in 0..controls {
@@ -119,14 +199,14 @@ impl Fleet {
     }
 
     /// Publishes the first bundle and loads the catalogue.
-    fn seed(&self, args: &RolloutArgs, size: Size) -> Result<(), RolloutError> {
+    fn seed(&self, args: &FleetArgs, size: Size) -> Result<(), FleetError> {
         let shown = |path: &Path| path.display().to_string();
         self.ctl(&["model", "publish", &shown(&args.bundle), "--no-wait"])?;
         let work = shown(&self.folder.join("load"));
         let (shards, replicas) = (size.shards.to_string(), size.replicas.to_string());
         let catalogue = shown(&args.catalogue);
         self.ctl(&["load", &catalogue, "--shards", &shards, "--replicas", &replicas, "--work-dir", &work])?;
-        let (ranked, retrieved) = (args.ranked.to_string(), args.retrieved.to_string());
+        let (ranked, retrieved) = (size.ranked.to_string(), size.retrieved.to_string());
         self.ctl(&["rules", "--ranked", &ranked, "--retrieved", &retrieved])
     }
 
@@ -134,11 +214,11 @@ impl Fleet {
     ///
     /// # Errors
     /// When the first one cannot be varied.
-    pub fn bundle(&self, args: &RolloutArgs, seed: u64) -> Result<PathBuf, RolloutError> {
+    pub fn bundle(&self, args: &FleetArgs, seed: u64) -> Result<PathBuf, FleetError> {
         let to = self.folder.join(format!("bundle-{seed}"));
         if !to.exists() {
             let varied = vary(&args.bundle, &to, Variation::Space { seed });
-            varied.map_err(|e| RolloutError::Bundle(format!("{e:?}")))?;
+            varied.map_err(|e| FleetError::Bundle(format!("{e:?}")))?;
         }
         Ok(to)
     }
@@ -147,18 +227,26 @@ impl Fleet {
     ///
     /// # Errors
     /// When it does not end with 0.
-    pub fn ctl(&self, arguments: &[&str]) -> Result<(), RolloutError> {
-        let output = Command::new(binary()?)
-            .args(["ctl", "--control", &self.control()])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(RolloutError::io(Path::new("gavel ctl")))?;
+    pub fn ctl(&self, arguments: &[&str]) -> Result<(), FleetError> {
+        let output = self.ask(arguments)?;
         if output.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(RolloutError::Process(format!("gavel ctl {}: {said}", arguments.join(" "))))
+        Err(FleetError::Process(format!("gavel ctl {}: {said}", arguments.join(" "))))
+    }
+
+    /// What `gavel ctl` says to these arguments, whatever it ends with.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Output, FleetError> {
+        Command::new(binary()?)
+            .args(["ctl", "--control", &self.control()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(FleetError::io(Path::new("gavel ctl")))
     }
 
     /// Addresses of the voters, as a command line has them.
@@ -184,7 +272,7 @@ impl Fleet {
         self.processes.iter_mut().for_each(Process::kill);
     }
 
-    fn add(&mut self, role: Role, number: usize, listen: &str, arguments: &[&str]) -> Result<(), RolloutError> {
+    fn add(&mut self, role: Role, number: usize, listen: &str, arguments: &[&str]) -> Result<(), FleetError> {
         let word = match role {
             Role::Control => "control",
             Role::Node => "node",
@@ -210,16 +298,16 @@ impl Process {
     ///
     /// # Errors
     /// When it does not.
-    pub fn start(&mut self) -> Result<(), RolloutError> {
+    pub fn start(&mut self) -> Result<(), FleetError> {
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
-        let log = log.map_err(RolloutError::io(&self.log))?;
+        let log = log.map_err(FleetError::io(&self.log))?;
         let mut child = Command::new(binary()?)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .map_err(RolloutError::io(&self.log))?;
+            .map_err(FleetError::io(&self.log))?;
         let stdout = child.stdout.take();
         self.child = Some(child);
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -235,7 +323,7 @@ impl Process {
                 Ok(_) => {}
                 Err(_) => {
                     let log = self.log.display();
-                    return Err(RolloutError::Process(format!("{} does not listen: see {log}", self.name)));
+                    return Err(FleetError::Process(format!("{} does not listen: see {log}", self.name)));
                 }
             }
         }
@@ -257,8 +345,30 @@ impl Drop for Process {
     }
 }
 
-fn binary() -> Result<PathBuf, RolloutError> {
-    std::env::current_exe().map_err(RolloutError::io(Path::new("this binary")))
+/// Runs to its end, unless this process is asked to end before: the processes of a fleet end with the value that holds
+/// them, so an interrupted run must drop it.
+///
+/// # Errors
+/// The run's own, and that it was interrupted.
+pub async fn unless_interrupted<T>(run: impl Future<Output = Result<T, FleetError>>) -> Result<T, FleetError> {
+    let kind = tokio::signal::unix::SignalKind::terminate();
+    let mut terminated = tokio::signal::unix::signal(kind).map_err(FleetError::io(Path::new("SIGTERM")))?;
+    tokio::select! {
+        ran = run => ran,
+        _ = tokio::signal::ctrl_c() => Err(FleetError::Process("interrupted".to_owned())),
+        _ = terminated.recv() => Err(FleetError::Process("terminated".to_owned())),
+    }
+}
+
+/// Does every member live, and every shard serve from all of its replicas?
+#[must_use]
+pub fn is_served(view: &View) -> bool {
+    let all_replicas = view.shards.iter().all(|s| !s.replicas.is_empty() && s.serving.len() == s.replicas.len());
+    all_replicas && !view.shards.is_empty() && view.members.iter().all(|m| m.alive)
+}
+
+fn binary() -> Result<PathBuf, FleetError> {
+    std::env::current_exe().map_err(FleetError::io(Path::new("this binary")))
 }
 
 /// Ports that were free a moment ago: a process keeps its address when it is started again.
