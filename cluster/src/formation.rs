@@ -39,6 +39,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// In the data folder of a voter that may vote.
 const FILE_NAME: &str = "admitted";
 
+/// In the data folder of a voter whose ledger has had an entry.
+const LEDGER_FILE_NAME: &str = "ledger-formed";
+
 /// What admission works with.
 pub struct Admission {
     /// This voter.
@@ -55,6 +58,20 @@ pub struct Admission {
 #[must_use]
 pub fn remembered(folder: &Path, pristine: bool) -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(!pristine || folder.join(FILE_NAME).exists()))
+}
+
+/// Did the voter with this folder have a ledger that is gone? Voting with an empty one could lose acknowledged charges.
+#[must_use]
+pub fn lost_ledger(folder: &Path, pristine: bool) -> bool {
+    pristine && folder.join(LEDGER_FILE_NAME).exists()
+}
+
+/// Writes down that the ledger has had an entry.
+///
+/// # Errors
+/// Whatever the disk says.
+pub fn remember_ledger(folder: &Path) -> std::io::Result<()> {
+    disk::write_atomic(&folder.join(LEDGER_FILE_NAME), b"")
 }
 
 /// A number that stays with the disk: another one means another disk.

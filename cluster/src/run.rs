@@ -124,6 +124,9 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let books = config.data_dir.join("ledger");
     let journal = Journal::open(&books.join("journal"), &config.cluster_id)?;
     let ledger = seat::<Ledger>(&config, &own, &addresses, books, Some(journal)).await?;
+    if formation::lost_ledger(&config.data_dir, ledger.pristine) {
+        return Err(ControlError::Wiped(config.node_id));
+    }
     let pristine = control.pristine;
     let admitted = formation::remembered(&config.data_dir, pristine);
     let rafts = (control.core.raft.clone(), ledger.core.raft.clone());
@@ -146,7 +149,8 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let task = tokio::spawn(async move {
         // The lock on the folder is held until everything has stopped.
         let _identity = identity;
-        let driving = drive(Arc::clone(&books), wishes, Arc::clone(&running), admission.addresses.clone());
+        let surroundings = (admission.addresses.clone(), admission.folder.clone());
+        let driving = drive(Arc::clone(&books), wishes, Arc::clone(&running), surroundings);
         serve_on(running, books, driving, admission, blobs, serving, shutdown).await
     });
     Ok(Running { address, task, voter })

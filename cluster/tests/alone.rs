@@ -2,6 +2,7 @@
 
 mod support;
 
+use gavel_control::{ControlConfig, ControlError};
 use gavel_member::{Member, MemberConfig, Shutdown};
 use gavel_proto::wire;
 use support::{ask, command, lone, propose, watch};
@@ -41,6 +42,26 @@ async fn a_lone_voter_takes_commands_streams_views_and_remembers() {
     assert_eq!((again.accepted, again.number), (true, 1), "receipts survive");
     shutdown.trigger();
     running.task.await.expect("joined").expect("stopped as asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_whose_ledger_is_gone_does_not_vote_with_an_empty_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shutdown = Shutdown::new();
+    let running = lone(folder.path(), &shutdown).await;
+    let formed = async {
+        while !folder.path().join("ledger-formed").exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, formed).await.expect("the ledger is formed");
+    shutdown.trigger();
+    running.task.await.expect("joined").expect("stopped as asked");
+
+    std::fs::remove_dir_all(folder.path().join("ledger")).expect("removed");
+    let config = ControlConfig::new(support::CLUSTER, 1, folder.path().to_owned(), "127.0.0.1:0", Vec::new());
+    let reason = gavel_control::run(config, Shutdown::new()).await.err().expect("it does not start");
+    assert!(matches!(reason, ControlError::Wiped(1)), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -80,6 +80,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
             .map_err(|error| RouterError::ClearingLog(folder.clone(), error))?,
         None => ClearingLog::off(),
     };
+    let closed = Shutdown::new();
     let bank = Bank::start(
         ledger::Surroundings {
             cluster_id: config.cluster_id.clone(),
@@ -88,10 +89,10 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
             member_id: member.member_id.clone(),
             incarnation: member.incarnation,
         },
-        shutdown.clone(),
+        // Events are taken, and leases reported, as long as requests are answered.
+        closed.clone(),
     );
     let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, clearings, bank, seed));
-    let closed = Shutdown::new();
     let serving = bound.serve(routes(&config, &pipeline), Exposure::External, closed.clone()).await?;
     let surroundings = Surroundings {
         data_dir: config.data_dir.clone(),

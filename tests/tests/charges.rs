@@ -29,6 +29,7 @@ fn charges_are_made_once_and_kept_while_processes_are_killed() {
     for holds in ["oracle_equal", "voters_equal", "audit_clean"] {
         assert_eq!(report[holds], true, "{holds}: {report:#}");
     }
+    assert!(report["fates"]["charged"].as_u64() > Some(2_000), "{report:#}");
     assert!(report["answers"]["duplicate"].as_u64() > Some(100), "{report:#}");
     assert!(report["kills"].as_object().is_some_and(|kills| !kills.is_empty()), "{report:#}");
 }

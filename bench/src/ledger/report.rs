@@ -62,7 +62,11 @@ impl Report {
     pub fn is_kept(&self) -> bool {
         let counts =
             [self.double, self.lost_acknowledged, self.unacknowledged, self.overspend_micros, self.contradictory];
-        counts == [0; 5] && self.oracle_equal && self.voters_equal && self.audit_clean
+        // A token that this cluster made is charged, or has one of these reasons not to be; none is forged or foreign.
+        let known = ["charged", "over_budget", "expired", "lease_closed"];
+        let fates = self.fates.keys().all(|fate| known.contains(&fate.as_str()));
+        let is_charged = self.fates.get("charged").is_some_and(|charged| *charged > 0);
+        counts == [0; 5] && self.oracle_equal && self.voters_equal && self.audit_clean && fates && is_charged
     }
 
     /// For people.

@@ -3,7 +3,7 @@
 //! A token is everything that a charge needs: who issued it, for whom, at which price, until when. The router seals it
 //! when the ad is served; whoever shows the ad sends it back with the event. It is encrypted and authenticated
 //! (XChaCha20-Poly1305): a client sees neither price nor campaign, and a byte that was altered opens nothing. The nonce is
-//! a keyed BLAKE3 of the token's id, which never comes twice, so that it needs no random source.
+//! a keyed BLAKE3 of all that is sealed, in which the id never comes twice, so that it needs no random source.
 //!
 //! ```text
 //! format u8 | key u32 | nonce 24 B | sealed: fields in their order, little-endian | tag 16 B

@@ -433,11 +433,16 @@ impl Book {
             return Err(Refusal::ExceedsCharge);
         }
         let customer = self.customers.get(&charge.campaign.0).ok_or(Refusal::UnknownCampaign)?;
+        let mut moved = false;
         for (line, _) in self.lines(customer, charge.campaign.0, charge.period_ms) {
             if let Some(row) = self.rows.get_mut(&line).filter(|row| row.posted >= amount) {
                 row.posted -= amount;
                 row.refunded += amount;
+                moved = true;
             }
+        }
+        if !moved {
+            return Err(Refusal::NotCharged);
         }
         found.refunds += 1;
         if let Some(Fate::Charged { refunded, .. }) = self.fates.get_mut(&id) {

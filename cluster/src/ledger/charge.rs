@@ -105,6 +105,10 @@ pub fn refund(ledger: &mut Ledger, charge: &Charge, amount: Nanos) -> Result<Ver
         let account = ledger.accounts.get(&(charge.campaign, period)).and_then(|a| a.after(Step::Refund(amount)));
         accounts.extend(account.map(|account| ((charge.campaign, period), account)));
     }
+    if accounts.is_empty() {
+        // No account of the campaign's has it any more: to say that it was given back would not be true.
+        return Err(Refusal::NotCharged);
+    }
     ledger.accounts.extend(accounts);
     ledger.seen.entry(key).or_default().refunded.insert(number);
     ledger.counts.refunds += 1;

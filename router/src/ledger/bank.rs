@@ -27,8 +27,9 @@ const ROUND: Duration = Duration::from_millis(200);
 const GRANT_MS: u64 = 60_000;
 /// The same while no campaign has a budget: one that gets the first is held soon.
 const GRANT_UNBUDGETED_MS: u64 = 2_000;
-/// An issuer that was not confirmed for so long issues nothing more: the ledger takes its tokens for a day.
-const GRANT_MS_MAX: u64 = 20 * 3_600_000;
+/// An issuer that was not confirmed for so long issues nothing more. The ledger confirms one until twelve hours after it
+/// granted it, and takes its tokens until a day and an hour after: what is confirmed last may go on for twelve more.
+const GRANT_MS_MAX: u64 = 12 * 3_600_000;
 /// Events that may wait.
 const QUEUE_MAX: usize = 16_384;
 /// Tries of a round: what is not answered is asked again in the next.

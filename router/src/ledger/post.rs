@@ -35,7 +35,7 @@ impl Post {
         let request = LedgerRequest { cluster_id: self.cluster_id.clone(), wishes };
         let addresses = self.voters.addresses();
         for turn in 0..tries {
-            let hinted = self.leader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let hinted = self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let address = hinted.unwrap_or_else(|| addresses[turn % addresses.len()].clone());
             let Some(mut client) = self.client(&address) else { continue };
             let asked = tokio::time::timeout(TRY_TIMEOUT, client.post(request.clone())).await;

@@ -11,11 +11,31 @@ use crate::respond::{Decided, Entry, SlateEntry, placed_winners};
 use gavel_proto::cut::SPARE;
 use gavel_proto::money::BidType;
 
+/// What one request holds. A request that is dropped before its page is made, because its client is gone, gives all of
+/// it back.
+pub(super) struct Holds<'a> {
+    bank: &'a Bank,
+    held: Vec<Held>,
+}
+
+impl<'a> Holds<'a> {
+    /// Nothing.
+    pub(super) const fn none(bank: &'a Bank) -> Self {
+        Self { bank, held: Vec::new() }
+    }
+}
+
+impl Drop for Holds<'_> {
+    fn drop(&mut self) {
+        self.held.iter().for_each(|held| release(self.bank, held, 0));
+    }
+}
+
 /// Clears the auction and holds the price of each winner that is billed at its impression.
-pub(super) fn clear_and_hold(bank: &Bank, ranking: &Ranking, rule: &AuctionRule) -> (Clearing, Vec<Held>) {
+pub(super) fn clear_and_hold<'a>(bank: &'a Bank, ranking: &Ranking, rule: &AuctionRule) -> (Clearing, Holds<'a>) {
     let mut failed = Vec::new();
     if !bank.has_authority() {
-        return (reclear_without(ranking, rule, &failed), Vec::new());
+        return (reclear_without(ranking, rule, &failed), Holds::none(bank));
     }
     bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c))));
     let mut held: Vec<Held> = Vec::new();
@@ -38,7 +58,7 @@ pub(super) fn clear_and_hold(bank: &Bank, ranking: &Ranking, rule: &AuctionRule)
             let (kept, gone): (Vec<Held>, Vec<Held>) =
                 held.into_iter().partition(|h| clearing.winners.iter().any(|w| w.candidate == h.candidate));
             gone.iter().for_each(|h| release(bank, h, 0));
-            return (clearing, kept);
+            return (clearing, Holds { bank, held: kept });
         };
         metrics::counter!("gavel_router_unleased_total").increment(1);
         failed.push(ad);
@@ -48,14 +68,9 @@ pub(super) fn clear_and_hold(bank: &Bank, ranking: &Ranking, rule: &AuctionRule)
 }
 
 /// Settles the holds at the prices of the page, and seals a token for each ad that stands on it.
-pub(super) fn seal(
-    bank: &Bank,
-    decided: &Decided,
-    held: &[Held],
-    (auction, request): (u64, u64),
-    slate: &mut [SlateEntry],
-) {
-    for held in held {
+pub(super) fn seal(decided: &Decided, mut holds: Holds<'_>, (auction, request): (u64, u64), slate: &mut [SlateEntry]) {
+    let (bank, held) = (holds.bank, std::mem::take(&mut holds.held));
+    for held in &held {
         let standing = placed_winners(decided).find(|(_, winner)| winner.candidate == held.candidate);
         let price = standing.map_or(0, |(_, winner)| i64::try_from(winner.billed.0).unwrap_or(i64::MAX));
         release(bank, held, price);

@@ -123,10 +123,10 @@ impl Pipeline {
             let coverage = stages::coverage(&gathered, &query, &self.bank)?;
             trace.merge(now_us());
             trace.shows(stages::shown(pinned, &gathered, &coverage));
-            let (clearing, held) = match asked_for {
+            let (clearing, holds) = match asked_for {
                 AskedFor::Candidates => hold::clear_and_hold(&self.bank, &ranking, &plan.rule),
                 AskedFor::Reasons | AskedFor::Everything | AskedFor::EverythingExactly => {
-                    (crate::auction::clear(&ranking, &plan.rule), Vec::new())
+                    (crate::auction::clear(&ranking, &plan.rule), hold::Holds::none(&self.bank))
                 }
             };
             trace.auction(now_us());
@@ -136,7 +136,7 @@ impl Pipeline {
             let mut response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
             if asked_for == AskedFor::Candidates {
                 let named = (response.auction_id, value_hash(&response.request_id));
-                hold::seal(&self.bank, &decided, &held, named, &mut response.slate);
+                hold::seal(&decided, holds, named, &mut response.slate);
             }
             let clearing = self.record(&course, &decided, &gathered, asked_for);
             let (ads, reasons) = match asked_for {

@@ -155,7 +155,11 @@ impl Files {
         let path = self.folder.join(format!("journal-{first:020}.log"));
         let file = File::create(&path).map_err(DiskError::io(format!("create {}", path.display())))?;
         (self.file, self.bytes) = (Some((file, path)), 0);
-        self.put(Kind::Header, 0, first, &[])
+        self.put(Kind::Header, 0, first, &[])?;
+        // Its entries are made safe by `sync`, which does not reach the name of the file in its folder.
+        let Some((file, path)) = &self.file else { return Ok(()) };
+        let synced = file.sync_all().and_then(|()| disk::sync_folder_of(path));
+        synced.map_err(DiskError::io(format!("fsync {} and its folder", path.display())))
     }
 
     fn put(&mut self, kind: Kind, term: u64, index: u64, payload: &[u8]) -> Result<(), DiskError> {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::super::{Leader, NotProposed, Voter};
 use super::LedgerVoter;
 use crate::consensus::Answer;
 use crate::convert::ledger::encode;
+use crate::formation;
 use crate::ledger::HOUR_MS;
 use crate::ledger::command::{Batch, Event};
 use crate::ledger::types::{TokenKey, Verdict};
@@ -78,8 +80,9 @@ pub async fn drive(
     books: Arc<LedgerVoter>,
     mut wishes: mpsc::Receiver<Waiting>,
     voter: Arc<Voter>,
-    addresses: BTreeMap<u64, String>,
+    (addresses, folder): (BTreeMap<u64, String>, PathBuf),
 ) {
+    let mut is_remembered = false;
     let (room, mut counted) = (Arc::new(Semaphore::new(ENTRIES_MAX)), Counted::default());
     let (mut held, mut looked_at): (Option<Waiting>, Instant) = (None, Instant(0));
     loop {
@@ -96,10 +99,20 @@ pub async fn drive(
             looked_at = clock::now_us();
             form(&books, &voter, &addresses).await;
             tick(&books, &mut counted).await;
+            if !is_remembered && books.machine.applied().last.is_some() {
+                is_remembered = formation::remember_ledger(&folder)
+                    .inspect_err(|error| tracing::error!(%error, "it cannot be written down that there is a ledger"))
+                    .is_ok();
+            }
         }
         let Some(first) = first else { continue };
-        let gathered = gather(first, &mut wishes, &mut held).await;
+        let mut gathered = gather(first, &mut wishes, &mut held).await;
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        // Whoever gave up waiting sends the same again: it would only take the place of those who still wait.
+        gathered.retain(|waiting| !waiting.done.is_closed());
+        if gathered.is_empty() {
+            continue;
+        }
         let events = gathered.iter().flat_map(|waiting| waiting.events.iter().cloned()).collect();
         let command = encode(&batch(&books, &mut counted, events));
         let books = Arc::clone(&books);
