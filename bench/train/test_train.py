@@ -359,12 +359,19 @@ class Calibration(unittest.TestCase):
         self.assertEqual(calibrate.choose(logit, straight, w, half, 1.0)[0]["kind"], "platt")
         rule = calibrate.choose(logit, stairs, w, half, 1.0)[0]
         self.assertEqual(rule["kind"], "isotonic")
-        self.assertLessEqual(len(rule["x"]), calibrate.POINTS_MAX + 1)
+        self.assertLessEqual(len(rule["x"]), calibrate.POINTS_MAX)
         self.assertTrue((np.diff(np.float32(rule["x"])) > 0).all() and (np.diff(rule["y"]) >= 0).all())
         # No prediction hangs on the last bits of a score: its error reaches none of them more than twenty times over.
         at = np.linspace(-6, 4, 100_001)
         p = calibrate.apply(rule, at)
         self.assertLess((np.diff(p) / np.diff(at) / p[:-1].clip(1e-3)).max(), 20.0)
+
+    def test_a_certain_score_gives_a_map_that_rises_all_the_same(self):
+        logit = np.r_[np.full(50, 40.0), np.full(50, -120.0), np.linspace(-3, 3, 400)]
+        y = (logit > np.where(np.arange(500) % 3 == 0, 1.0, -1.0)).astype(float)
+        rule = calibrate.fit_isotonic(logit, y, np.ones(500))
+        self.assertTrue((np.diff(np.float32(rule["x"])) > 0).all() and (np.diff(rule["y"]) >= 0).all())
+        self.assertEqual([rule["x"][0], rule["x"][-1]], [0.0, 1.0])
 
     def test_deciles_hold_a_tenth_of_the_weight_each(self):
         rows = calibrate.deciles(np.linspace(0, 1, 1_000), np.ones(1_000), np.ones(1_000))

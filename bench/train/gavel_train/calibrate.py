@@ -43,6 +43,9 @@ def fit_isotonic(logit: np.ndarray, y: np.ndarray, w: np.ndarray) -> dict:
         way = np.r_[0.0, np.cumsum(np.abs(np.diff(np.log(level / (1 - level)))))]
         chosen = np.unique(np.r_[0, np.searchsorted(way, np.linspace(0, way[-1], POINTS_MAX - 3)).clip(0, len(x) - 1), len(x) - 1])
         x, level = x[chosen], level[chosen]
+    # A score that is 0 or 1 in f32 stands at an end already.
+    inside = (x >= LEAST) & (x <= 1 - LEAST)
+    x, level = x[inside], level[inside]
     kept = gentle(x, level)
     x, level = np.r_[0.0, x[kept], 1.0], np.r_[LEAST, level[kept], 1 - LEAST]
     return {"kind": "isotonic", "x": [float(f"{v:.7g}") for v in x], "y": [float(f"{v:.7g}") for v in np.maximum.accumulate(level)]}
@@ -50,13 +53,13 @@ def fit_isotonic(logit: np.ndarray, y: np.ndarray, w: np.ndarray) -> dict:
 
 def gentle(x: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Places of the points to keep: the first, and each that is far enough from the one kept before, above it, and not too steeply so."""
-    at, height = (np.log(v / (1 - v)) for v in (x.clip(LEAST, 1 - LEAST), level))
-    kept = [0]
+    at, height = (np.log(v / (1 - v)) for v in (x, level))
+    kept = [0] if len(x) else []
     for n in range(1, len(x)):
         run, rise = at[n] - at[kept[-1]], height[n] - height[kept[-1]]
         if run >= NEAREST and 0 < rise <= STEEPEST * run:
             kept.append(n)
-    return np.array(kept)
+    return np.array(kept, int)
 
 
 def apply(rule: dict, raw: np.ndarray) -> np.ndarray:
