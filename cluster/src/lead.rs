@@ -111,7 +111,11 @@ pub async fn reconcile_on(voter: &Voter) {
 /// One round of conclusions.
 async fn round(voter: &Voter) {
     let (now, wall_ms) = (clock::now_us(), clock::wall_ms());
-    let commands = reconcile::reconcile(&voter.machine.applied().state, &voter.hearing(), now, wall_ms);
+    let commands = {
+        let (applied, mut hearing) = (voter.machine.applied(), voter.hearing());
+        hearing.attend(applied.state.rollout.as_ref());
+        reconcile::reconcile(&applied.state, &hearing, now, wall_ms)
+    };
     for body in commands {
         if let Body::EndRollout { version, reason, by: EndedBy::Guard } = &body {
             tracing::error!(version, reason, "a guard ends the rollout");

@@ -47,6 +47,8 @@ pub struct Hearing {
     leader_since: Instant,
     heard: BTreeMap<u64, Heard>,
     windows: Windows,
+    /// Version, step and begin of the step of the rollout that the windows are of.
+    attended: Option<(u64, u32, u64)>,
 }
 
 impl Hearing {
@@ -55,11 +57,25 @@ impl Hearing {
         self.leader_since = now;
         self.heard.clear();
         self.windows.clear();
+        self.attended = None;
     }
 
-    /// Takes a window of a router, and says whether it is news.
+    /// Windows are of the rollout that runs: what was heard of one that ended says nothing about the next, of the same
+    /// version neither. Within one rollout steps only go up, and a step has one begin.
+    pub fn attend(&mut self, rollout: Option<&Rollout>) {
+        let runs = rollout.map(|r| (r.version, r.step, r.since_ms));
+        let Some(now) = runs else { return };
+        let goes_on = self.attended.is_some_and(|before| before.0 == now.0 && (before.1 < now.1 || before == now));
+        if !goes_on {
+            self.windows.clear();
+        }
+        self.attended = runs;
+    }
+
+    /// Takes a window of a router, and says whether it is news; one of another version than the rollout's is none.
     pub fn hear_window(&mut self, by: Counting, window: Window) -> News {
-        if self.windows.hear(by, window) { News::Yes } else { News::No }
+        let is_attended = self.attended.is_some_and(|(version, ..)| version == window.version);
+        if is_attended && self.windows.hear(by, window) { News::Yes } else { News::No }
     }
 
     /// What the guards of a rollout look at.
@@ -299,9 +315,10 @@ mod tests {
         };
         let steps = [10_000, 1_000_000].map(|share_ppm| RolloutStep { share_ppm, hold_ms: 500 }).to_vec();
         let plan = RolloutPlan { mode: RolloutMode::Canary, steps, guards, window_ms: 2_000 };
-        say(&mut state, 8, Body::BeginRollout { version: 2, expect_active: 1, plan });
+        say(&mut state, 8, Body::BeginRollout { version: 2, expect_active: 1, plan: plan.clone() });
         assert!(state.rollout.is_some());
         let mut hearing = Hearing::default();
+        hearing.attend(state.rollout.as_ref());
         for member in [1, 2] {
             hearing.hear(member, beat(SECOND, Some(both.clone())));
         }
@@ -321,6 +338,7 @@ mod tests {
         let step = Body::StepRollout { version: 2, step: 1 };
         assert_eq!(go(&state, &hearing, 500), std::slice::from_ref(&step));
         say(&mut state, 9, step);
+        hearing.attend(state.rollout.as_ref());
         assert_eq!(go(&state, &hearing, 10_000), [], "no evidence at the new share");
         let mut drifted = hearing.clone();
         hearing.hear_window(Counting { router: 2, incarnation: 1 }, window(1, arm(0.1)));
@@ -332,5 +350,16 @@ mod tests {
         say(&mut state, 10, end[0].clone());
         assert!(state.rollout.is_none());
         assert_eq!(state.history.back().map(|e| &e.detail), Some(reason));
+
+        // Begun again, it is judged by what comes, not by what ended it.
+        drifted.attend(None);
+        assert_eq!(
+            drifted.hear_window(Counting { router: 2, incarnation: 1 }, Window { version: 3, ..window(2, arm(0.2)) }),
+            News::No,
+            "a window of no rollout"
+        );
+        say(&mut state, 11, Body::BeginRollout { version: 2, expect_active: 1, plan });
+        drifted.attend(state.rollout.as_ref());
+        assert_eq!(go(&state, &drifted, 10_000), [], "no evidence of this rollout");
     }
 }

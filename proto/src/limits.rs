@@ -8,6 +8,8 @@
 pub const AD_REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of an internal message (search, view, append).
 pub const INTERNAL_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of what the registry keeps of a publisher's report: a few sentences. Ours.
+pub const MODEL_REPORT_BYTES_MAX: usize = 1_024;
 /// Bytes of one chunk of a blob or a snapshot.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one blob: a shard's documents or a bundle. Ours: 3 million ads take 0.4 GB.

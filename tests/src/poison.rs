@@ -79,6 +79,7 @@ pub fn corpus() -> Vec<Poisoned> {
 const ITEM: &str = "item_tower.onnx";
 const USER: &str = "user_tower.onnx";
 const RANKER: &str = "ranker.onnx";
+const LIGHT: &str = "light.onnx";
 
 fn file<'a>(files: &'a mut Files, name: &str) -> &'a mut Vec<u8> {
     files.get_mut(name).expect("a file of the demo")
@@ -95,7 +96,7 @@ fn case(
 /// Numbers that are none, in the largest and in the smallest constant of each graph.
 fn weights() -> Vec<(String, &'static str, Change)> {
     let mut all = Vec::new();
-    for graph in [USER, ITEM, RANKER] {
+    for graph in [USER, ITEM, RANKER, LIGHT] {
         for (word, value) in [("NaN", f32::NAN), ("inf", f32::INFINITY), ("-inf", f32::NEG_INFINITY)] {
             all.push(case(format!("{word} in the largest constant of {graph}"), "not finite", move |files| {
                 change(file(files, graph), |g| plant(largest(g), value));
@@ -211,6 +212,11 @@ fn graphs() -> Vec<(String, &'static str, Change)> {
             *file(files, USER) = b"\xff\xff\xff\xff".to_vec()
         }),
         case("an empty ranker", RANKER, |files| file(files, RANKER).clear()),
+        case("an empty light head", LIGHT, |files| file(files, LIGHT).clear()),
+        case("a light head that is a tower", LIGHT, |files| {
+            let tower = file(files, USER).clone();
+            *file(files, LIGHT) = tower;
+        }),
     ]
 }
 
@@ -220,6 +226,16 @@ fn text(files: &mut Files, from: &str, to: &str) {
     let after = before.replacen(from, to, 1);
     assert_ne!(before, after, "the demo's schema has no {from:?}");
     *toml = after.into_bytes();
+}
+
+/// Another value for the first `key` behind `after` in `bundle.toml`, whatever the demo's is.
+fn reset(files: &mut Files, after: &str, key: &str, to: &str) {
+    let toml = file(files, "bundle.toml");
+    let text = std::str::from_utf8(toml).expect("text");
+    let (before, rest) = text.split_once(after).expect("the demo has it");
+    let (between, value) = rest.split_once(&format!("{key} = ")).expect("the demo has it");
+    let end = value.find([',', '\n', ' ']).expect("an end");
+    *toml = format!("{before}{after}{between}{key} = {to}{}", &value[end..]).into_bytes();
 }
 
 /// Schemas that do not fit, or are none.
@@ -238,8 +254,10 @@ fn schemas() -> Vec<(String, &'static str, Change)> {
         rewrite("fewer buckets than the table has rows", "product", "buckets = 16384", "buckets = 16383"),
         rewrite("a feature twice", "product", "name = \"product_type\"", "name = \"product\""),
         rewrite("a feature of the other side", "product", "side = \"item\"", "side = \"user\""),
-        rewrite("a scaling by nothing", "std", "std = 0.529923", "std = 0.0"),
-        rewrite("a calibration that is no number", "scale", "scale = 0.975149", "scale = nan"),
+        case("a scaling by nothing", "std", |files| reset(files, "name = \"price\"", "std", "0.0")),
+        case("a calibration that is no number", "scale", |files| {
+            reset(files, "name = \"click\"\nkind", "scale", "nan");
+        }),
         rewrite("a light order that is no number", "not finite", "head = \"light.onnx\"", "scale = inf\noffset = 0.0"),
         rewrite("a file that is not there", "missing", "ranker = \"ranker.onnx\"", "ranker = \"other.onnx\""),
         rewrite("nothing that predicts clicks", "click", "role = \"click\"\n", ""),
@@ -263,6 +281,10 @@ fn rows(files: &mut Files, change: impl Fn(&mut Value)) {
     *packed = zstd::encode_all(text.as_bytes(), 3).expect("zstd");
 }
 
+fn off(number: &mut Value) {
+    *number = (number.as_f64().expect("a number") + 0.5).into();
+}
+
 /// Golden rows that the model does not give, or that are none.
 fn golden() -> Vec<(String, &'static str, Change)> {
     let raw = |name: &str, bytes: Vec<u8>| {
@@ -277,6 +299,10 @@ fn golden() -> Vec<(String, &'static str, Change)> {
     vec![
         case("a prediction that is a hundredth off", "golden", move |f| rows(f, scale("predictions", "click", 1.01))),
         case("a raw output that is off", "golden", move |f| rows(f, scale("heads", "conversion", 1.5))),
+        case("a light logit that is off", "golden", |f| rows(f, |row| off(&mut row["light"]))),
+        case("a light logit of conversions that is off", "golden", |f| {
+            rows(f, |row| off(&mut row["light_conversion"]));
+        }),
         case("a vector that is turned", "golden", |f| {
             rows(f, |row| row["vector"][0] = (row["vector"][0].as_f64().expect("a number") + 0.1).into());
         }),

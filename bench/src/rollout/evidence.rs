@@ -134,7 +134,7 @@ impl Failures {
             let in_flight = |fault: &Fault| {
                 (own_router(fault) || fault.role == Role::Node) && overlaps(fault.killed, failed.during)
             };
-            let to_the_dead = |fault: &Fault| own_router(fault) && contains(fault.away, failed.during.0);
+            let to_the_dead = |fault: &Fault| own_router(fault) && contains(fault.offered, failed.during.0);
             if seen.faults.iter().any(in_flight) {
                 found.in_flight += 1;
             } else if seen.faults.iter().any(to_the_dead) {
@@ -220,10 +220,16 @@ mod tests {
         Failed { router, during: (from, to), code: "Unavailable".to_owned() }
     }
 
-    /// Router 0 and a node are killed at 100 and are back at 200; the leader is killed at 300.
+    /// Router 0 and a node are killed at 100, the router is offered until 120, and back at 200; the leader is killed at 300.
     #[test]
     fn a_failure_is_excused_only_by_the_process_that_died_under_it() {
-        let fault = |role, router, at| Fault { role, router, killed: (at, at + 1), away: (at, at + 100) };
+        let fault = |role, router, at| Fault {
+            role,
+            router,
+            killed: (at, at + 1),
+            offered: (at, at + 20),
+            away: (at, at + 100),
+        };
         let of = |failed: Failed| {
             let seen = Seen {
                 activations: 0,
@@ -245,7 +251,8 @@ mod tests {
         };
         assert_eq!(of(failed(0, 90, 101)), (1, 0, 0), "under way at its own router");
         assert_eq!(of(failed(1, 90, 101)), (0, 0, 1), "under way at the other router");
-        assert_eq!(of(failed(0, 150, 160)), (0, 1, 0), "sent to the dead");
+        assert_eq!(of(failed(0, 115, 160)), (0, 1, 0), "sent to the dead");
+        assert_eq!(of(failed(0, 150, 160)), (0, 0, 1), "the balancer had taken it out");
         assert_eq!(of(failed(0, 201, 210)), (0, 0, 1), "its router was back");
         assert_eq!(of(failed(1, 950, 1_000)), (1, 0, 0), "under way when a node died");
         assert_eq!(of(failed(1, 1_002, 1_050)), (0, 0, 1), "sent while a node was away: another has its shards");

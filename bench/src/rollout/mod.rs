@@ -28,7 +28,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, clap::Args)]
 pub struct RolloutArgs {
     /// Instead of the storm: so many rounds of load with and without staging, side by side.
-    #[arg(long, value_name = "ROUNDS")]
+    #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub while_staging: Option<u64>,
     /// Activations and rollbacks together.
     #[arg(long, default_value_t = 200)]

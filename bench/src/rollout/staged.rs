@@ -157,7 +157,10 @@ async fn measure(
         fleet.ctl(&["model", "stage", &version.to_string(), "--no-wait"])?;
         let mut staged = load.piece().await;
         let mut length = 1;
-        while !is_ready(&admin.status().await?, version)? && length < PIECES_MAX {
+        while !is_ready(&admin.status().await?, version)? {
+            if length == PIECES_MAX {
+                return Err(FleetError::Process(format!("version {version} is not staged after {length} s")));
+            }
             staged.add(&load.piece().await);
             length += 1;
         }
@@ -215,7 +218,8 @@ impl Staged {
     /// Whether the p99 while staging is within its limit.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.p99_ratio <= P99_RATIO_MAX && self.idle.failed + self.staging.failed == 0
+        let is_measured = self.idle.answered > 0 && self.staging.answered > 0;
+        is_measured && self.p99_ratio <= P99_RATIO_MAX && self.idle.failed + self.staging.failed == 0
     }
 
     /// The table that the command prints.

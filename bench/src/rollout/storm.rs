@@ -29,6 +29,8 @@ pub struct Fault {
     pub router: Option<usize>,
     /// From just before the signal to when the process had ended, microseconds since the storm began.
     pub killed: (u64, u64),
+    /// From the signal to when the balancer sent nothing more there.
+    pub offered: (u64, u64),
     /// From the signal to when every member lived again and could serve every version.
     pub away: (u64, u64),
 }
@@ -179,8 +181,10 @@ async fn kills(
             (role == Role::Router).then(|| fleet.processes[..at].iter().filter(|p| p.role == Role::Router).count());
         eprintln!("kill -9 {}", fleet.processes[at].name);
         // A voter's incarnation is its disk's and stays: it is back when it lives again.
-        let status = admin.status().await.ok().filter(|_| role != Role::Control);
-        let before = status.and_then(|status| incarnation(&status, &fleet.processes[at].address));
+        let before = match role {
+            Role::Control => None,
+            Role::Node | Role::Router => incarnation(&whole(&admin).await?, &fleet.processes[at].address),
+        };
         let from = monotonic_us();
         fleet.processes[at].kill();
         let killed = (from, monotonic_us());
@@ -188,16 +192,21 @@ async fn kills(
         if let Some(router) = router {
             load.set_up(router, false);
         }
+        let offered = (from, monotonic_us());
         tokio::time::sleep(DOWN).await;
         tokio::task::block_in_place(|| fleet.processes[at].start())?;
         whole_after(&admin, (&fleet.processes[at].address, before)).await?;
         if let (Some(router), Some(http)) = (router, &fleet.processes[at].http) {
-            while !answers(http).await {
-                tokio::time::sleep(RETRY).await;
-            }
+            let back = async {
+                while !answers(http).await {
+                    tokio::time::sleep(RETRY).await;
+                }
+            };
+            let late = |_| FleetError::Process(format!("{http} does not come to answer"));
+            tokio::time::timeout(WHOLE_MAX, back).await.map_err(late)?;
             load.set_up(router, true);
         }
-        faults.push(Fault { role, router, killed, away: (from, monotonic_us()) });
+        faults.push(Fault { role, router, killed, offered, away: (from, monotonic_us()) });
     }
     Ok(faults)
 }

@@ -93,7 +93,9 @@ impl ControlService for MemberEndpoint {
         phases.truncate(READY_OTHERS_MAX);
         self.0.progress().insert(beat.member_id, phases);
         let counting = Counting { router: beat.member_id, incarnation: beat.incarnation };
+        let rollout = self.0.machine.applied().state.rollout.clone();
         let mut hearing = self.0.hearing();
+        hearing.attend(rollout.as_ref());
         let window = beat.rollout.as_ref().map(rollout::window);
         let news = [
             hearing.hear(beat.member_id, heard),

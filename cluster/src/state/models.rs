@@ -7,7 +7,7 @@
 //! Members hold few bundles: what serves, what served before, and one more. Staging the next one makes room by
 //! itself, of what nobody needs; `retire` makes room at once.
 
-use gavel_proto::limits::BLOB_BYTES_MAX;
+use gavel_proto::limits::{BLOB_BYTES_MAX, MODEL_REPORT_BYTES_MAX};
 
 use super::command::{PublishModel, Staging};
 use super::history::{Happened, note};
@@ -22,8 +22,6 @@ pub const MODELS_STAGED_MAX: usize = 3;
 /// A replica that has not become ready so long after its bundle was staged no longer holds an activation up, as long
 /// as its shard is covered. Ours: a shard of a million items builds within it.
 const STAGE_DEADLINE_MS: u64 = 15 * 60 * 1_000;
-/// Of a publisher's report: a few sentences.
-const REPORT_BYTES_MAX: usize = 1_024;
 /// Keys of a policy: a few teams and their rotations.
 const KEYS_MAX: usize = 16;
 
@@ -33,7 +31,7 @@ pub fn publish(state: &mut State, wish: &PublishModel) -> Verdict {
     if wish.uploader.len() > gavel_proto::limits::STRING_BYTES_MAX {
         return Err("invalid_argument: uploader is too long".to_owned());
     }
-    if wish.report.len() > REPORT_BYTES_MAX {
+    if wish.report.len() > MODEL_REPORT_BYTES_MAX {
         return Err("invalid_argument: report is too long".to_owned());
     }
     if wish.bytes == 0 || wish.bytes > BLOB_BYTES_MAX {

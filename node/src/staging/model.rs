@@ -128,7 +128,9 @@ pub fn build(
         metrics::counter!("gavel_node_missing_item_values_total", "feature" => spec.name.clone()).increment(count);
     }
     // An interruption while items are linked costs none of them.
-    builder.checkpoint()?;
+    if begun < items {
+        builder.checkpoint()?;
+    }
     let summary = seal(builder, items, cpu_us, watch)?;
     let took_ms = clock::now_us().0.saturating_sub(started.0) / 1_000;
     let key = content.key();

@@ -17,6 +17,8 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(200);
 /// Looks before the wait is given up: half an hour.
 const LOOKS_MAX: usize = 5 * 1_800;
+/// So many looks in a row see a refusal before it is believed: a member that could not fetch says so, and tries again.
+const REFUSED_LOOKS: usize = 25;
 
 /// How far a published version has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,34 +157,48 @@ fn pack(dir: &Path, work: &Path) -> Result<(String, Blob), Failure> {
 
 /// Returns once the version is ready everywhere.
 pub async fn wait_staged(admin: &AdminClient, version: u64) -> Result<Staged, Failure> {
+    let mut refused = 0;
     for _ in 0..LOOKS_MAX {
-        if let Ok(status) = admin.status().await
-            && let Some(staged) = staged(&status, version)?
-        {
-            return Ok(staged);
+        if let Ok(status) = admin.status().await {
+            match staged(&status, version)? {
+                Look::Staged(staged) => return Ok(staged),
+                Look::Refused(reason) if refused + 1 == REFUSED_LOOKS => {
+                    return Err(failed(ClientError::Refused(reason)));
+                }
+                Look::Refused(_) => refused += 1,
+                Look::UnderWay => refused = 0,
+            }
         }
         tokio::time::sleep(LOOK).await;
     }
     Err(failed(ClientError::NotActive(format!("version {version}: see gavel ctl status"))))
 }
 
-fn staged(status: &StatusResponse, version: u64) -> Result<Option<Staged>, Failure> {
+/// What one look at the cluster says of a version.
+enum Look {
+    Staged(Staged),
+    UnderWay,
+    /// By some member, and why.
+    Refused(String),
+}
+
+fn staged(status: &StatusResponse, version: u64) -> Result<Look, Failure> {
     let view = status.view.clone().unwrap_or_default();
     let is = |m: Option<&ModelView>| m.is_some_and(|m| m.version == version);
     if is(view.active_model.as_ref()) {
-        return Ok(Some(Staged::Active));
+        return Ok(Look::Staged(Staged::Active));
     }
     let Some(pending) = view.staged_models.iter().find(|m| m.version == version) else {
         return Err(failed(ClientError::NotActive(format!("version {version} is no longer staged"))));
     };
     let mut refusals = status.health.iter().flat_map(|h| &h.refusals);
     if let Some(refusal) = refusals.find(|r| r.subject == pending.hash) {
-        return Err(failed(ClientError::Refused(refusal.reason.clone())));
+        return Ok(Look::Refused(refusal.reason.clone()));
     }
     // The first bundle activates by itself; a later one waits for its operator. What it lacks knows every replica.
     let lacks = status.models.iter().find(|m| m.model.as_ref().is_some_and(|m| m.version == version));
     let ready = view.active_model.is_some() && lacks.is_some_and(|m| m.lacks.is_empty());
-    Ok(ready.then_some(Staged::Ready))
+    Ok(if ready { Look::Staged(Staged::Ready) } else { Look::UnderWay })
 }
 
 async fn active_version(admin: &AdminClient) -> Result<u64, Failure> {

@@ -8,6 +8,7 @@ use gavel_bench::gate::skew::{Skew, measure};
 use gavel_client::AdminClient;
 use gavel_member::blobs;
 use gavel_member::member::Voters;
+use gavel_proto::limits::MODEL_REPORT_BYTES_MAX;
 use gavel_proto::wire::ModelView;
 use std::path::{Path, PathBuf};
 
@@ -24,8 +25,14 @@ pub async fn beside_active(admin: &AdminClient, bundle: &Path, work: &Path) -> S
     };
     match found.await {
         Ok(skew) => in_words(version, &skew),
-        Err(reason) => format!("skew against version {version} was not measured: {reason}"),
+        Err(reason) => cut(format!("skew against version {version} was not measured: {reason}")),
     }
+}
+
+/// As much as the registry keeps: what cannot be measured must not hold the bundle up.
+fn cut(mut words: String) -> String {
+    words.truncate(words.floor_char_boundary(MODEL_REPORT_BYTES_MAX));
+    words
 }
 
 /// Brings the bundle that serves here and unpacks it.
