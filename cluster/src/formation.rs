@@ -27,7 +27,7 @@ use openraft::error::{InitializeError, RaftError};
 use crate::error::ControlError;
 use crate::raft::DiskError;
 use crate::reconcile::Heard;
-use crate::rpc::{Leader, NotProposed, Voter};
+use crate::rpc::{Leader, LedgerVoter, NotProposed, Voter};
 use crate::state::command::{Body, RegisterMember};
 use crate::state::types::{Outcome, Ready, Role};
 
@@ -66,12 +66,18 @@ pub fn lost_ledger(folder: &Path, pristine: bool) -> bool {
     pristine && folder.join(LEDGER_FILE_NAME).exists()
 }
 
-/// Writes down that the ledger has had an entry.
-///
-/// # Errors
-/// Whatever the disk says.
-pub fn remember_ledger(folder: &Path) -> std::io::Result<()> {
-    disk::write_atomic(&folder.join(LEDGER_FILE_NAME), b"")
+/// Writes down that the ledger has had an entry, once it has; never returns.
+pub async fn remember_ledger_on(books: &LedgerVoter, folder: &Path) {
+    let path = folder.join(LEDGER_FILE_NAME);
+    while !path.exists() {
+        if books.machine.applied().last.is_some()
+            && let Err(error) = disk::write_atomic(&path, b"")
+        {
+            tracing::error!(%error, "it cannot be written down that there is a ledger");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    std::future::pending().await
 }
 
 /// A number that stays with the disk: another one means another disk.

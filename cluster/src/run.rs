@@ -149,8 +149,7 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let task = tokio::spawn(async move {
         // The lock on the folder is held until everything has stopped.
         let _identity = identity;
-        let surroundings = (admission.addresses.clone(), admission.folder.clone());
-        let driving = drive(Arc::clone(&books), wishes, Arc::clone(&running), surroundings);
+        let driving = drive(Arc::clone(&books), wishes, Arc::clone(&running), admission.addresses.clone());
         serve_on(running, books, driving, admission, blobs, serving, shutdown).await
     });
     Ok(Running { address, task, voter })
@@ -174,6 +173,7 @@ async fn serve_on(
         () = lead::sweep_on(&voter, &blobs) => Ok(()),
         () = lead::reconcile_on(&voter) => Ok(()),
         () = driving => Ok(()),
+        () = formation::remember_ledger_on(&books, &admission.folder) => Ok(()),
         reason = lead::core_ended(&voter.core) => Err(ControlError::Raft(reason)),
         reason = lead::core_ended(&books.core) => Err(ControlError::Raft(format!("the ledger: {reason}"))),
         () = shutdown.wait() => Ok(()),

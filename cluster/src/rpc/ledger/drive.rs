@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,7 +24,6 @@ use super::super::{Leader, NotProposed, Voter};
 use super::LedgerVoter;
 use crate::consensus::Answer;
 use crate::convert::ledger::encode;
-use crate::formation;
 use crate::ledger::HOUR_MS;
 use crate::ledger::command::{Batch, Event};
 use crate::ledger::types::{TokenKey, Verdict};
@@ -80,9 +78,8 @@ pub async fn drive(
     books: Arc<LedgerVoter>,
     mut wishes: mpsc::Receiver<Waiting>,
     voter: Arc<Voter>,
-    (addresses, folder): (BTreeMap<u64, String>, PathBuf),
+    addresses: BTreeMap<u64, String>,
 ) {
-    let mut is_remembered = false;
     let (room, mut counted) = (Arc::new(Semaphore::new(ENTRIES_MAX)), Counted::default());
     let (mut held, mut looked_at): (Option<Waiting>, Instant) = (None, Instant(0));
     loop {
@@ -99,11 +96,6 @@ pub async fn drive(
             looked_at = clock::now_us();
             form(&books, &voter, &addresses).await;
             tick(&books, &mut counted).await;
-            if !is_remembered && books.machine.applied().last.is_some() {
-                is_remembered = formation::remember_ledger(&folder)
-                    .inspect_err(|error| tracing::error!(%error, "it cannot be written down that there is a ledger"))
-                    .is_ok();
-            }
         }
         let Some(first) = first else { continue };
         let mut gathered = gather(first, &mut wishes, &mut held).await;
