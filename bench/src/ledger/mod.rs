@@ -53,7 +53,7 @@ pub struct LedgerArgs {
 /// # Errors
 /// When the cluster cannot be started or asked.
 pub async fn run(args: LedgerArgs) -> Result<bool, FleetError> {
-    fleet::unless_interrupted(run_whole(args)).await
+    fleet::unless_interrupted(Box::pin(run_whole(args))).await
 }
 
 async fn run_whole(args: LedgerArgs) -> Result<bool, FleetError> {

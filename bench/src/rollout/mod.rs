@@ -76,7 +76,7 @@ pub struct RolloutArgs {
 /// # Errors
 /// When the cluster cannot be started or asked.
 pub async fn run(args: RolloutArgs) -> Result<bool, FleetError> {
-    fleet::unless_interrupted(run_whole(args)).await
+    fleet::unless_interrupted(Box::pin(run_whole(args))).await
 }
 
 async fn run_whole(args: RolloutArgs) -> Result<bool, FleetError> {
