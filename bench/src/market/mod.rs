@@ -9,15 +9,19 @@
 //! * `arrivals`: who comes when;
 //! * `day`: the loop in virtual time, with the events that come late;
 //! * `accounts`: budgets, holds and what is in flight;
-//! * `report`, `plot`: figures, JSON and SVG.
+//! * `report`, `plot`: figures, JSON and SVG;
+//! * `held`: users who behave as a trainer's predictions for held-out weeks say, instead of by rates;
+//! * `closed_form`: the same controllers in markets whose answer is known, without any records.
 //!
-//! It is a simulator: there is no model, no retrieval and no cluster in it, and its money is nobody's. Equal arguments
-//! give equal figures.
+//! It is a simulator: there is no retrieval and no cluster in it, and its money is nobody's. Equal arguments give equal
+//! figures.
 
 mod accounts;
 mod arrivals;
 mod candidates;
+mod closed_form;
 mod day;
+mod held;
 mod plot;
 mod report;
 mod world;
@@ -106,6 +110,12 @@ pub struct MarketArgs {
     /// Fail when fewer campaigns than this can be judged.
     #[arg(long, default_value_t = 50)]
     pub min_qualifying: usize,
+    /// Users behave as these predictions say: the table that `bench/train/train.py --held` writes.
+    #[arg(long, value_name = "FILE")]
+    pub held: Option<PathBuf>,
+    /// Play the markets with a known answer instead, and fail when the controllers miss it.
+    #[arg(long)]
+    pub closed_form: bool,
 }
 
 /// Why a market could not be played.
@@ -128,6 +138,9 @@ pub enum MarketError {
         /// Campaigns asked for.
         wanted: usize,
     },
+    /// The controllers miss what can be computed by hand, or was published.
+    #[error("{0} figures are outside of their tolerance")]
+    Missed(usize),
     /// The report cannot be written.
     #[error("{path}: {source}")]
     Write {
@@ -146,6 +159,9 @@ pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
     if !(4..=200).contains(&args.candidates) || args.arrivals == 0 {
         return Err(MarketError::Usage("--candidates is 4 to 200, --arrivals at least 1".to_owned()));
     }
+    if args.closed_form {
+        return known(args);
+    }
     let started = now();
     let mut world = world::World::read(args)?;
     let arrivals = arrivals::Arrivals::draw(args, &world);
@@ -156,16 +172,31 @@ pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
     let mut report = Report::of(args, &world, &arrivals, factor, &free, &paced);
     report.seconds = started.elapsed().as_secs_f64();
     print!("{}", report.table());
-    if let Some(path) = &args.json {
-        let json = serde_json::to_vec_pretty(&report).map_err(|e| MarketError::Usage(e.to_string()))?;
-        std::fs::write(path, json).map_err(|source| MarketError::Write { path: path.clone(), source })?;
-    }
+    write_json(args, &report)?;
     if let Some(folder) = &args.svg {
         plot::write(folder, &report).map_err(|source| MarketError::Write { path: folder.clone(), source })?;
     }
-    let found = report.judged.iter().map(|judged| judged.qualifying).sum();
+    // What a budget buys, or what there is demand for: both are expected charge events.
+    let found = report.judged.iter().map(|judged| judged.qualifying + judged.demand_limited).sum();
     if args.days == Days::Market && found < args.min_qualifying {
         return Err(MarketError::FewQualify { found, wanted: args.min_qualifying });
     }
     Ok(())
+}
+
+/// The markets whose answer is known.
+fn known(args: &MarketArgs) -> Result<(), MarketError> {
+    let checks = closed_form::all(args.seed);
+    print!("{}", closed_form::table(&checks));
+    write_json(args, &checks)?;
+    match checks.iter().filter(|check| !check.holds).count() {
+        0 => Ok(()),
+        missed => Err(MarketError::Missed(missed)),
+    }
+}
+
+fn write_json(args: &MarketArgs, report: &impl serde::Serialize) -> Result<(), MarketError> {
+    let Some(path) = &args.json else { return Ok(()) };
+    let json = serde_json::to_vec_pretty(report).map_err(|e| MarketError::Usage(e.to_string()))?;
+    std::fs::write(path, json).map_err(|source| MarketError::Write { path: path.clone(), source })
 }

@@ -1,8 +1,8 @@
 //! How well were budgets spent?
 
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, DAY_MS};
 use super::day::{POINTS, Played, Totals};
-use super::world::World;
+use super::world::{MarketCampaign, World};
 use super::{Days, MarketArgs, MechanismChoice, PacingChoice};
 use gavel_proto::money::BidType;
 use serde::Serialize;
@@ -14,6 +14,8 @@ const EVENTS_MIN: f64 = 400.0;
 const WARM_UP: f64 = 0.1;
 /// How far a curve may be from its target, as a share of the budget.
 const BAND: f64 = 0.1;
+/// Routers that leases are computed for, as the reference cluster has them.
+const ROUTERS: i64 = 2;
 /// Curves that are written out.
 const CURVES_MAX: usize = 24;
 
@@ -57,7 +59,7 @@ pub struct Run {
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
     pub bid_type: &'static str,
-    /// Campaigns with a budget of at least 400 charge events, and as much demand.
+    /// Campaigns with 400 expected charge events and as much demand as budget: what the budget buys at unpaced prices.
     pub qualifying: usize,
     /// Of them, within a tenth of the target at every point after warm-up.
     pub within_band: usize,
@@ -76,6 +78,17 @@ pub struct Judged {
     pub over_delivery_max: f64,
     /// Charged beyond a budget; must be 0.
     pub overspend_micros: i64,
+    /// Of campaigns that pay for impressions: what two leases of each of two routers hold at the day's busiest hour, as a
+    /// share of the budgets. What is delivered beyond budgets may not exceed it.
+    pub lease_bound: Option<f64>,
+    /// Campaigns with 400 expected charge events and less demand than budget, and how many of their curves stay within a
+    /// tenth of the traffic's, by their own spend: nothing holds them back, so there is no budget to keep.
+    pub demand_limited: usize,
+    pub demand_limited_on_traffic: usize,
+    /// Not what is judged, but beside it: campaigns with as much demand as budget that were charged 400 events or more,
+    /// at paced prices, and how many of them were within the band.
+    pub charged_often: usize,
+    pub charged_often_within_band: usize,
 }
 
 /// One campaign's day.
@@ -162,7 +175,7 @@ impl Report {
         for judged in &self.judged {
             let _ = writeln!(
                 out,
-                "{:<4} {:>3} judged: {:>5.1} % within a tenth of target (error median {:.3}, p90 {:.3}), utilisation {:.3} (min {:.3}, {:.1} % at 0.97), over-delivery {:.5} (max {:.5}), overspend {}",
+                "{:<4} {:>3} judged: {:>5.1} % within a tenth of target (error median {:.3}, p90 {:.3}), utilisation {:.3} (min {:.3}, {:.1} % at 0.97), over-delivery {:.5} (max {:.5}{}), overspend {}; {} of {} with less demand than budget keep to the traffic; {} of {} with 400 charges are within the band",
                 judged.bid_type,
                 judged.qualifying,
                 judged.within_band_share * 100.0,
@@ -173,7 +186,12 @@ impl Report {
                 judged.utilised_share * 100.0,
                 judged.over_delivery,
                 judged.over_delivery_max,
-                judged.overspend_micros
+                judged.lease_bound.map(|bound| format!(", open leases {bound:.5}")).unwrap_or_default(),
+                judged.overspend_micros,
+                judged.demand_limited_on_traffic,
+                judged.demand_limited,
+                judged.charged_often_within_band,
+                judged.charged_often
             );
         }
         let _ = writeln!(out, "{:.1} s", self.seconds);
@@ -200,8 +218,16 @@ struct View {
     budget: i64,
     charged: i64,
     free: i64,
+    events: u64,
+    has_demand: bool,
+    /// Charge events: what the budget buys at unpaced prices, or what there is demand for.
+    expected: f64,
     qualifies: bool,
     error: f64,
+    /// Distance from the traffic's curve as a share of what was spent in the end.
+    own_error: f64,
+    /// Open leases at the busiest hour.
+    leases: i64,
 }
 
 impl View {
@@ -212,16 +238,24 @@ impl View {
         let price = demand.charged as f64 / demand.events.max(1) as f64;
         let bought = campaign.budget_nanos as f64 / price.max(1.0);
         let has_demand = demand.charged >= account.budget;
-        let error = paced.curves[at].iter().zip(target).filter(|(_, target)| **target > WARM_UP);
-        let error = error.map(|(spent, target)| (*spent as f64 / campaign.budget_nanos as f64 - target).abs());
+        let error = |of: i64| {
+            let warm = paced.curves[at].iter().zip(target).filter(|(_, target)| **target > WARM_UP);
+            warm.map(|(spent, target)| (*spent as f64 / of.max(1) as f64 - target).abs()).fold(0.0, f64::max)
+        };
+        let expected = bought.min(demand.events as f64);
         Self {
             at,
             bid_type: campaign.bid_type,
             budget: account.budget,
             charged: account.charged,
             free: account.free,
-            qualifies: has_demand && demand.events > 0 && bought >= EVENTS_MIN,
-            error: error.fold(0.0, f64::max),
+            events: account.events,
+            has_demand,
+            leases: leases(campaign, account.budget, target),
+            expected,
+            qualifies: has_demand && expected >= EVENTS_MIN,
+            error: error(campaign.budget_nanos),
+            own_error: error(account.charged),
         }
     }
 
@@ -232,6 +266,19 @@ impl View {
     fn over_delivery(&self) -> f64 {
         self.free as f64 / self.budget as f64
     }
+}
+
+/// Decision on leases: five seconds of the spend rate or the highest price, at most a quarter of what is left by the
+/// routers, and two of each router open at once.
+fn leases(campaign: &MarketCampaign, budget: i64, target: &[f64]) -> i64 {
+    let busiest = target.iter().zip(std::iter::once(&0.0).chain(target)).map(|(now, before)| now - before);
+    let busiest = busiest.fold(0.0, f64::max);
+    let rate_s = budget as f64 * busiest * POINTS as f64 / (DAY_MS / 1_000) as f64;
+    // A price per mille in micros is one impression's in nanos.
+    let price = campaign.bid_micros as f64;
+    let lease = (5.0 * rate_s).max(price).min(budget as f64 / (4 * ROUTERS) as f64);
+    // Below one price, one router alone has the rest.
+    if lease < price { price as i64 } else { (lease * (2 * ROUTERS) as f64) as i64 }
 }
 
 impl Judged {
@@ -245,6 +292,8 @@ impl Judged {
         let at = |share: f64| errors.get((count as f64 * share) as usize).copied().unwrap_or_default();
         let within_band = errors.iter().filter(|error| **error <= BAND).count();
         let used: Vec<f64> = qualifying.iter().map(|view| view.utilisation()).collect();
+        let often = || of_type().filter(|view| view.has_demand && view.events as f64 >= EVENTS_MIN);
+        let limited = || of_type().filter(|view| !view.has_demand && view.expected >= EVENTS_MIN);
         let bound = || of_type().filter(|view| view.charged + view.free >= view.budget * 9 / 10);
         let (free, budgets) = bound().fold((0, 0), |(free, budgets), view| (free + view.free, budgets + view.budget));
         Self {
@@ -260,6 +309,12 @@ impl Judged {
             over_delivery: free as f64 / (budgets as f64).max(1.0),
             over_delivery_max: qualifying.iter().map(|view| view.over_delivery()).fold(0.0, f64::max),
             overspend_micros: of_type().map(|view| (view.charged - view.budget).max(0)).sum::<i64>() / 1_000,
+            lease_bound: (bid_type == BidType::Cpm)
+                .then(|| bound().map(|view| view.leases).sum::<i64>() as f64 / (budgets as f64).max(1.0)),
+            demand_limited: limited().count(),
+            demand_limited_on_traffic: limited().filter(|view| view.own_error <= BAND).count(),
+            charged_often: often().count(),
+            charged_often_within_band: often().filter(|view| view.error <= BAND).count(),
         }
     }
 }

@@ -3,9 +3,11 @@
 //! Campaigns, bids, budgets and stores follow the rules of the corpora (`corpus`). Rates are per product type: the
 //! platform predicts with those of the training weeks, users behave by those of the four weeks after, drawn towards the
 //! former where there is little of them. Both are multiplied with how much more of the type the household has bought
-//! than others, and behaviour with a factor of (household, type) that no prediction knows.
+//! than others, and behaviour with a factor of (household, type) that no prediction knows. With a trainer's held
+//! predictions users behave by those instead.
 
 use super::day::Played;
+use super::held::HeldPredictions;
 use super::{MarketArgs, MarketError};
 use crate::corpus::LAST_TRAINING_WEEK;
 use crate::corpus::campaign::{BidType as CorpusBid, Campaign, Departments, Prices, Rates, weekly_budget_micros};
@@ -92,6 +94,7 @@ pub struct World {
     /// (unix seconds, household, store) of every recorded visit.
     pub visits: Vec<(u64, u64, u32)>,
     kind_shares: Vec<f64>,
+    held: Option<HeldPredictions>,
     seed: u64,
 }
 
@@ -131,6 +134,7 @@ impl World {
             households: HashMap::new(),
             visits: Vec::new(),
             kind_shares: vec![0.0; kind_ids.len()],
+            held: args.held.as_ref().map(|path| HeldPredictions::read(path, &kind_of)).transpose()?,
             seed: args.seed,
         };
         world.read_households(&tables, &kind_of)?;
@@ -261,6 +265,9 @@ impl World {
 
     /// The probabilities that users behave by.
     pub fn behaviour(&self, household: u64, kind: u32) -> (f64, f64) {
+        if let Some(chances) = self.held.as_ref().and_then(|held| held.chances(household, kind)) {
+            return chances;
+        }
         let rates = self.kinds[kind as usize];
         // The sum of four uniform numbers is nearly normal, with mean 2 and variance 1/3.
         let word = combine(combine(self.seed, household), u64::from(kind));
