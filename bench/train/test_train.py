@@ -11,7 +11,7 @@ import pandas as pd
 import parity
 import zstandard
 
-from gavel_train import bundle, cache, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, sampling
+from gavel_train import bundle, cache, calibrate, dataset, export, families, fit, hashing, inputs, light, metrics, missing, models, sampling, scored
 
 SCHEMA = """
 name = "tiny"
@@ -338,6 +338,92 @@ class Recipe(unittest.TestCase):
         here, there = family.predict(self.data, split, rank), family.reference(out, self.data.schema, users, items)
         for head in here:
             self.assertEqual(here[head].tolist(), there[head].tolist())
+
+
+def logged(data, folder: Path) -> None:
+    """The tables that `gavel log join` would write, had a cluster served this dataset: hashes, weights, labels."""
+    spelled = lambda text: f"{hashing.value_hash(text):016x}" if text else ""  # noqa: E731
+    number = lambda value: "" if np.isnan(value) else repr(float(value))  # noqa: E731
+    visits = []
+    for n, visit in enumerate(data.visits.itertuples()):
+        row = {"visit": n, "ts": visit.ts, "period": visit.week, "user": visit.user, "placement": "home"}
+        for f in dataset.features(data.schema, ("user", "context"), "category"):
+            row[f"u.{f['name']}"] = spelled(data.texts[f["name"]].iloc[n])
+        for f in dataset.features(data.schema, ("user", "context"), "dense"):
+            row[f"u.{f['name']}"] = number(data.user_dense[f["name"]][n])
+        for kind, places in (("set", data.set_values), ("sequence", data.sequence_values)):
+            for f in dataset.features(data.schema, ("user", "context"), kind):
+                weights = data.set_weights[f["name"]][n] if kind == "set" else np.ones(f["max_len"])
+                found = zip(places[f["name"]][n], weights)
+                row[f"u.{f['name']}"] = " ".join(f"{spelled(data.vocabulary[f['name']][p])}:{w:g}" for p, w in found if p >= 0)
+        visits.append(row)
+    pd.DataFrame(visits).to_csv(folder / "visits.csv.gz", index=False)
+    for name in ("train", "valid"):
+        split, rows = getattr(data, name), []
+        for n, (visit, item) in enumerate(zip(split.visit, split.item)):
+            row = {k: visits[visit][k] for k in ("visit", "ts", "period", "user", "placement")} | {"item": data.items.index[item], "slot": n % 2}
+            row |= {"weight": split.weight[n], "click": int(split.labels["click"][n]), "value": float(split.labels["amount"][n])}
+            row["i.kind"] = spelled(data.texts["kind"].iloc[item])
+            row |= {f"i.{k}": number(v[n]) for k, v in split.item_dense.items()}
+            row["m.match"] = float(split.cross[n, 0])
+            rows.append(row)
+        pd.DataFrame(rows).to_csv(folder / f"impressions_{name}.csv.gz", index=False)
+
+
+class Scored(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        root = Path(cls.folder.name)
+        tables(root)
+        cls.computed = dataset.load(dataset.read_schema(root / "schema.toml"), root)
+        logged(cls.computed, root)
+        (root / "scored.toml").write_text(
+            'extends = "schema.toml"\nsource = "scored"\n[tables]\ntrain = "impressions_train.csv.gz"\nvalid = "impressions_valid.csv.gz"\n'
+            'visits = "visits.csv.gz"\n[columns]\nvisit = "visit"\ntime = "ts"\nperiod = "period"\nuser = "user"\nitem = "item"\n'
+            'weight = "weight"\nbias = ["placement", "slot"]\n'
+        )
+        cls.data = dataset.load(dataset.read_schema(root / "scored.toml"), root)
+
+    def test_what_was_logged_is_what_the_model_saw(self):
+        for data in (self.computed, self.data):
+            inputs.fit_scales(data)
+        for name in ("train", "valid"):
+            one, other = getattr(self.computed, name), getattr(self.data, name)
+            ours = inputs.user_inputs(self.data, other.visit) | inputs.item_inputs(self.data, other.item, other.item_dense)
+            wanted = inputs.user_inputs(self.computed, one.visit) | inputs.item_inputs(self.computed, one.item, one.item_dense)
+            self.assertEqual(sorted(ours), sorted(wanted))
+            for column, values in wanted.items():
+                np.testing.assert_array_equal(ours[column], values, err_msg=column)
+            np.testing.assert_array_equal(inputs.cross_inputs(self.data, other.cross), inputs.cross_inputs(self.computed, one.cross))
+            np.testing.assert_array_equal(one.weight, other.weight)
+            for head in one.labels:
+                np.testing.assert_array_equal(one.labels[head], other.labels[head])
+                np.testing.assert_array_equal(one.given[head], other.given[head])
+
+    def test_a_bundle_comes_of_it(self):
+        settings = SimpleNamespace(ranker_epochs=1, seed=1, ranker_rate=1e-3, decay=0.01)
+        data, family = self.data, families.family(families.DEFAULT, self.data.schema)
+        inputs.fit_scales(data)
+        towers = fit.fit_towers(data, data.train, "click", 1, 1, 1e-3, lambda _: None)
+        rank = family.train(data, data.train, settings, lambda _: None)
+        calibration = {"click": {"kind": "platt", "scale": 1.0, "offset": 0.0}, "amount": {"kind": "scale", "factor": 1.0}}
+        raw = family.predict(data, data.valid, rank)
+        out = Path(self.folder.name) / "bundle"
+        written = bundle.write(out, data, towers, family, rank, raw, (calibration, {"scale": 1.0, "offset": 0.0}, 0.5), 1)
+        self.assertLess(max(written["parity"].values()), 1e-4)
+
+    def test_a_stand_in_falls_into_the_row_of_its_hash(self):
+        for buckets in (16, 4096):
+            texts, values = scored.StandIns(buckets), [hashing.value_hash(str(n)) for n in range(200)]
+            found = [texts.of(v) for v in values]
+            self.assertEqual([hashing.row(text, buckets) for text in found], [scored.row(v, buckets) for v in values])
+            self.assertEqual(len(set(found)), len(values))
+            self.assertEqual(found, [texts.of(v) for v in values])
+            self.assertEqual(texts.of(0), "")
+
+    def test_the_heaviest_of_a_set_as_the_servers_choose_them(self):
+        self.assertEqual(scored.heaviest([(7, 1.0), (25, 2.0), (3, 1.0), (0, 9.0), (7, 8.0)], 3), [(25, 2.0), (3, 1.0), (7, 1.0)])
 
 
 class Calibration(unittest.TestCase):

@@ -32,7 +32,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, help="Markdown page to write, with a .json beside it")
     parser.add_argument("--family", choices=families.NAMES, help="ranker; without it the schema's `[ranker] family`, or wide-mmoe")
     parser.add_argument("--figures", type=Path, help="JSON to write for families.py")
-    parser.add_argument("--light", choices=["product", "head"], default="head", help="light ranking of the bundle: a small head distilled from the ranker, or the inner product")
+    parser.add_argument("--held", type=Path, help="CSV to write with the calibrated predictions for the validation's impressions: users of `gavel sim market --held`")
+    parser.add_argument("--light", choices=["product", "head"], help="light ranking of the bundle: a small head distilled from the ranker (default), or the inner product (default for logged impressions, which know no candidates to distil on)")
     parser.add_argument("--light-visits", type=int, default=400, help="training visits whose candidates the light head is distilled on; it is judged on a quarter as many")
     parser.add_argument("--visit-share", type=float, default=1.0, help="share of the training visits that the ranker is trained on")
     parser.add_argument("--negative-rate", type=float, default=1.0, help="share of the rows without a click that it is trained on; calibration corrects for it")
@@ -80,6 +81,10 @@ def main() -> None:
         print(f"[{time.time() - begin:6.0f} s] {what}", flush=True)
 
     schema = dataset.read_schema(args.schema)
+    logged = schema.get("source") == "scored"
+    args.light = args.light or ("product" if logged else "head")
+    if logged and (args.light == "head" or args.report or args.figures):
+        sys.exit("logged impressions know no other candidates: without --light head, --report and --figures")
     chosen = families.family(args.family or schema.get("ranker", {}).get("family", families.DEFAULT), schema)
     data = dataset.opened(args.cache, args.schema, args.data)
     tables = dataset.tables_key(schema, args.data)
@@ -99,6 +104,8 @@ def main() -> None:
     raw = chosen.predict(data, data.valid, rank)
     figures, calibration, predictions = calibrate.heads(data, raw, args.negative_rate)
     say(json.dumps({n: f.get("crossfitted", f) for n, f in figures.items()}))
+    if args.held:
+        report.held(data, {n: calibrate.apply(calibration[n], raw[n]) for n in raw}).to_csv(args.held, index=False)
     roles = {h.get("role"): h["name"] for h in schema["head"]}
     train = data.train
     given = train.given[roles["conversion_given_click"]]

@@ -71,7 +71,8 @@ def raw_user(data: Dataset, visit: int) -> dict:
         if value := str(data.texts[f["name"]].iloc[visit]):
             out[f["name"]] = value
     for f in features(data.schema, ("user", "context"), "dense"):
-        out[f["name"]] = rounded(data.user_dense[f["name"]][visit])
+        if np.isfinite(value := data.user_dense[f["name"]][visit]):
+            out[f["name"]] = rounded(value)
     for f in features(data.schema, ("user", "context"), "set"):
         places = data.set_values[f["name"]][visit]
         places = places[places >= 0]

@@ -115,8 +115,11 @@ def opened(folder: Path | None, schema_file: Path, data: Path) -> Dataset:
 
 
 def load(schema: dict, data: Path) -> Dataset:
-    """Reads every table and computes every feature."""
-    from . import sequences  # which reads this module
+    """Reads every table and computes every feature, or reads the features too."""
+    from . import scored, sequences  # which read this module
+
+    if schema.get("source") == "scored":
+        return scored.load(schema, data)
 
     tables, columns = schema["tables"], schema["columns"]
     items = pd.read_csv(data / tables["items"], dtype={columns["item"]: np.int64})

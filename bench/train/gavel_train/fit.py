@@ -43,6 +43,8 @@ def begin_from_histories(data: Dataset, split: Split, params: dict) -> dict:
     The sum of a history's rows times an item's row then nearly is the SVD's own prediction, a start that random
     tables take many epochs to reach. Factors grow with popularity; made units, that is left to the items' appeal.
     """
+    if not len(data.history_items):
+        return params
     users = data.visits[data.schema["columns"]["user"]].to_numpy()
     visits = np.unique(split.visit)
     visits = visits[np.argsort(data.history_spans[visits, 1], kind="stable")]

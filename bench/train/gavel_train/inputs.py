@@ -20,6 +20,9 @@ def fit_scales(data: Dataset) -> None:
     for f in features(data.schema, ("user", "context", "item"), "dense"):
         raw = train.item_dense[f["name"]] if f["side"] == "item" else data.user_dense[f["name"]][train.visit]
         known = raw[np.isfinite(raw)]
+        if not len(known):
+            # Nobody has it: what the model sees is the default, whatever that is.
+            known = np.zeros(1, np.float32)
         scaled = transformed(f, known)
         f["mean"], f["std"] = round(float(scaled.mean()), 6), round(float(scaled.std()) or 1.0, 6)
         f["default"] = round(float(np.median(known)), 6)

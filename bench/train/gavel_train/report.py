@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from . import baselines, calibrate, light, metrics
 from .dataset import Dataset
@@ -84,3 +85,10 @@ def page(report: dict) -> str:
     lines += ["", "## Bundle", "", f"{b['bytes']:,} bytes. Largest |a - b| / max(1, |b|) between the training framework and ONNX Runtime on the golden rows: "
               + ", ".join(f"{k} {v:.1e}" for k, v in b["parity"].items()) + ".", "", *report.get("notes", []), ""]
     return "\n".join(lines)
+
+
+def held(data: Dataset, predictions: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Who met what in the validation, and what is predicted of it: none of these rows was trained on."""
+    columns, valid = data.schema["columns"], data.valid
+    of = {"user": data.visits[columns["user"]].to_numpy()[valid.visit], "item": data.items[columns["item"]].to_numpy()[valid.item]}
+    return pd.DataFrame(of | {"weight": valid.weight} | {name: np.float32(p) for name, p in predictions.items()})
