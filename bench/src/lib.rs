@@ -2,13 +2,14 @@
 //!
 //! The corpora that it is measured on, the load that is put on it, and the comparison of its answers with the truth:
 //! all of this talks to real processes over the public endpoints. A storm of rollouts and one of charges start processes of their own. The
-//! ranker and the auction are measured alone, in this process.
+//! ranker and the auction are measured alone, in this process; the logs of routers are joined here, too.
 
 pub mod arrays;
 pub mod auction;
 pub mod corpus;
 pub mod fleet;
 pub mod gate;
+pub mod join;
 pub mod ledger;
 pub mod market;
 pub mod rank;

@@ -30,6 +30,14 @@ pub struct RouterConfig {
     pub clearing_log: Option<PathBuf>,
     /// Of so many auctions in a million; explained ones always are.
     pub clearing_log_share_ppm: u32,
+    /// Where it is logged what ads were scored with; `None` = nowhere.
+    pub scored_log: Option<PathBuf>,
+    /// Of so many requests in a million.
+    pub scored_log_share_ppm: u32,
+    /// Of so many of their candidates beside the page in a million.
+    pub scored_log_others_ppm: u32,
+    /// Where events of ads are logged; `None` = nowhere.
+    pub event_log: Option<PathBuf>,
 }
 
 /// Is `ProbeService` served?
@@ -57,6 +65,10 @@ impl Default for RouterConfig {
             probes: ProbePolicy::default(),
             clearing_log: None,
             clearing_log_share_ppm: 0,
+            scored_log: None,
+            scored_log_share_ppm: 0,
+            scored_log_others_ppm: 0,
+            event_log: None,
         }
     }
 }

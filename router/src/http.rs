@@ -191,6 +191,7 @@ fn event_kind(word: &str) -> EventKind {
         "impression" => EventKind::EventImpression,
         "click" => EventKind::EventClick,
         "conversion" => EventKind::EventConversion,
+        "win" => EventKind::EventWin,
         _ => EventKind::Unspecified,
     }
 }

@@ -19,6 +19,8 @@ pub mod allocation;
 
 pub mod clear;
 
+pub mod logged;
+
 pub mod clearing;
 
 pub mod request;
@@ -35,7 +37,11 @@ pub mod staging;
 
 pub mod respond;
 
+mod line_log;
+
 mod clearing_log;
+
+mod scored_log;
 
 pub mod pipeline;
 

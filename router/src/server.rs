@@ -3,9 +3,10 @@
 use crate::clearing_log::ClearingLog;
 use crate::config::{ProbePolicy, RouterConfig};
 use crate::http;
-use crate::ledger::{self, Bank};
-use crate::pipeline::{Gate, Pipeline};
+use crate::ledger::{self, Bank, EventLog};
+use crate::pipeline::{Gate, Logs, Pipeline};
 use crate::rpc::{AdRpc, EventRpc, ProbeRpc};
+use crate::scored_log::{ScoredLog, Shares};
 use crate::staging::{Staging, Surroundings};
 use crate::transport::{Nodes, Transport};
 use gavel_member::clock::wall_ms;
@@ -21,6 +22,7 @@ use gavel_proto::wire::ad_service_server::AdServiceServer;
 use gavel_proto::wire::event_service_server::EventServiceServer;
 use gavel_proto::wire::probe_service_server::ProbeServiceServer;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
@@ -40,9 +42,9 @@ pub enum RouterError {
     /// The data folder or the list of voters is wrong.
     #[error(transparent)]
     Member(#[from] MemberError),
-    /// The clearing log cannot be written.
-    #[error("the clearing log cannot be kept in {0}: {1}")]
-    ClearingLog(std::path::PathBuf, #[source] std::io::Error),
+    /// A log cannot be written.
+    #[error("a log cannot be kept in {0}: {1}")]
+    Log(std::path::PathBuf, #[source] std::io::Error),
     /// No threads.
     #[error("threads cannot be started: {0}")]
     Threads(#[source] std::io::Error),
@@ -75,11 +77,6 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
     let staging = Staging::new();
     let seed = combine(member.incarnation, combine(wall_ms(), u64::from(address.port())));
     let gate = Gate::new(config.requests_in_flight);
-    let clearings = match &config.clearing_log {
-        Some(folder) => ClearingLog::start(folder, config.clearing_log_share_ppm)
-            .map_err(|error| RouterError::ClearingLog(folder.clone(), error))?,
-        None => ClearingLog::off(),
-    };
     let closed = Shutdown::new();
     let bank = Bank::start(
         ledger::Surroundings {
@@ -88,11 +85,16 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
             view: Arc::clone(&member.view),
             member_id: member.member_id.clone(),
             incarnation: member.incarnation,
+            events: match &config.event_log {
+                Some(folder) => EventLog::start(folder).map_err(|e| RouterError::Log(folder.clone(), e))?,
+                None => EventLog::off(),
+            },
         },
         // Events are taken, and leases reported, as long as requests are answered.
         closed.clone(),
     );
-    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, clearings, bank, seed));
+    let logs = logs(&config, &bank)?;
+    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, logs, bank, seed));
     let serving = bound.serve(routes(&config, &pipeline), Exposure::External, closed.clone()).await?;
     let surroundings = Surroundings {
         data_dir: config.data_dir.clone(),
@@ -119,6 +121,22 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         }
     });
     Ok(Running { address, http_address, task })
+}
+
+/// What a share of the requests leaves behind.
+fn logs(config: &RouterConfig, bank: &Arc<Bank>) -> Result<Logs, RouterError> {
+    let failed = |folder: &Path, error| RouterError::Log(folder.to_owned(), error);
+    let shares = Shares { requests_ppm: config.scored_log_share_ppm, others_ppm: config.scored_log_others_ppm };
+    Ok(Logs {
+        clearings: match &config.clearing_log {
+            Some(folder) => ClearingLog::start(folder, config.clearing_log_share_ppm).map_err(|e| failed(folder, e))?,
+            None => ClearingLog::off(),
+        },
+        scored: match &config.scored_log {
+            Some(folder) => ScoredLog::start(folder, shares, Arc::clone(bank)).map_err(|e| failed(folder, e))?,
+            None => ScoredLog::off(),
+        },
+    })
 }
 
 fn member_config(config: &RouterConfig, address: SocketAddr) -> MemberConfig {

@@ -43,6 +43,15 @@ pub const REFERENCE: Size = Size { controls: 3, nodes: 4, routers: 2, shards: 2,
 /// The least that still has what rollouts are about: a voter can die, a shard has two nodes, two routers must agree.
 pub const SMALL: Size = Size { controls: 3, nodes: 2, routers: 2, shards: 2, replicas: 2 };
 
+/// What the routers of a cluster log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logging {
+    /// Every clearing.
+    Clearings,
+    /// And what every request was scored with, and events.
+    Everything,
+}
+
 /// One process.
 #[derive(Debug)]
 pub struct Process {
@@ -114,6 +123,12 @@ impl Cluster {
     /// The same with more arguments for each node, and with every so manyth item of the demo.
     #[must_use]
     pub fn start_with(size: Size, of_nodes: &[&str], nth_item: usize) -> Self {
+        Self::start_logging(size, of_nodes, nth_item, Logging::Clearings)
+    }
+
+    /// The same with a choice of what routers log.
+    #[must_use]
+    pub fn start_logging(size: Size, of_nodes: &[&str], nth_item: usize, logging: Logging) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Self { controls: Vec::new(), nodes: Vec::new(), routers: Vec::new(), folder, _alone: alone };
@@ -149,7 +164,12 @@ impl Cluster {
                 "--clearing-log-share",
                 "1",
             ];
-            let process = cluster.process(&format!("router-{}", i + 1), &arguments);
+            let [scored, events] = ["scored", "events"].map(|log| cluster.log(log, i).display().to_string());
+            let more: &[&str] = match logging {
+                Logging::Clearings => &[],
+                Logging::Everything => &["--scored-log", &scored, "--scored-log-share", "1", "--event-log", &events],
+            };
+            let process = cluster.process(&format!("router-{}", i + 1), &[&arguments, more].concat());
             cluster.routers.push(process);
         }
         cluster.seed(size, nth_item);
@@ -180,7 +200,17 @@ impl Cluster {
     }
 
     fn clearing_log(&self, router: usize) -> PathBuf {
-        self.folder.path().join(format!("clearings-of-router-{}", router + 1))
+        self.log("clearings", router)
+    }
+
+    fn log(&self, name: &str, router: usize) -> PathBuf {
+        self.folder.path().join(format!("{name}-of-router-{}", router + 1))
+    }
+
+    /// Where routers log what they scored (`scored`), or events (`events`).
+    #[must_use]
+    pub fn logs(&self, name: &str) -> Vec<PathBuf> {
+        (0..self.routers.len()).map(|router| self.log(name, router)).collect()
     }
 
     /// Where routers log every clearing.

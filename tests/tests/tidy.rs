@@ -59,7 +59,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
     (
         "router/src",
         &[
-            &["config", "topology", "quota", "merge"],
+            &["config", "topology", "quota", "merge", "logged", "line_log"],
             &["fanout", "auction"],
             &["allocation", "clear"],
             &["clearing"],
@@ -70,6 +70,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
             &["transport"],
             &["ledger"],
             &["staging", "respond"],
+            &["scored_log"],
             &["pipeline"],
             &["rpc", "http"],
             &["server"],
@@ -103,6 +104,7 @@ const KERNELS: &[&str] = &[
     "router/src/allocation",
     "router/src/clear",
     "router/src/clearing",
+    "router/src/logged",
     "node/src/ranking",
     "node/src/features",
     "cluster/src/state",

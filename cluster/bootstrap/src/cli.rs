@@ -1,10 +1,12 @@
 //! What may be said on the command line?
 
 mod ledger;
+mod log;
 mod model;
 mod rollout;
 
 pub use ledger::{BudgetArgs, LedgerCommand};
+pub use log::{LogArgs, LogCommand};
 pub use model::{CheckArgs, MadeTowers, ModelCommand, PackArgs};
 pub use rollout::{CanaryArgs, GuardArgs, Model, PolicyArgs, PublishArgs, ShadowArgs};
 
@@ -91,6 +93,9 @@ pub enum Command {
     /// Play markets in virtual time, without a cluster.
     #[command(subcommand)]
     Sim(Sim),
+    /// Work with the logs of routers, without a cluster.
+    #[command(subcommand, name = "log")]
+    Logs(LogCommand),
 }
 
 /// `gavel up`.
@@ -123,6 +128,8 @@ pub struct UpArgs {
     /// Replicas of each shard.
     #[arg(long, default_value_t = 1)]
     pub replicas: u32,
+    #[command(flatten)]
+    pub logs: LogArgs,
 }
 
 /// What every serving process is told.
@@ -224,6 +231,8 @@ pub struct RouterArgs {
     /// Share of the auctions that is logged; explained ones always are.
     #[arg(long, default_value_t = 0.01, value_parser = share)]
     pub clearing_log_share: f64,
+    #[command(flatten)]
+    pub logs: LogArgs,
     #[command(flatten)]
     pub process: ProcessArgs,
 }

@@ -17,8 +17,9 @@ mod roles;
 mod up;
 
 use clap::Parser;
-use cli::{Auction, Bench, Cli, Command, Sim};
+use cli::{Auction, Bench, Cli, Command, LogCommand, Sim};
 use failure::Failure;
+use gavel_bench::join::JoinError;
 use gavel_bench::rank::RankError;
 use std::process::ExitCode;
 
@@ -47,7 +48,12 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
-        Command::Auction(_) | Command::Model(_) | Command::Ctl(_) | Command::Bench(_) | Command::Sim(_) => {
+        Command::Auction(_)
+        | Command::Model(_)
+        | Command::Ctl(_)
+        | Command::Bench(_)
+        | Command::Sim(_)
+        | Command::Logs(_) => {
             end_with_the_reader();
         }
         Command::Up(_) | Command::Control(_) | Command::Node(_) | Command::Router(_) => {}
@@ -57,6 +63,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Auction(Auction::Replay { file, format }) => replay::run(&file, format),
         Command::Model(command) => model::run(&command),
         Command::Sim(Sim::Market(args)) => gavel_bench::market::run(&args).map_err(Failure::other),
+        Command::Logs(LogCommand::Join(args)) => gavel_bench::join::run(&args).map_err(of_join),
         Command::Up(_)
         | Command::Control(_)
         | Command::Node(_)
@@ -78,6 +85,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
         | Command::Auction(_)
         | Command::Model(_)
         | Command::Sim(_)
+        | Command::Logs(_)
         | Command::Bench(_) => LOG_OF_PROCESSES,
     };
     let log = cli.log.as_deref().unwrap_or(usual);
@@ -92,7 +100,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Command::Router(args) => Box::pin(roles::router(args, cli.cluster_id)).await,
             Command::Ctl(args) => Box::pin(ctl::run(args, cli.cluster_id)).await,
             Command::Bench(bench) => Box::pin(run_bench(bench)).await,
-            Command::Auction(_) | Command::Model(_) | Command::Sim(_) => Ok(()),
+            Command::Auction(_) | Command::Model(_) | Command::Sim(_) | Command::Logs(_) => Ok(()),
         }
     })
 }
@@ -102,6 +110,14 @@ fn end_with_the_reader() {
     // SAFETY: no other thread runs yet, and SIG_DFL is a legal disposition.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+fn of_join(error: JoinError) -> Failure {
+    match error {
+        JoinError::Usage(_) => Failure::usage(error),
+        JoinError::Io { .. } => Failure::io(error),
+        JoinError::Csv(_) => Failure::other(error),
     }
 }
 

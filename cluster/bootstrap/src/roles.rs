@@ -2,7 +2,7 @@
 //!
 //! It starts, says on one line of standard output where it listens, and runs until it is told to stop.
 
-use crate::cli::{ControlArgs, NodeArgs, Probes, ProcessArgs, RouterArgs};
+use crate::cli::{ControlArgs, LogArgs, NodeArgs, Probes, ProcessArgs, RouterArgs};
 use crate::failure::Failure;
 use gavel_control::ControlConfig;
 use gavel_member::{Shutdown, telemetry};
@@ -69,13 +69,29 @@ pub async fn router(args: RouterArgs, cluster_id: String) -> Result<(), Failure>
             Probes::Off => ProbePolicy::Refused,
         },
         clearing_log: args.clearing_log,
-        clearing_log_share_ppm: (args.clearing_log_share * f64::from(PPM)).round() as u32,
-        ..RouterConfig::default()
+        clearing_log_share_ppm: ppm(args.clearing_log_share),
+        ..with_logs(&args.logs)
     };
     let running = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
     let metrics = metrics_page(&args.process, running.address, &shutdown).await?;
     println!("READY router grpc={} http={} metrics={metrics}", running.address, running.http_address);
     running.task.await.map_err(Failure::other)
+}
+
+/// The usual router, with these logs.
+pub fn with_logs(args: &LogArgs) -> RouterConfig {
+    RouterConfig {
+        scored_log: args.scored_log.clone(),
+        scored_log_share_ppm: ppm(args.scored_log_share),
+        scored_log_others_ppm: ppm(args.scored_log_others),
+        event_log: args.event_log.clone(),
+        ..RouterConfig::default()
+    }
+}
+
+/// A share in parts per million.
+fn ppm(share: f64) -> u32 {
+    (share * f64::from(PPM)).round() as u32
 }
 
 fn started() -> Shutdown {

@@ -158,7 +158,7 @@ async fn start(
         control: voters,
         name: "router-1".to_owned(),
         probes: ProbePolicy::Answered,
-        ..RouterConfig::default()
+        ..roles::with_logs(&args.logs)
     };
     let router = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;
     parts.members.push(router.task);

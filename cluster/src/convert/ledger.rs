@@ -176,7 +176,8 @@ pub fn kind(number: i32) -> Result<EventKind, Malformed> {
         Ok(wire::EventKind::EventImpression) => Ok(EventKind::Impression),
         Ok(wire::EventKind::EventClick) => Ok(EventKind::Click),
         Ok(wire::EventKind::EventConversion) => Ok(EventKind::Conversion),
-        Ok(wire::EventKind::Unspecified) | Err(_) => Err(malformed("kind")),
+        // A notice of a win is never billed.
+        Ok(wire::EventKind::EventWin | wire::EventKind::Unspecified) | Err(_) => Err(malformed("kind")),
     }
 }
 

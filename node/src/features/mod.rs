@@ -8,10 +8,12 @@
 //! A value that is not there has weight 0, as at training; each such value is counted, so that a column
 //! that was renamed shows in a metric and not only in the revenue.
 
+mod columns;
 mod user_sets;
 
 use gavel_model::CrossSpec;
 
+pub use columns::ItemColumns;
 pub use user_sets::UserSets;
 
 /// One match feature, bound to a column of one content folder.
@@ -31,6 +33,14 @@ pub struct MissingValues {
     pub user_set: u64,
     /// Candidates whose item has no category.
     pub item_value: u64,
+}
+
+impl MatchColumn<'_> {
+    /// The weight of an item's value in the user's set, which [`match_features`] encodes; 0 where there is none.
+    pub fn weight(&self, sets: &UserSets, item: u32) -> f32 {
+        let value = self.column.and_then(|column| column.get(item as usize)).copied().unwrap_or(0);
+        sets.get(&self.spec.user).and_then(|set| set.get(&value)).copied().unwrap_or(0.0)
+    }
 }
 
 /// Writes the match features of `items` row by row, `columns.len()` to a row. Answers what was missing of each.
@@ -98,6 +108,9 @@ mod tests {
                 let found = pairs.iter().find(|(v, _)| *v == value && value != 0).map_or(0.0, |(_, w)| *w);
                 let twin = [known.encode(found), absent.encode(0.0), known.encode(0.0)];
                 prop_assert_eq!(&out[row * 3..row * 3 + 3], &twin);
+                // What is logged is what was encoded.
+                let logged = columns.iter().map(|bound| bound.spec.encode(bound.weight(&sets, item)));
+                prop_assert_eq!(&logged.collect::<Vec<f32>>(), &twin);
             }
             let holes = column.iter().filter(|v| **v == 0).count() as u64;
             let items = u64::from(items);

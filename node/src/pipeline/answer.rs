@@ -4,9 +4,9 @@ use gavel_proto::limits::EXPLAINED_ADS_MAX;
 
 use super::SearchScratch;
 use super::candidates::Found;
-use super::search::{ExplainedAd, Funnel, Outcome, Search, ShardAnswer, Timing};
-use crate::features::MatchColumn;
-use crate::ranking::auction::ScoreFunnel;
+use super::search::{CandidateFeatures, ExplainedAd, Features, Funnel, Outcome, Search, ShardAnswer, Timing};
+use crate::features::{ItemColumns, MatchColumn};
+use crate::ranking::auction::{Candidate, ScoreFunnel};
 use crate::ranking::explain::{Account, Reason};
 use crate::ranking::light::LightFunnel;
 use crate::retrieval::Method;
@@ -71,7 +71,28 @@ pub fn answer(target: &Target, search: &Search, stages: &Stages<'_>, scratch: &S
         retrieved,
         reasons: Vec::new(),
         explained: Vec::new(),
+        features: match search.features {
+            Features::Unasked => Vec::new(),
+            Features::Asked => features(target, search, scratch),
+        },
     }
+}
+
+/// What the bundle knew of each candidate: the item's values as they were embedded, and the weights that its match
+/// features were made of.
+fn features(target: &Target, search: &Search, scratch: &SearchScratch) -> Vec<CandidateFeatures> {
+    let (shard, bundle) = (&target.loaded.shard, &target.loaded.bundle);
+    let specs = &bundle.bundle.schema().item;
+    let matches = match_columns(bundle, shard.content());
+    let of = |candidate: &Candidate| {
+        // A document that came after the seal is in a content of its own.
+        let (content, place) = shard.item(candidate.item);
+        CandidateFeatures {
+            item: ItemColumns::bind(specs, content).row(place),
+            weights: matches.iter().map(|bound| bound.weight(&search.user_sets, candidate.item)).collect(),
+        }
+    };
+    scratch.candidates.iter().map(of).collect()
 }
 
 /// The word on the wire.

@@ -14,7 +14,7 @@ use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::targeting::{Bound, Hours, Interval};
 
-use super::search::{Blocked, Reasons, Search};
+use super::search::{Blocked, Features, Reasons, Search};
 use crate::features::UserSets;
 use crate::ranking::auction::AuctionTerms;
 use crate::ranking::delivery::{CampaignStatus, Delivery, DeliveryRow};
@@ -139,6 +139,7 @@ impl Staged {
             },
             mode: Mode::Auto,
             reasons: Reasons::Unasked,
+            features: Features::Unasked,
         }
     }
 }

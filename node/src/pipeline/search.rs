@@ -3,6 +3,7 @@
 //! The request after its checks, in the node's own types, shared by the parts of one call; and the answer
 //! of one part. Widths have been checked against the bundle, numbers are finite, lists are within limits.
 
+use gavel_model::FeatureRow;
 use gavel_proto::deadline::Deadline;
 use gavel_proto::epoch::Epoch;
 
@@ -48,6 +49,18 @@ pub struct Search {
     pub given: Vec<u64>,
     /// Whether every ad gets a reason.
     pub reasons: Reasons,
+    /// Whether candidates come with what the bundle knew of them.
+    pub features: Features,
+}
+
+/// Whether candidates come with what the bundle knew of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Features {
+    /// They do not.
+    #[default]
+    Unasked,
+    /// For the log of what was scored.
+    Asked,
 }
 
 /// What a request excludes.
@@ -164,6 +177,17 @@ pub struct ShardAnswer {
     pub reasons: Vec<(Reason, u64)>,
     /// The ads nearest to winning, with their ids; empty unless asked for.
     pub explained: Vec<ExplainedAd>,
+    /// What the bundle knew of each candidate; empty unless asked for.
+    pub features: Vec<CandidateFeatures>,
+}
+
+/// What the bundle knew of one candidate.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CandidateFeatures {
+    /// Of its item, parallel to the bundle's item features.
+    pub item: FeatureRow,
+    /// For each match feature of the bundle, the weight of the item's value in the user's set.
+    pub weights: Vec<f32>,
 }
 
 /// An explained ad with its ids.

@@ -3,6 +3,7 @@
 //! Every list has its limit here and every number is checked to be one, so that nothing behind this module
 //! has to ask again.
 
+use gavel_model::{FeatureValue, Schema};
 use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
@@ -16,7 +17,7 @@ use gavel_proto::wire;
 
 use crate::config::OraclePolicy;
 use crate::features::UserSets;
-use crate::pipeline::search::{Blocked, BundleHash, Reasons, Search, ShardAnswer};
+use crate::pipeline::search::{Blocked, BundleHash, CandidateFeatures, Features, Reasons, Search, ShardAnswer};
 use crate::ranking::auction::AuctionTerms;
 use crate::retrieval::Mode;
 use crate::segment::Term;
@@ -104,6 +105,7 @@ pub fn search(
         mode,
         given: request.given_items,
         reasons: if request.explain { Reasons::Asked } else { Reasons::Unasked },
+        features: if request.features { Features::Asked } else { Features::Unasked },
     })
 }
 
@@ -261,7 +263,31 @@ pub fn answered(
         reasons: answer.reasons.iter().map(|(reason, ads)| reason_count(reason.name(), *ads)).collect(),
         retrieved_item: answer.retrieved.iter().map(|(item, _)| *item).collect(),
         retrieved_similarity: answer.retrieved.iter().map(|(_, similarity)| *similarity).collect(),
+        features: (!answer.features.is_empty())
+            .then(|| features(target.loaded.bundle.bundle.schema(), &answer.features)),
         candidates: Some(candidates(&target.loaded.bundle.head_names, answer)),
+    }
+}
+
+/// What was scored, for the log.
+fn features(schema: &Schema, rows: &[CandidateFeatures]) -> wire::ScoredFeatures {
+    use wire::scored_value::Value;
+    let value = |value: &FeatureValue| wire::ScoredValue {
+        value: match value {
+            FeatureValue::Missing => None,
+            FeatureValue::Category(hash) => Some(Value::Category(*hash)),
+            FeatureValue::Dense(number) => Some(Value::Number(*number)),
+            FeatureValue::Set(pairs) => Some(Value::Set(wire::ScoredSet {
+                values: pairs.iter().map(|(hash, _)| *hash).collect(),
+                weights: pairs.iter().map(|(_, weight)| *weight).collect(),
+            })),
+        },
+    };
+    wire::ScoredFeatures {
+        item: schema.item.iter().map(|spec| spec.name.clone()).collect(),
+        values: rows.iter().flat_map(|row| &row.item.values).map(value).collect(),
+        matches: schema.cross.iter().map(|spec| spec.name.clone()).collect(),
+        weights: rows.iter().flat_map(|row| row.weights.iter().copied()).collect(),
     }
 }
 

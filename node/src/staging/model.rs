@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gavel_member::clock;
-use gavel_model::{ActivationFormat, Bundle, FeatureKind, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
+use gavel_model::{ActivationFormat, Bundle, FeatureRow, FeatureSpec, FeatureValue, Metric, Scratch};
 
 use super::StagingError;
 use super::holdings::LoadedBundle;
+use crate::features::ItemColumns;
 use crate::segment::{
-    self, Content, ModelFolderBuilder, ModelSpec, ModelSummary, ROWS_A_PAUSE, SegmentError, SetColumn, VectorFormat,
+    self, Content, ModelFolderBuilder, ModelSpec, ModelSummary, ROWS_A_PAUSE, SegmentError, VectorFormat,
 };
 
 /// Items of one run of the item tower: enough rows for the matrix products to be efficient, few enough for
@@ -26,65 +27,23 @@ const CHECKPOINT_US: u64 = 2_000_000;
 /// Bytes of an item's links in the graph: 32 neighbours on the lowest level, with those above and the heads.
 const LINK_BYTES: usize = 160;
 
-/// Where the features of one bundle stand in one content.
-struct Columns<'a> {
-    columns: Vec<Column<'a>>,
-}
-
-enum Column<'a> {
-    Absent,
-    Category(&'a [u64]),
-    Dense(&'a [f32]),
-    Set(SetColumn<'a>),
-}
-
-impl<'a> Columns<'a> {
-    fn bind(specs: &[FeatureSpec], content: &'a Content) -> Self {
-        let columns = specs.iter().map(|spec| bind(spec, content)).collect();
-        Self { columns }
-    }
-
-    /// The values of an item; `missing` counts those of each feature that take the default.
-    fn row(&self, item: u32, missing: &mut [u64]) -> FeatureRow {
-        let values: Vec<FeatureValue> = self.columns.iter().map(|column| column.value(item)).collect();
-        for (count, value) in missing.iter_mut().zip(&values) {
-            *count += u64::from(*value == FeatureValue::Missing);
-        }
-        FeatureRow { values }
-    }
-}
-
-fn bind<'a>(spec: &FeatureSpec, content: &'a Content) -> Column<'a> {
-    let column = match spec.kind {
-        FeatureKind::Category { .. } => content.category_column(&spec.name).map(Column::Category),
-        FeatureKind::Dense { .. } => content.dense_column(&spec.name).map(Column::Dense),
-        FeatureKind::Set { .. } | FeatureKind::Sequence { .. } => content.set_column(&spec.name).map(Column::Set),
-    };
-    column.unwrap_or_else(|| {
+/// Binds the bundle's item features; says which of them the catalogue does not have.
+fn bind<'a>(specs: &[FeatureSpec], content: &'a Content) -> ItemColumns<'a> {
+    let columns = ItemColumns::bind(specs, content);
+    for spec in columns.absent().filter_map(|at| specs.get(at)) {
         tracing::warn!(feature = %spec.name, "the catalogue has no such column: every item takes the default");
         metrics::counter!("gavel_node_missing_columns_total", "feature" => spec.name.clone()).increment(1);
-        Column::Absent
-    })
+    }
+    columns
 }
 
-impl Column<'_> {
-    fn value(&self, item: u32) -> FeatureValue {
-        match self {
-            Self::Absent => FeatureValue::Missing,
-            Self::Category(column) => match column.get(item as usize) {
-                None | Some(0) => FeatureValue::Missing,
-                Some(value) => FeatureValue::Category(*value),
-            },
-            Self::Dense(column) => match column.get(item as usize) {
-                Some(number) if number.is_finite() => FeatureValue::Dense(*number),
-                Some(_) | None => FeatureValue::Missing,
-            },
-            Self::Set(column) => {
-                let (values, weights) = column.of(item);
-                FeatureValue::Set(values.iter().copied().zip(weights.iter().copied()).collect())
-            }
-        }
+/// The values of an item; `missing` counts those of each feature that take the default.
+fn counted(columns: &ItemColumns<'_>, item: u32, missing: &mut [u64]) -> FeatureRow {
+    let row = columns.row(item);
+    for (count, value) in missing.iter_mut().zip(&row.values) {
+        *count += u64::from(*value == FeatureValue::Missing);
     }
+    row
 }
 
 /// Is told how many items of how many are done, and may end the work.
@@ -101,7 +60,7 @@ pub fn build(
 ) -> Result<(), StagingError> {
     let (bundle, started) = (&loaded.bundle, clock::now_us());
     let schema = bundle.schema();
-    let columns = Columns::bind(&schema.item, content);
+    let columns = bind(&schema.item, content);
     let mut builder = ModelFolderBuilder::resume(folder, content, spec(loaded))?.with_values(values.unwrap_or(&[]));
     let mut scratch = Scratch::default();
     let items = content.items();
@@ -120,7 +79,7 @@ pub fn build(
             safe_at = clock::now_us();
         }
         let block = first..items.min(first + BLOCK_ITEMS);
-        let rows: Vec<FeatureRow> = block.map(|item| columns.row(item, &mut missing)).collect();
+        let rows: Vec<FeatureRow> = block.map(|item| counted(&columns, item, &mut missing)).collect();
         let output = bundle.run_items(&mut scratch, &rows)?;
         builder.push(&output.vectors, &stored_rows(output.lights, output.activations, bundle))?;
     }

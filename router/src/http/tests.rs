@@ -17,7 +17,7 @@ async fn start() -> (SocketAddr, Shutdown) {
         transport,
         pool,
         Gate::new(8),
-        crate::clearing_log::ClearingLog::off(),
+        crate::pipeline::Logs::off(),
         crate::ledger::Bank::off(),
         1,
     );
@@ -84,7 +84,7 @@ async fn a_head_that_does_not_end_and_a_call_that_outlives_a_stop_are_cut() {
         transport,
         pool,
         Gate::new(8),
-        crate::clearing_log::ClearingLog::off(),
+        crate::pipeline::Logs::off(),
         crate::ledger::Bank::off(),
         1,
     )));

@@ -4,11 +4,13 @@
 //! wants; requests only look at what is there. A router that cannot reach the ledger issues tokens as long as its issuer
 //! is fresh, and serves paid impressions as long as its leases last.
 
+use super::event_log::EventLog;
 use super::events::{self, Waiting};
 use super::post::Post;
 use super::purse::{Granted, Hold, Purse, Wish};
 use arc_swap::ArcSwapOption;
 use gavel_member::member::Voters;
+use gavel_member::token::{self, Token};
 use gavel_member::view::ViewFeed;
 use gavel_member::{Shutdown, clock};
 use gavel_proto::hash::combine;
@@ -67,6 +69,8 @@ pub struct Surroundings {
     pub member_id: watch::Receiver<u64>,
     /// Of this process.
     pub incarnation: u64,
+    /// Where events are logged.
+    pub events: EventLog,
 }
 
 /// Leases, tokens and events of this router.
@@ -76,25 +80,28 @@ pub struct Bank {
     grant: ArcSwapOption<Grant>,
     sequence: AtomicU64,
     queue: mpsc::Sender<Waiting>,
+    events: EventLog,
 }
 
 impl Bank {
     /// A bank without a ledger: no tokens, no leases, ads go on.
     #[must_use]
     pub fn off() -> Arc<Self> {
-        Arc::new(Self::new().0)
+        Arc::new(Self::new(EventLog::off()).0)
     }
 
-    fn new() -> (Self, mpsc::Receiver<Waiting>) {
+    fn new(events: EventLog) -> (Self, mpsc::Receiver<Waiting>) {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let this = Self { purse: Mutex::default(), grant: ArcSwapOption::empty(), sequence: AtomicU64::new(1), queue };
+        let (purse, grant) = (Mutex::default(), ArcSwapOption::empty());
+        let this = Self { purse, grant, sequence: AtomicU64::new(1), queue, events };
         (this, waiting)
     }
 
     /// Opens the bank; its tasks end with the shutdown.
     #[must_use]
-    pub fn start(surroundings: Surroundings, shutdown: Shutdown) -> Arc<Self> {
-        let (this, waiting) = Self::new();
+    pub fn start(mut surroundings: Surroundings, shutdown: Shutdown) -> Arc<Self> {
+        let events = std::mem::replace(&mut surroundings.events, EventLog::off());
+        let (this, waiting) = Self::new(events);
         let this = Arc::new(this);
         let post = Arc::new(Post::new(&surroundings.cluster_id, Arc::clone(&surroundings.voters)));
         let working = events::work(Arc::clone(&post), waiting);
@@ -119,6 +126,23 @@ impl Bank {
     pub(super) fn grant(&self) -> Option<Arc<Grant>> {
         let now = self.now_ms();
         self.grant.load_full().filter(|grant| now.saturating_sub(grant.at_ms) < GRANT_MS_MAX)
+    }
+
+    /// The ledger's wall time as far as this router can tell; its own without a grant.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        self.grant().map_or_else(clock::wall_ms, |grant| grant.wall_ms(self.now_ms()))
+    }
+
+    /// What a token says, if this router has its key.
+    #[must_use]
+    pub fn opened(&self, text: &str) -> Option<Token> {
+        let grant = self.grant()?;
+        Token::open(&token::of_text(text)?, &grant.keys).ok()
+    }
+
+    pub(super) const fn event_log(&self) -> &EventLog {
+        &self.events
     }
 
     pub(super) fn now_ms(&self) -> u64 {

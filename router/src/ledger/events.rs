@@ -3,6 +3,8 @@
 //! Events wait 20 ms for company and go to the ledger 512 at a time; an event is answered when its charge is committed,
 //! never before. A batch that nobody took is sent again as it is: its tokens are its ids. After some seconds the answer
 //! is `unavailable`, and the client sends the event again, to any router.
+//!
+//! A notice of a win is never billed and does not reach the ledger: it is answered here, by its token and the time alone.
 
 use super::bank::Bank;
 use super::post::Post;
@@ -27,6 +29,10 @@ const TRIES: usize = 40;
 const ANSWER_US: u64 = 8_000_000;
 /// Not committed as far as this router knows.
 const UNAVAILABLE: &str = "unavailable";
+/// Answers to what is no event of ours, or none yet.
+const UNTAKEN: [&str; 3] = [UNAVAILABLE, "forged", "invalid"];
+/// A token may be ahead of this router's time by as much as the ledger allows.
+const EARLY_MS: u64 = 3_600_000;
 
 /// Something that happened to an ad.
 #[derive(Clone, Debug)]
@@ -36,6 +42,9 @@ pub struct AdEvent {
     /// The ad's token.
     pub token: String,
 }
+
+/// Where the word comes from, or the word itself.
+type Answer = Result<oneshot::Receiver<String>, &'static str>;
 
 /// An event that waits for its answer.
 #[derive(Debug)]
@@ -47,13 +56,11 @@ pub struct Waiting {
 impl Bank {
     /// Reports events; a word for each, once they are committed.
     pub async fn report(&self, events: Vec<AdEvent>) -> Vec<String> {
-        let mut answers = Vec::with_capacity(events.len());
-        for event in events {
-            answers.push(self.enqueue(event));
-        }
-        let mut words = Vec::with_capacity(answers.len());
+        let came_ms = self.wall_ms();
+        let taken: Vec<_> = events.into_iter().map(|event| (event.clone(), self.enqueue(&event))).collect();
+        let mut words = Vec::with_capacity(taken.len());
         let until = now_us().0 + ANSWER_US;
-        for answer in answers {
+        for (event, (token, answer)) in taken {
             let left = Duration::from_micros(until.saturating_sub(now_us().0));
             let word = match answer {
                 Ok(answered) => match tokio::time::timeout(left, answered).await {
@@ -63,29 +70,52 @@ impl Bank {
                 Err(word) => word.to_owned(),
             };
             metrics::counter!("gavel_router_events_total", "answer" => word.clone()).increment(1);
+            if !UNTAKEN.contains(&word.as_str()) {
+                // A key that was not there a moment ago may be now.
+                let token = token.or_else(|| self.opened(&event.token));
+                self.event_log().take(event.kind, token.as_ref(), &word, came_ms);
+            }
             words.push(word);
         }
         words
     }
 
-    /// Puts an event into the queue, or answers it at once.
-    fn enqueue(&self, event: AdEvent) -> Result<oneshot::Receiver<String>, &'static str> {
-        let bytes = token::of_text(&event.token).ok_or("forged")?;
+    /// Puts an event into the queue, or answers it at once; with its token, if it can be opened.
+    fn enqueue(&self, event: &AdEvent) -> (Option<Token>, Answer) {
+        let Some(bytes) = token::of_text(&event.token) else { return (None, Err("forged")) };
         if event.kind == EventKind::Unspecified {
-            return Err("invalid");
+            return (None, Err("invalid"));
         }
         let keys = self.grant().map(|grant| grant.keys.clone()).unwrap_or_default();
-        match Token::open(&bytes, &keys) {
-            Ok(token) if token.billed != event.kind => return Err("not_billed"),
-            Ok(_) => {}
+        let token = match Token::open(&bytes, &keys) {
+            Ok(token) => Some(token),
             // A key that came after ours: the ledger has all of them.
-            Err(TokenError::Forged | TokenError::NoKey) if Token::names_another_key(&bytes, &keys) => {}
-            Err(TokenError::Forged | TokenError::NoKey) => return Err("forged"),
+            Err(TokenError::Forged | TokenError::NoKey) if Token::names_another_key(&bytes, &keys) => None,
+            Err(TokenError::Forged | TokenError::NoKey) => return (None, Err("forged")),
+        };
+        match &token {
+            _ if event.kind == EventKind::EventWin => {
+                return (token, Err(token.map_or(UNAVAILABLE, |token| noted(&token, self.wall_ms()))));
+            }
+            Some(known) if known.billed != event.kind => return (token, Err("not_billed")),
+            Some(_) | None => {}
         }
         let (done, answered) = oneshot::channel();
         let event = SealedEvent { token: bytes, kind: event.kind.into() };
-        self.queue().try_send(Waiting { event, done }).map_err(|_| UNAVAILABLE)?;
-        Ok(answered)
+        let queued = self.queue().try_send(Waiting { event, done });
+        (token, queued.map(|()| answered).map_err(|_| UNAVAILABLE))
+    }
+}
+
+/// The answer to a notice of a win. It changes nothing, so a second one is answered like the first, and its limits are
+/// those of the ad's billed event.
+const fn noted(token: &Token, now_ms: u64) -> &'static str {
+    if token.issued_ms > now_ms.saturating_add(EARLY_MS) {
+        "early"
+    } else if token.expires_ms < now_ms {
+        "expired"
+    } else {
+        "noted"
     }
 }
 
@@ -126,5 +156,51 @@ fn word(verdict: &LedgerVerdict) -> String {
         LedgerAnswer::LedgerDuplicate => "duplicate".to_owned(),
         LedgerAnswer::LedgerRefused => verdict.reason.clone(),
         LedgerAnswer::LedgerIssuer | LedgerAnswer::LedgerLease | LedgerAnswer::Unspecified => UNAVAILABLE.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_of_a_win_has_the_window_of_its_ad_and_is_answered_again() {
+        let token = Token {
+            issuer: 1,
+            sequence: 2,
+            billed: EventKind::EventClick,
+            campaign: 3,
+            ad: 4,
+            slot: 0,
+            auction: 5,
+            request: 6,
+            issued_ms: 10_000_000,
+            expires_ms: 10_060_000,
+            period_ms: 10_000_000,
+            price_nanos: 7,
+            bid_nanos: 8,
+            lease: 0,
+        };
+        let at = |now_ms| noted(&token, now_ms);
+        assert_eq!([at(10_000_000), at(10_000_000), at(10_060_000)], ["noted"; 3]);
+        assert_eq!(at(10_060_001), "expired");
+        assert_eq!(at(10_000_000 - EARLY_MS - 1), "early");
+        assert_eq!(at(10_000_000 - EARLY_MS), "noted");
+    }
+
+    /// Without a grant no token can be opened: a well-formed one is left to the ledger, a notice is sent again.
+    #[tokio::test]
+    async fn without_keys_nothing_is_taken_for_forged_that_might_not_be() {
+        let bank = Bank::off();
+        let event = |kind, token: &str| AdEvent { kind, token: token.to_owned() };
+        let key = gavel_proto::wire::TokenKey { id: 9, secret: vec![9; 32], since_ms: 0 };
+        let sealed = token::to_text(&vec![1; token::TOKEN_BYTES]);
+        let words = bank.report(vec![
+            event(EventKind::EventWin, &sealed),
+            event(EventKind::EventWin, "no token"),
+            event(EventKind::EventWin, &token::to_text(&key.secret)),
+            event(EventKind::Unspecified, &sealed),
+        ]);
+        assert_eq!(words.await, ["unavailable", "forged", "forged", "invalid"]);
     }
 }

@@ -55,7 +55,7 @@ pub const fn billed_event(bid_type: BidType) -> EventKind {
 #[must_use]
 pub fn nanos(bid_type: BidType, billed_micros: u64) -> i64 {
     let factor = match billed_event(bid_type) {
-        EventKind::EventImpression | EventKind::Unspecified => 1,
+        EventKind::EventImpression | EventKind::EventWin | EventKind::Unspecified => 1,
         EventKind::EventClick | EventKind::EventConversion => 1_000,
     };
     i64::try_from(billed_micros).unwrap_or(i64::MAX).saturating_mul(factor)
@@ -74,7 +74,7 @@ impl Bank {
             Some(Hold::Unbudgeted) | None => (0, issued_ms),
         };
         let window = match billed {
-            EventKind::EventImpression | EventKind::Unspecified => IMPRESSION_MS,
+            EventKind::EventImpression | EventKind::EventWin | EventKind::Unspecified => IMPRESSION_MS,
             EventKind::EventClick => CLICK_MS,
             EventKind::EventConversion => CONVERSION_MS,
         };

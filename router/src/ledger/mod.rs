@@ -8,10 +8,12 @@
 pub mod purse;
 
 mod bank;
+mod event_log;
 mod events;
 mod mint;
 mod post;
 
 pub use bank::{Bank, Surroundings};
+pub use event_log::EventLog;
 pub use events::{AdEvent, EVENTS_MAX};
 pub use mint::{Held, Sale};

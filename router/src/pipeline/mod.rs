@@ -21,6 +21,7 @@ use crate::clearing_log::ClearingLog;
 use crate::ledger::{AdEvent, Bank};
 use crate::request::{Arrival, Draft, RequestError, parse};
 use crate::respond::{Answer, Decided, Explanation, reasons};
+use crate::scored_log::{Course as ScoredCourse, Scored, ScoredLog};
 use crate::staging::Staging;
 use crate::transport::{AskedFor, Gathered, Transport};
 use gavel_member::clock::now_us;
@@ -33,13 +34,29 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 
+/// What a share of the requests leaves behind.
+pub struct Logs {
+    /// How they were cleared.
+    pub clearings: ClearingLog,
+    /// What their ads were scored with.
+    pub scored: ScoredLog,
+}
+
+impl Logs {
+    /// Nothing is logged.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self { clearings: ClearingLog::off(), scored: ScoredLog::off() }
+    }
+}
+
 /// Answers requests.
 pub struct Pipeline {
     staging: Arc<Staging>,
     transport: Arc<Transport>,
     pool: CpuPool<Scratch>,
     gate: Gate,
-    clearings: ClearingLog,
+    logs: Logs,
     bank: Arc<Bank>,
     /// Seed and count of the dice that requests throw.
     dice: (u64, AtomicU64),
@@ -55,12 +72,12 @@ impl Pipeline {
         transport: Arc<Transport>,
         pool: CpuPool<Scratch>,
         gate: Gate,
-        clearings: ClearingLog,
+        logs: Logs,
         bank: Arc<Bank>,
         seed: u64,
     ) -> Self {
         let shadows = Arc::new(Semaphore::new(shadow::AT_A_TIME));
-        Self { staging, transport, pool, gate, clearings, bank, dice: (seed, AtomicU64::new(0)), shadows }
+        Self { staging, transport, pool, gate, logs, bank, dice: (seed, AtomicU64::new(0)), shadows }
     }
 
     /// True once requests can be answered.
@@ -137,6 +154,7 @@ impl Pipeline {
             if asked_for == AskedFor::Candidates {
                 let named = (response.auction_id, value_hash(&response.request_id));
                 hold::seal(&decided, holds, named, &mut response.slate);
+                self.log_scored(&course, &decided, &gathered, &response);
             }
             let clearing = self.record(&course, &decided, &gathered, asked_for);
             let (ads, reasons) = match asked_for {
@@ -156,13 +174,28 @@ impl Pipeline {
     /// Has a sampled clearing logged; returns the line of one whose reasons were asked for.
     fn record(&self, course: &Course<'_>, decided: &Decided, gathered: &Gathered, asked_for: AskedFor) -> String {
         let explained = asked_for == AskedFor::Reasons;
-        if !explained && !self.clearings.samples(course.plan.terms.auction_id) {
+        if !explained && !self.logs.clearings.samples(course.plan.terms.auction_id) {
             return String::new();
         }
         let (inputs, served) = stages::clearing(course, decided, gathered);
         let line = if explained { served_line(inputs.clone(), &served).unwrap_or_default() } else { String::new() };
-        self.clearings.take(inputs, served);
+        self.logs.clearings.take(inputs, served);
         line
+    }
+
+    /// Has what a sampled request was scored with logged.
+    fn log_scored(&self, course: &Course<'_>, decided: &Decided, gathered: &Gathered, answer: &Answer) {
+        let Some(user) = &course.plan.logged else { return };
+        let kept = ScoredCourse {
+            bundle: &course.pinned.bundle,
+            epoch: course.pinned.table.epoch,
+            auction: course.plan.terms.auction_id,
+            rule: &course.plan.rule,
+            user,
+            user_id: course.query.user_id.as_deref(),
+            placement: &course.query.placement,
+        };
+        self.logs.scored.take(Scored::of(&kept, decided, &gathered.bodies, answer, self.bank.wall_ms()));
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Pipeline, stages};
 use crate::fanout::Hedging;
 use crate::request::{AdQuery, RequestError};
 use crate::staging::{Compared, Pinned};
-use crate::transport::{Gathered, SearchTerms};
+use crate::transport::{FeatureAnswer, Gathered, SearchTerms};
 use gavel_member::clock::now_us;
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::limits::{CANDIDATES_MAX, DEADLINE_MS_MAX};
@@ -113,6 +113,7 @@ impl Pipeline {
             quota: count,
             light_keep: count,
             given,
+            features: FeatureAnswer::Unasked,
             ..SearchTerms::clone(&served.terms)
         };
         let gathered =

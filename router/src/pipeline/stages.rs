@@ -12,7 +12,7 @@ use crate::merge::{Candidate, MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
 use crate::respond::{Answer, Decided, FunnelReport, Timings, engagement, placed_winners, slate};
 use crate::staging::{Choice, Pinned, Placement, Shown};
-use crate::transport::{AskedFor, Creative, CreativeKey, Gathered, SearchTerms, Shape};
+use crate::transport::{AskedFor, Creative, CreativeKey, FeatureAnswer, Gathered, SearchTerms, Shape};
 use gavel_member::clock::{now_us, wall_ms};
 use gavel_model::{FeatureRow, HeadRole, UserOutput};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen};
@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub rule: AuctionRule,
     /// A throw of the dice: replica choice, and the name of a request without one.
     pub random: u64,
+    /// The user's features, of a request whose scores are logged.
+    pub logged: Option<FeatureRow>,
 }
 
 /// A request on its way.
@@ -160,10 +162,13 @@ impl Pipeline {
         metrics::counter!("gavel_router_terms_unknown_total").increment(u64::from(resolved.unknown));
         let reserve =
             if placement.reserve_cpm_micros == 0 { auction.reserve_cpm_micros } else { placement.reserve_cpm_micros };
+        // 0 would mean "draw one" in a replay.
+        let auction_id = AuctionId(query.seed.unwrap_or(random.max(1)));
+        let is_logged = asked_for == AskedFor::Candidates && self.logs.scored.samples(auction_id);
         let terms = SearchTerms {
             given: Vec::new(),
-            // 0 would mean "draw one" in a replay.
-            auction_id: AuctionId(query.seed.unwrap_or(random.max(1))),
+            features: if is_logged { FeatureAnswer::Asked } else { FeatureAnswer::Unasked },
+            auction_id,
             epoch: pinned.table.epoch,
             model_hash: pinned.bundle.hash(),
             partition_hash: pinned.bundle.partition_hash(),
@@ -189,7 +194,7 @@ impl Pipeline {
             click_head: schema.head(HeadRole::Click).map(|head| schema.heads[head].name.clone()),
             asked_for,
         };
-        Ok(Plan { terms: Arc::new(terms), rule, random })
+        Ok(Plan { terms: Arc::new(terms), rule, random, logged: is_logged.then_some(user.row) })
     }
 
     /// Asks the shards; what comes after them keeps its reserve of the deadline.

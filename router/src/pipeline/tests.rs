@@ -121,7 +121,7 @@ async fn start() -> Fixture {
         transport,
         pool,
         Gate::new(8),
-        crate::clearing_log::ClearingLog::off(),
+        crate::pipeline::Logs::off(),
         crate::ledger::Bank::off(),
         1,
     ));

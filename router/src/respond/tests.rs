@@ -46,6 +46,7 @@ fn body(shard: u32, bids: &[(u64, u64)], reasons: &[(&str, u64)]) -> ShardBody {
         explained: Vec::new(),
         reasons: reasons.iter().map(|(reason, ads)| ((*reason).to_owned(), *ads)).collect(),
         retrieved: Vec::new(),
+        features: None,
     }
 }
 

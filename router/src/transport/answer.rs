@@ -1,6 +1,7 @@
 //! What does one shard's answer hold?
 
 use crate::merge::ShardList;
+use gavel_model::FeatureValue;
 use gavel_proto::ids::MemberId;
 
 /// One shard's answer, within all limits.
@@ -22,6 +23,43 @@ pub struct ShardBody {
     pub reasons: Vec<(String, u64)>,
     /// What the retrieval found, best first; only when asked for.
     pub retrieved: Vec<(u64, f32)>,
+    /// What the candidates were scored with; only when asked for.
+    pub features: Option<ScoredFeatures>,
+}
+
+/// What a shard's candidates were scored with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScoredFeatures {
+    /// Names of the item's features.
+    pub item: Vec<String>,
+    /// Row-major.
+    values: Vec<FeatureValue>,
+    /// Names of the match features.
+    pub matches: Vec<String>,
+    /// Row-major: the weights that they were made of.
+    weights: Vec<f32>,
+}
+
+impl ScoredFeatures {
+    /// Of so many candidates; `None` when the columns do not fit.
+    #[must_use]
+    pub fn new(rows: usize, item: (Vec<String>, Vec<FeatureValue>), matches: (Vec<String>, Vec<f32>)) -> Option<Self> {
+        let ((item, values), (matches, weights)) = (item, matches);
+        let fits = values.len() == rows * item.len() && weights.len() == rows * matches.len();
+        fits.then_some(Self { item, values, matches, weights })
+    }
+
+    /// One candidate's item.
+    #[must_use]
+    pub fn values(&self, row: u32) -> &[FeatureValue] {
+        self.values.chunks_exact(self.item.len().max(1)).nth(row as usize).unwrap_or_default()
+    }
+
+    /// One candidate's match features.
+    #[must_use]
+    pub fn weights(&self, row: u32) -> &[f32] {
+        self.weights.chunks_exact(self.matches.len().max(1)).nth(row as usize).unwrap_or_default()
+    }
 }
 
 /// Predictions of a shard's candidates.

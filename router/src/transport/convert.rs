@@ -3,16 +3,17 @@
 //! An answer under another epoch is refused here and counted; so is one whose columns do not fit together or whose
 //! integers could not be priced exactly: a node that sends such a thing is broken, and its shard is lost coverage.
 
-use super::answer::{Explained, Funnel, Prediction, Predictions, ShardBody, ShardTiming};
+use super::answer::{Explained, Funnel, Prediction, Predictions, ScoredFeatures, ShardBody, ShardTiming};
 use crate::fanout::{CallFailure, ReplyStatus, ShardReply};
 use crate::features::UserSet;
 use crate::merge::{Candidate, Offer, ShardList};
 use crate::request::{Blocked, Term};
+use gavel_model::FeatureValue;
 use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
 use gavel_proto::hash::tie_key;
 use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, ItemId, MemberId, ShardId};
-use gavel_proto::limits::{CANDIDATES_MAX, EXPLAINED_ADS_MAX, HEADS_MAX};
+use gavel_proto::limits::{CANDIDATES_MAX, EXPLAINED_ADS_MAX, FEATURES_MAX, HEADS_MAX};
 use gavel_proto::money::{BidType, Micros, PPM};
 use gavel_proto::score::QualityRule;
 use gavel_proto::{score, wire};
@@ -89,6 +90,18 @@ pub struct SearchTerms {
     pub asked_for: AskedFor,
     /// Items to score instead of retrieving; empty: retrieve.
     pub given: Vec<u64>,
+    /// Whether candidates come with what they were scored with.
+    pub features: FeatureAnswer,
+}
+
+/// Whether candidates come with what they were scored with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FeatureAnswer {
+    /// They do not.
+    #[default]
+    Unasked,
+    /// For the log.
+    Asked,
 }
 
 /// The message without shards and deadline.
@@ -138,6 +151,7 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
         mode: mode.into(),
         explain: terms.asked_for == AskedFor::Reasons,
         return_all_scored: matches!(terms.asked_for, AskedFor::Everything | AskedFor::EverythingExactly),
+        features: terms.features == FeatureAnswer::Asked,
     }
 }
 
@@ -223,6 +237,7 @@ fn body(node: MemberId, answer: wire::ShardAnswer, terms: &SearchTerms) -> Resul
     let shard = ShardId(answer.shard);
     let columns = answer.candidates.unwrap_or_default();
     let funnel = answer.funnel.unwrap_or_default();
+    let rows = columns.ad_id.len();
     Ok(ShardBody {
         node,
         list: ShardList { shard, epoch: terms.epoch, candidates: candidates(shard, &columns, terms)? },
@@ -242,7 +257,26 @@ fn body(node: MemberId, answer: wire::ShardAnswer, terms: &SearchTerms) -> Resul
         explained: answer.explained.into_iter().take(EXPLAINED_ADS_MAX).map(explained).collect(),
         reasons: answer.reasons.into_iter().map(|r| (r.reason, r.ads)).collect(),
         retrieved: answer.retrieved_item.into_iter().zip(answer.retrieved_similarity).collect(),
+        features: answer.features.map(|features| scored(rows, features)).transpose()?,
     })
+}
+
+/// What candidates were scored with.
+fn scored(rows: usize, features: wire::ScoredFeatures) -> Result<ScoredFeatures, String> {
+    use wire::scored_value::Value;
+    let value = |value: wire::ScoredValue| match value.value {
+        None => FeatureValue::Missing,
+        Some(Value::Category(hash)) => FeatureValue::Category(hash),
+        Some(Value::Number(number)) => FeatureValue::Dense(number),
+        Some(Value::Set(set)) => FeatureValue::Set(set.values.into_iter().zip(set.weights).collect()),
+    };
+    let (item, matches) = (features.item, features.matches);
+    if item.len() > FEATURES_MAX || matches.len() > FEATURES_MAX {
+        return Err(format!("{} item features and {} match features", item.len(), matches.len()));
+    }
+    let values = features.values.into_iter().map(value).collect();
+    ScoredFeatures::new(rows, (item, values), (matches, features.weights))
+        .ok_or_else(|| format!("the features of {rows} candidates do not fit them"))
 }
 
 fn candidates(shard: ShardId, columns: &wire::Candidates, terms: &SearchTerms) -> Result<Vec<Candidate>, String> {

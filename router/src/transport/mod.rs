@@ -11,8 +11,8 @@ mod hydrate;
 mod nodes;
 mod search;
 
-pub use answer::{Explained, Funnel, Prediction, Predictions, ShardBody, ShardTiming};
-pub use convert::{AskedFor, SearchTerms, Shape};
+pub use answer::{Explained, Funnel, Prediction, Predictions, ScoredFeatures, ShardBody, ShardTiming};
+pub use convert::{AskedFor, FeatureAnswer, SearchTerms, Shape};
 pub use hydrate::{Creative, CreativeKey};
 pub use nodes::Nodes;
 pub use search::{Gathered, Transport};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::request::Blocked;
 use crate::topology::ShardRoute;
-use crate::transport::{AskedFor, Shape};
+use crate::transport::{AskedFor, FeatureAnswer, Shape};
 use gavel_member::Shutdown;
 use gavel_member::serve::{self, Exposure};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen, WHOLE};
@@ -111,6 +111,7 @@ fn terms() -> Arc<SearchTerms> {
         },
         click_head: None,
         asked_for: AskedFor::Candidates,
+        features: FeatureAnswer::Unasked,
     })
 }
 

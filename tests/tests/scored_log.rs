@@ -1,0 +1,236 @@
+//! Is what routers log what was scored, and does it join with what happened?
+//!
+//! Real processes: ads are asked of one router and events reported to the other, more often than once, out of order, with
+//! forged ones among them. Then the logs are joined by the command. The logged features are put through the bundle
+//! once more: they must give the predictions that were served.
+
+use gavel_model::{Bundle, FeatureRow, FeatureSpec, FeatureValue, Scratch};
+use gavel_proto::hash::value_hash;
+use gavel_router::logged::{Features, LoggedValue, ScoredCandidate, ScoredLine};
+use gavel_tests::cluster::{Cluster, Logging, Size, binary, wait_for};
+use gavel_tests::http;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const REQUESTS: u64 = 24;
+/// Ids of the auctions of this test are above it.
+const FIRST_AUCTION: u64 = 1_000;
+/// Longest wait for what a log's thread writes.
+const WRITTEN: Duration = Duration::from_secs(20);
+
+/// A winner: its token, what it pays for, its ad.
+struct Sold {
+    token: String,
+    bid_type: String,
+}
+
+#[test]
+fn what_was_scored_joins_with_what_happened() {
+    let size = Size { controls: 1, nodes: 2, routers: 2, shards: 2, replicas: 1 };
+    let cluster = Cluster::start_logging(size, &[], 10, Logging::Everything);
+    let sold = ask(&cluster);
+    assert!(sold.len() as u64 > REQUESTS, "{} ads", sold.len());
+    let sent = report(&cluster, &sold);
+
+    let (out, json) = (cluster.folder().join("joined"), cluster.folder().join("joined.json"));
+    let report = wait_for("the logs of everything", WRITTEN, || {
+        let report = join(&cluster, &out, &json)?;
+        (report["events"]["events"] == sent.events && report["placed"].as_u64()? >= sold.len() as u64).then_some(report)
+    });
+    // Requests before the ones of this test, by which it was waited for, leave lines as well.
+    assert!(report["requests"].as_u64() >= Some(REQUESTS), "{report:#}");
+    assert_eq!(report["unreadable"], 0, "{report:#}");
+    assert_eq!(report["events"]["joined"], sent.distinct, "{report:#}");
+    assert_eq!(report["events"]["duplicate"], sent.events - sent.distinct, "{report:#}");
+    for nothing in ["late", "early", "unmatched", "contradicting"] {
+        assert_eq!(report["events"][nothing], 0, "{nothing}: {report:#}");
+    }
+    let rows = report["train_rows"].as_u64().unwrap() + report["valid_rows"].as_u64().unwrap();
+    assert_eq!((rows, &report["clicks"]), (sold.len() as u64, &json!(sent.clicks)), "{report:#}");
+    assert!(report["valid_rows"].as_u64() > Some(0));
+    let table = unpacked(&out.join("impressions_train.csv.gz"));
+    let head = table.lines().next().unwrap().to_owned();
+    for column in ["visit", "weight", "click", "conv", "i.product_type", "m.match_type", "p.click"] {
+        assert!(head.split(',').any(|name| name == column), "{column}: {head}");
+    }
+    check_lines(&cluster);
+    for router in &cluster.routers {
+        assert!(router.metric("gavel_router_scored_logged_total") > 0.0);
+        assert_eq!(router.metric("gavel_router_scored_dropped_total"), 0.0);
+        assert_eq!(router.metric("gavel_router_events_dropped_total"), 0.0);
+    }
+}
+
+fn ask(cluster: &Cluster) -> Vec<Sold> {
+    // Before its first grant of the ledger a router has no tokens to give.
+    for router in 0..2 {
+        wait_for("a token", WRITTEN, || {
+            let (_, body) = cluster.ask(router, &http::request(1))?;
+            body["slate"][0]["token"].as_str().map(|_| ())
+        });
+    }
+    let mut sold = Vec::new();
+    for seed in 1..=REQUESTS {
+        let (status, body) = cluster.ask(seed as usize % 2, &http::request(FIRST_AUCTION + seed)).expect("an answer");
+        assert_eq!(status, 200, "{body}");
+        for entry in body["slate"].as_array().expect("a slate") {
+            let (token, bid_type) = (entry["token"].as_str(), entry["bid_type"].as_str());
+            if let (Some(token), Some(bid_type)) = (token, bid_type) {
+                sold.push(Sold { token: token.to_owned(), bid_type: bid_type.to_owned() });
+            }
+        }
+    }
+    sold
+}
+
+/// What was put on the wire and must be in the log.
+#[derive(Default)]
+struct Sent {
+    events: u64,
+    distinct: u64,
+    clicks: u64,
+}
+
+/// Reports a win and an impression of every ad and a click on every third, the wins twice, all to the router that
+/// did not serve them, from the last to the first; and what is nobody's.
+fn report(cluster: &Cluster, sold: &[Sold]) -> Sent {
+    let (mut sent, mut events) = (Sent::default(), Vec::new());
+    for (number, ad) in sold.iter().enumerate() {
+        let kinds: &[&str] = if number % 3 == 0 { &["win", "impression", "click"] } else { &["win", "impression"] };
+        sent.clicks += u64::from(number % 3 == 0);
+        sent.distinct += kinds.len() as u64;
+        events.extend(kinds.iter().map(|kind| (*kind, ad)));
+        events.push(("win", ad));
+    }
+    sent.events = events.len() as u64;
+    events.reverse();
+    for (number, batch) in events.chunks(100).enumerate() {
+        let body: Vec<Value> = batch.iter().map(|(kind, ad)| json!({"kind": kind, "token": ad.token})).collect();
+        let answers = post(cluster, number % 2, &body);
+        for ((kind, ad), answer) in batch.iter().zip(&answers) {
+            let billed = match ad.bid_type.as_str() {
+                "cpm" | "ocpm" => "impression",
+                "cpc" | "ocpc" => "click",
+                _ => "conversion",
+            };
+            let expected: &[&str] = match *kind {
+                "win" => &["noted"],
+                kind if kind == billed => &["charged", "unknown_campaign"],
+                _ => &["not_billed"],
+            };
+            assert!(expected.contains(&answer.as_str()), "{kind} of {}: {answer}", ad.bid_type);
+        }
+    }
+    let altered = sold[0].token.clone() + "A";
+    let nobody = [
+        json!({"kind": "win", "token": altered}),
+        json!({"kind": "click", "token": altered}),
+        json!({"kind": "hover", "token": sold[0].token}),
+    ];
+    assert_eq!(post(cluster, 0, &nobody), ["forged", "forged", "invalid"]);
+    let address = cluster.routers[0].http.as_deref().expect("an address");
+    let (status, text) = http::get(address, &format!("/v1/events/win/{altered}")).expect("an answer");
+    assert_eq!((status, text.as_str()), (200, r#"{"answer":"forged"}"#));
+    sent
+}
+
+fn post(cluster: &Cluster, router: usize, events: &[Value]) -> Vec<String> {
+    let address = cluster.routers[router].http.as_deref().expect("an address");
+    let (status, text) = http::post(address, "/v1/events", &json!({"events": events}).to_string()).expect("an answer");
+    assert_eq!(status, 200, "{text}");
+    let answer: BTreeMap<String, Vec<String>> = serde_json::from_str(&text).expect("answers");
+    answer.into_values().next().expect("answers")
+}
+
+/// The report of `gavel log join`; `None` while there is too little for a table.
+fn join(cluster: &Cluster, out: &Path, json: &Path) -> Option<Value> {
+    let places = |name: &str| {
+        let shown: Vec<String> = cluster.logs(name).iter().map(|folder| folder.display().to_string()).collect();
+        shown.join(",")
+    };
+    let output = Command::new(binary())
+        .args(["log", "join", "--scored", &places("scored"), "--events", &places("events")])
+        .args(["--open", "keep", "--period", "1ms", "--json"])
+        .arg(json)
+        .arg("--out")
+        .arg(out)
+        .output()
+        .expect("the binary starts");
+    output
+        .status
+        .success()
+        .then(|| serde_json::from_str(&std::fs::read_to_string(json).expect("a report")).expect("JSON"))
+}
+
+/// Every logged line by itself: what it says of the request, and that its features give its predictions.
+fn check_lines(cluster: &Cluster) {
+    let bundle = gavel_tests::repository::root().join("cluster/bootstrap/demo/bundle");
+    let bundle = Bundle::open(&bundle).expect("the demo's bundle");
+    let lines: Vec<ScoredLine> = cluster.logs("scored").iter().flat_map(read).collect();
+    assert!(lines.len() as u64 >= REQUESTS);
+    let (mut scratch, mut compared, mut beside) = (Scratch::default(), 0, 0);
+    for line in &lines {
+        assert_eq!((line.user_id.as_deref(), line.placement.as_str()), (Some("900"), "home"));
+        let hour = LoggedValue::Category(gavel_router::logged::Hashed(value_hash("17")));
+        assert_eq!(line.user.get("hour"), Some(&hour), "{:?}", line.user.keys());
+        let user = row(&bundle.schema().user, &line.user);
+        for candidate in &line.candidates {
+            let item = row(&bundle.schema().item, &candidate.features);
+            assert_eq!(item.values[0], FeatureValue::Category(value_hash(&candidate.item.to_string())), "its product");
+            compare(&bundle, &mut scratch, (&user, &item), candidate);
+            compared += 1;
+            beside += u64::from(candidate.position.is_none());
+            let has_token = candidate.token.is_some() || line.auction_id < FIRST_AUCTION;
+            assert_eq!(candidate.position.is_some(), has_token && candidate.position.is_some(), "{candidate:?}");
+            assert_eq!(candidate.sampling_weight, if candidate.position.is_some() { 1.0 } else { 10.0 });
+        }
+    }
+    assert!(compared > 2 * REQUESTS && beside > 0, "{compared} candidates, {beside} beside the page");
+}
+
+fn compare(
+    bundle: &Bundle,
+    scratch: &mut Scratch,
+    (user, item): (&FeatureRow, &FeatureRow),
+    candidate: &ScoredCandidate,
+) {
+    let cross = bundle.cross(user, item);
+    for (spec, encoded) in bundle.schema().cross.iter().zip(&cross) {
+        let logged = candidate.matches.get(&spec.name).expect("a weight of each match feature");
+        assert_eq!(spec.encode(*logged), *encoded, "{}", spec.name);
+    }
+    let mut predictions = Vec::new();
+    bundle.rank_whole(scratch, user, std::slice::from_ref(item), &cross, &mut predictions).expect("ranked");
+    for (head, again) in bundle.schema().heads.iter().zip(&predictions) {
+        let served = candidate.predictions[&head.name];
+        assert!((served - again).abs() <= 1e-3 * again.abs().max(1e-2), "{}: {served} and {again}", head.name);
+    }
+}
+
+/// Logged features as a row of the schema.
+fn row(specs: &[FeatureSpec], features: &Features) -> FeatureRow {
+    let value = |spec: &FeatureSpec| match features.get(&spec.name) {
+        None => FeatureValue::Missing,
+        Some(LoggedValue::Category(hash)) => FeatureValue::Category(hash.0),
+        Some(LoggedValue::Number(number)) => FeatureValue::Dense(*number),
+        Some(LoggedValue::Set(pairs)) => FeatureValue::Set(pairs.iter().map(|(hash, w)| (hash.0, *w)).collect()),
+    };
+    FeatureRow { values: specs.iter().map(value).collect() }
+}
+
+fn read(folder: &PathBuf) -> Vec<ScoredLine> {
+    let files = std::fs::read_dir(folder).expect("a folder").flatten();
+    let text: String = files.map(|file| std::fs::read_to_string(file.path()).expect("text")).collect();
+    text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect()
+}
+
+fn unpacked(path: &Path) -> String {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).expect("a table");
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("unpacked");
+    text
+}
