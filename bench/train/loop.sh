@@ -31,11 +31,11 @@ began=$(date +%s)
     --requests "$here/../../cluster/bootstrap/demo/catalogue/requests.jsonl.zst"
 # Twenty periods over the traffic, two of them for validation; nothing comes after it, so windows need not end.
 period=$(( ($(date +%s) - began) * 1000 / 20 + 1 ))ms
-sleep 1 # the logs' threads write within half a second
+sleep 1 # what waits for the logs' threads is written at once
 "$GAVEL" log join --scored "$LOOP_RUN/scored" --events "$LOOP_RUN/events" --out "$LOOP_RUN/table" --open keep \
     --period "$period" --json "$LOOP_RUN/join.json"
 "$PYTHON" "$here/train.py" --schema "$here/schemas/scored.toml" --data "$LOOP_RUN/table" --out "$LOOP_RUN/bundle" \
-    --retrieval-label click
+    --retrieval-label click --tower-epochs 20 --ranker-epochs 40 # a few batches each: the table is small
 "$GAVEL" model check "$LOOP_RUN/bundle"
 "$GAVEL" ctl --control "$(address control)" model publish "$LOOP_RUN/bundle"
 "$GAVEL" ctl --control "$(address control)" model activate 2

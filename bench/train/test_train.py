@@ -413,6 +413,15 @@ class Scored(unittest.TestCase):
         written = bundle.write(out, data, towers, family, rank, raw, (calibration, {"scale": 1.0, "offset": 0.0}, 0.5), 1)
         self.assertLess(max(written["parity"].values()), 1e-4)
 
+    def test_golden_rows_are_made_of_visits_whose_sets_are_whole(self):
+        self.assertTrue(self.data.spellable.all())
+        schema = dataset.read_schema(Path(self.folder.name) / "scored.toml")
+        for f in schema["feature"]:
+            f.update({"max_len": 1} if f["kind"] == "set" else {})
+        short = dataset.load(schema, Path(self.folder.name))
+        self.assertEqual(short.spellable.tolist(), [True, False, True, False, True])
+        self.assertEqual((short.set_rows["bought"] > 0).sum(axis=1).tolist(), [0, 1, 0, 1, 1])
+
     def test_a_stand_in_falls_into_the_row_of_its_hash(self):
         for buckets in (16, 4096):
             texts, values = scored.StandIns(buckets), [hashing.value_hash(str(n)) for n in range(200)]

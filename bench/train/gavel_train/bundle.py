@@ -157,7 +157,10 @@ def golden(folder: Path, data: Dataset, family, calibration: dict, seed: int) ->
     """Golden rows, and which validation rows they are."""
     rng = np.random.default_rng(seed)
     split, counts = data.valid, GOLDEN | data.schema.get("golden", {})
-    chosen = rng.choice(np.unique(split.visit), counts["visits"], replace=False)
+    visits = np.unique(split.visit)
+    if data.spellable is not None:
+        visits = visits[data.spellable[visits]]
+    chosen = rng.choice(visits, min(counts["visits"], len(visits)), replace=False)
     pool = np.flatnonzero(np.isin(split.visit, chosen))
     rows = np.sort(rng.choice(pool, min(counts["rows"], len(pool)), replace=False))
     users = [raw_user(data, split.visit[r]) for r in rows]

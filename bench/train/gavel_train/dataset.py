@@ -55,6 +55,7 @@ class Dataset:
     popularity: "Popularity" = field(default=None)
     history_items: np.ndarray = field(default=None)  # items of all events, by user and time
     history_spans: np.ndarray = field(default=None)  # per visit: its user's events before it
+    spellable: np.ndarray = field(default=None)  # per visit: golden rows may be made of it; None: of any
     sequence_rows: dict[str, np.ndarray] = field(default_factory=dict)
     sequence_values: dict[str, np.ndarray] = field(default_factory=dict)  # vocabulary places, -1 = none
     train: Split = field(default=None)

@@ -94,7 +94,7 @@ def load(schema: dict, data: Path) -> Dataset:
     out = Dataset(
         schema=schema, visits=visits, items=items, item_dense={}, user_rows={}, user_dense={}, set_rows={}, set_weights={},
         set_values={}, vocabulary={}, texts={}, item_rows={},
-        history_items=np.zeros(0, np.int64), history_spans=np.zeros((len(visits), 2), np.int64),
+        history_items=np.zeros(0, np.int64), history_spans=np.zeros((len(visits), 2), np.int64), spellable=np.ones(len(visits), bool),
     )
     for f in features(schema, ("item",), "category"):
         fill_category(out, f, items[f"i.{f['name']}"].tolist(), texts, out.item_rows)
@@ -144,6 +144,8 @@ def fill_list(out: Dataset, feature: dict, visits: pd.DataFrame, texts: StandIns
     for n, text in enumerate(visits[column] if column in visits else []):
         found = pairs(text)
         kept = heaviest(found, most) if feature["kind"] == "set" else found[:most]
+        # What is cut off would still meet an item, and stand-ins break the ties at the cut in another order.
+        out.spellable[n] &= feature["kind"] != "set" or len(heaviest(found, len(found))) <= most
         for k, (value, weight) in enumerate(kept):
             rows[n, k], weights[n, k] = row(value, feature["buckets"]), weight
             places[n, k] = vocabulary.setdefault(value, len(vocabulary))
