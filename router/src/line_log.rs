@@ -7,15 +7,12 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Bytes of a file before it is compressed.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Files kept, the oldest go first: about a gigabyte when compressed fourfold.
 const FILES_MAX: usize = 64;
-/// How long a line may stay in memory.
-const FLUSH: Duration = Duration::from_millis(500);
 
 /// What one log is called.
 #[derive(Clone, Copy, Debug)]
@@ -80,18 +77,15 @@ impl Writer {
         Ok(Self { names, folder: folder.to_owned(), out, path, bytes: 0, number })
     }
 
-    /// Until every sender is gone.
+    /// Until every sender is gone. What waits is written together, and nothing stays in memory while nothing comes.
     fn run<T>(mut self, inbox: &Receiver<T>, line: impl Fn(T) -> Option<String>) {
-        loop {
-            match inbox.recv_timeout(FLUSH) {
-                Ok(entry) => self.write(line(entry)),
-                Err(RecvTimeoutError::Timeout) => {
-                    let _ = self.out.flush();
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let _ = self.out.flush();
-                    return;
-                }
+        while let Ok(entry) = inbox.recv() {
+            self.write(line(entry));
+            while let Ok(more) = inbox.try_recv() {
+                self.write(line(more));
+            }
+            if let Err(error) = self.out.flush() {
+                tracing::error!(%error, path = %self.path.display(), "a log cannot be written");
             }
         }
     }

@@ -194,7 +194,7 @@ mod tests {
         let bank = Bank::off();
         let event = |kind, token: &str| AdEvent { kind, token: token.to_owned() };
         let key = gavel_proto::wire::TokenKey { id: 9, secret: vec![9; 32], since_ms: 0 };
-        let sealed = token::to_text(&vec![1; token::TOKEN_BYTES]);
+        let sealed = token::to_text(&[1; token::TOKEN_BYTES]);
         let words = bank.report(vec![
             event(EventKind::EventWin, &sealed),
             event(EventKind::EventWin, "no token"),
