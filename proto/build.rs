@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "gavel/v1/epoch.proto",
     "gavel/v1/catalogue.proto",
     "gavel/v1/auction.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 9] = [
     "gavel/v1/control.proto",
     "gavel/v1/raft.proto",
     "gavel/v1/ledger.proto",
+    "gavel/v1/frequency.proto",
     "gavel/v1/local.proto",
 ];
 

@@ -163,8 +163,18 @@ impl Fleet {
     /// # Errors
     /// When a process does not listen or a command fails.
     pub fn start(args: &FleetArgs, size: Size) -> Result<Self, FleetError> {
-        let (folder, temporary) = match &args.work_dir {
-            Some(folder) => (folder.clone(), None),
+        let fleet = Self::bare(args.work_dir.as_deref(), size)?;
+        fleet.seed(args, size)?;
+        Ok(fleet)
+    }
+
+    /// Starts everything, with nothing to serve.
+    ///
+    /// # Errors
+    /// When a process does not listen.
+    pub fn bare(work_dir: Option<&Path>, size: Size) -> Result<Self, FleetError> {
+        let (folder, temporary) = match work_dir {
+            Some(folder) => (folder.to_path_buf(), None),
             None => {
                 let folder = std::env::temp_dir().join(format!("gavel-storm-{}", std::process::id()));
                 (folder.clone(), Some(Temporary(folder)))
@@ -194,8 +204,13 @@ impl Fleet {
             let (grpc, http) = (at(controls + nodes + i), at(controls + nodes + routers + i));
             fleet.add(Role::Router, i, &grpc, &["router", "--control", &control, "--http-listen", &http])?;
         }
-        fleet.seed(args, size)?;
         Ok(fleet)
+    }
+
+    /// CPU time that the processes of a role have spent, as the system counts it: in hundredths of a second.
+    #[must_use]
+    pub fn cpu_us(&self, role: Role) -> u64 {
+        self.processes.iter().filter(|p| p.role == role).map(Process::cpu_us).sum()
     }
 
     /// Publishes the first bundle and loads the catalogue.
@@ -327,6 +342,16 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// CPU time since its start; 0 where the system does not say.
+    #[must_use]
+    pub fn cpu_us(&self) -> u64 {
+        // Fields 14 and 15 of proc(5), counted behind the name in parentheses, in ticks of 10 ms.
+        let Some(id) = self.child.as_ref().map(Child::id) else { return 0 };
+        let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10_000
     }
 
     /// Ends it at once, as `kill -9` does.

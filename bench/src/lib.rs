@@ -8,6 +8,7 @@ pub mod arrays;
 pub mod auction;
 pub mod corpus;
 pub mod fleet;
+pub mod frequency;
 pub mod gate;
 pub mod join;
 pub mod ledger;

@@ -190,7 +190,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             blocked_advertisers: &request.advertisers,
             blocked_categories: &request.categories,
             blocked_campaigns: &request.campaigns,
-            excluded: None,
+            ..TargetingQuery::default()
         };
         let eligible = content.eligible(&query);
         let start = cpu_us();

@@ -19,6 +19,9 @@ pub const RECALL_ALARM_DEFAULT: f64 = 0.95;
 /// A quarter of a core: a new bundle is there in minutes, and searches hardly notice.
 pub const STAGING_CPU_SHARE_DEFAULT: f64 = 0.25;
 
+/// Memory for frequency counts. A user with five counters takes 290 bytes: close to a million of these.
+pub const FREQUENCY_MIB_DEFAULT: u64 = 256;
+
 /// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -48,6 +51,8 @@ pub struct NodeConfig {
     pub recall_alarm: f64,
     /// Share of one core that staging may take while the node serves.
     pub staging_cpu_share: f64,
+    /// Memory for frequency counts, MiB.
+    pub frequency_mib: u64,
 }
 
 /// May a search ask for more than a serving search needs?
@@ -76,6 +81,7 @@ impl Default for NodeConfig {
             recall_probe_share: RECALL_PROBE_SHARE_DEFAULT,
             recall_alarm: RECALL_ALARM_DEFAULT,
             staging_cpu_share: STAGING_CPU_SHARE_DEFAULT,
+            frequency_mib: FREQUENCY_MIB_DEFAULT,
         }
     }
 }

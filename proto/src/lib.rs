@@ -1,7 +1,7 @@
 //! What must two processes agree on?
 //!
 //! The messages of the wire, and the few rules that both ends compute for themselves: ids and their
-//! hashes, money, scores and pacing, the serving epoch, deadlines, coverage, error codes and limits. Everything
+//! hashes, money, scores and pacing, frequency rules, the serving epoch, deadlines, coverage, error codes and limits. Everything
 //! here is a value or a pure function; nothing opens a socket or reads a clock.
 //!
 //! Generated types stay in [`wire`]; the edges of each process turn them into their own types.
@@ -11,6 +11,7 @@ pub mod coverage;
 pub mod cut;
 pub mod deadline;
 pub mod epoch;
+pub mod frequency;
 pub mod hash;
 pub mod ids;
 pub mod limits;

@@ -100,6 +100,18 @@ pub const LEDGER_ISSUERS_MAX: usize = 65_536;
 pub const LEDGER_KEYS_MAX: usize = 64;
 /// Bytes of a token.
 pub const TOKEN_BYTES_MAX: usize = 256;
+/// Frequency rules of one campaign. Ours: a few windows of each scope.
+pub const FREQUENCY_RULES_MAX: usize = 8;
+/// Impressions that a frequency rule may allow: what a counter of a byte holds.
+pub const FREQUENCY_COUNT_MAX: u8 = 255;
+/// Counters of one user. Ours: what a user sees of capped campaigns in a month; beyond it nothing more is granted.
+pub const FREQUENCY_COUNTERS_MAX: usize = 512;
+/// Counters that one impression goes into: the rules of its campaign, and windows that others have over the advertiser.
+pub const FREQUENCY_COUNTERS_PER_AD_MAX: usize = 64;
+/// Ops, and users, of one message between nodes. Ours: well below the limit of a message.
+pub const FREQUENCY_COPIES_MAX: usize = 4_096;
+/// Capped campaigns, and capped ads, of one search; beyond it everything that is counted is left out.
+pub const CAPPED_MAX: usize = 2_048;
 /// Command receipts kept for idempotency.
 pub const RECEIPTS_MAX: usize = 10_000;
 /// Bytes of a file of auctions to clear. Ours: 100,000 auctions of a few hundred bytes.

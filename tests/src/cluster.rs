@@ -129,6 +129,12 @@ impl Cluster {
     /// The same with a choice of what routers log.
     #[must_use]
     pub fn start_logging(size: Size, of_nodes: &[&str], nth_item: usize, logging: Logging) -> Self {
+        Self::start_of(size, of_nodes, logging, |folder| crate::corpus::every(nth_item, folder))
+    }
+
+    /// The same with a catalogue that is made in a folder of the cluster's.
+    #[must_use]
+    pub fn start_of(size: Size, of_nodes: &[&str], logging: Logging, catalogue: impl FnOnce(&Path) -> PathBuf) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Self { controls: Vec::new(), nodes: Vec::new(), routers: Vec::new(), folder, _alone: alone };
@@ -172,14 +178,13 @@ impl Cluster {
             let process = cluster.process(&format!("router-{}", i + 1), &[&arguments, more].concat());
             cluster.routers.push(process);
         }
-        cluster.seed(size, nth_item);
+        cluster.seed(size, &catalogue(cluster.folder.path()));
         cluster
     }
 
-    /// Publishes the demo model, loads the demo catalogue, waits until every router serves it whole.
-    fn seed(&self, size: Size, nth_item: usize) {
+    /// Publishes the demo model, loads the catalogue, waits until every router serves it whole.
+    fn seed(&self, size: Size, catalogue: &Path) {
         let bundle = crate::repository::root().join("cluster/bootstrap/demo/bundle");
-        let catalogue = crate::corpus::every(nth_item, self.folder.path());
         self.ctl(&["model", "publish", &bundle.to_string_lossy()]).expect("the model is published");
         let (shards, replicas) = (size.shards.to_string(), size.replicas.to_string());
         let work = self.folder.path().join("load").display().to_string();

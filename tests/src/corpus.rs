@@ -35,6 +35,25 @@ pub fn every(nth: usize, to: &Path) -> PathBuf {
     folder
 }
 
+/// The same with every line of its campaigns changed.
+///
+/// # Panics
+/// When it cannot be read or written, or is the demo's own folder.
+#[must_use]
+pub fn with_campaigns(nth: usize, to: &Path, change: impl Fn(&mut serde_json::Value)) -> PathBuf {
+    assert!(nth > 1, "the demo's own folder is not changed");
+    let folder = every(nth, to);
+    let path = folder.join("campaigns.jsonl.zst");
+    let changed = lines(&path).into_iter().map(|line| {
+        let mut campaign = serde_json::from_str(&line).expect("a line of JSON");
+        change(&mut campaign);
+        campaign.to_string()
+    });
+    let text = changed.collect::<Vec<String>>().join("\n");
+    std::fs::write(&path, zstd::encode_all(text.as_bytes(), 0).expect("packed")).expect("written");
+    folder
+}
+
 fn lines(path: &Path) -> Vec<String> {
     let text = zstd::decode_all(std::fs::File::open(path).expect("a file")).expect("unpacked");
     String::from_utf8(text).expect("text").lines().map(str::to_owned).collect()

@@ -47,7 +47,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
     (
         "node/src",
         &[
-            &["config", "segment"],
+            &["config", "segment", "frequency"],
             &["shard"],
             &["retrieval", "features"],
             &["ranking"],
@@ -107,6 +107,7 @@ const KERNELS: &[&str] = &[
     "router/src/logged",
     "node/src/ranking",
     "node/src/features",
+    "node/src/frequency/kernel",
     "cluster/src/state",
     "cluster/src/ledger",
     "cluster/src/audit",

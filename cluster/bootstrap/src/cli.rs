@@ -192,6 +192,9 @@ pub struct NodeArgs {
     /// Share of one core that staging a bundle may take while the node serves.
     #[arg(long, default_value_t = gavel_node::STAGING_CPU_SHARE_DEFAULT, value_parser = share)]
     pub staging_cpu_share: f64,
+    /// MiB of memory for counts of what users have seen; beyond it new users see nothing that is capped.
+    #[arg(long, default_value_t = gavel_node::FREQUENCY_MIB_DEFAULT)]
+    pub frequency_memory: u64,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
@@ -488,6 +491,8 @@ pub enum Bench {
     Rollout(gavel_bench::rollout::RolloutArgs),
     /// Charge events many times over on a cluster of its own, under kills, and compare the ledger with its oracle.
     Ledger(gavel_bench::ledger::LedgerArgs),
+    /// Time checks and reservations of frequency caps against nodes of its own.
+    Frequency(gavel_bench::frequency::FrequencyArgs),
     /// Time a bundle's ranker on one thread, or score rows with it.
     Rank(gavel_bench::rank::RankArgs),
     /// Time clearings on one thread, and compare random ones with their obvious twin.

@@ -40,6 +40,7 @@ pub async fn node(args: NodeArgs, cluster_id: String) -> Result<(), Failure> {
         recall_probe_share: args.recall_probe_share,
         recall_alarm: args.recall_alarm,
         staging_cpu_share: args.staging_cpu_share,
+        frequency_mib: args.frequency_memory,
         oracle: match args.probes {
             Probes::On => OraclePolicy::Answered,
             Probes::Off => OraclePolicy::Refused,

@@ -17,7 +17,7 @@ use gavel_proto::targeting::{Bound, Hours, Interval};
 use super::search::{Blocked, Features, Reasons, Search};
 use crate::features::UserSets;
 use crate::ranking::auction::AuctionTerms;
-use crate::ranking::delivery::{CampaignStatus, Delivery, DeliveryRow};
+use crate::ranking::delivery::{CampaignStatus, Counting, Delivery, DeliveryRow};
 use crate::retrieval::Mode;
 use crate::segment::{
     ContentBuilder, Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule, DocZone, ShardKey, Term,
@@ -235,7 +235,7 @@ fn write_content(data: &DataFolder, bundle: &Bundle) {
     builder.seal().unwrap();
 }
 
-/// Every bid type; campaign 11 is paused, campaign 12 unknown.
+/// Every bid type; campaign 11 is paused, campaign 12 unknown, those that end with 7 are counted.
 pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
     (0..60).filter(|campaign| *campaign != 12).map(|campaign| {
         let bid_type = BidType::ALL[campaign as usize % 5];
@@ -251,6 +251,7 @@ pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
             multiplier_ppm: 900_000,
             status: if campaign == 11 { CampaignStatus::Paused } else { CampaignStatus::Active },
             reserve_micros: 0,
+            counting: if campaign % 10 == 7 { Counting::Counted } else { Counting::Uncounted },
         }
     })
 }

@@ -33,7 +33,7 @@ use crate::segment::{Bitset, SegmentError, TargetingQuery};
 use crate::staging::holdings::Target;
 use candidates::Found;
 use measure::Laps;
-use search::{Reasons, Search, ShardAnswer, Timing};
+use search::{Counted, Reasons, Search, ShardAnswer, Timing};
 use table::ShardTable;
 
 /// Buffers of one thread; they grow to what the largest search needs and stay there.
@@ -103,6 +103,12 @@ fn targeting<'a>(target: &'a Target, search: &'a Search) -> TargetingQuery<'a> {
         blocked_advertisers: &search.blocked.advertisers,
         blocked_categories: &search.blocked.categories,
         blocked_campaigns: &search.blocked.campaigns,
+        capped_campaigns: &search.blocked.capped_campaigns,
+        capped_ads: &search.blocked.capped_ads,
+        counted: match search.blocked.counted {
+            Counted::Known => None,
+            Counted::Unknown => Some(&target.delivery.counted),
+        },
         excluded: Some(&target.delivery.silent),
     }
 }

@@ -70,8 +70,24 @@ pub struct Blocked {
     pub advertisers: Vec<u64>,
     /// Hashed categories.
     pub categories: Vec<u64>,
-    /// Campaigns that are capped, paused or out of budget at the router.
+    /// Campaigns that are paused or out of budget at the router, or that the request excludes.
     pub campaigns: Vec<u64>,
+    /// Campaigns that the user has seen often enough.
+    pub capped_campaigns: Vec<u64>,
+    /// Single ads likewise, as (campaign, ad), ascending.
+    pub capped_ads: Vec<(u64, u64)>,
+    /// Whether the router knows what is capped.
+    pub counted: Counted,
+}
+
+/// Does the router know how often the user has seen what is counted?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Counted {
+    /// Yes, or there is no user.
+    #[default]
+    Known,
+    /// No: nothing that is counted may be served.
+    Unknown,
 }
 
 /// Whether every ad gets a reason.

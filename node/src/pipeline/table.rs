@@ -54,6 +54,7 @@ pub fn barrier(shard: &Shard, ad: u32, query: &TargetingQuery<'_>, admitted: &Bi
     shard.refusal(ad, query, admitted).map(|refusal| match refusal {
         Refusal::Targeting => Reason::NotEligibleTargeting,
         Refusal::Advertiser | Refusal::Category | Refusal::Campaign => Reason::NotEligibleBlocked,
+        Refusal::Capped => Reason::NotEligibleFrequency,
         Refusal::Excluded => Reason::NotEligibleStatus,
     })
 }

@@ -10,7 +10,7 @@ use gavel_proto::score;
 
 use super::altered_demo::{self, Break};
 use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, user};
-use super::search::{Outcome, Reasons, Search};
+use super::search::{Counted, Outcome, Reasons, Search, ShardAnswer};
 use super::{SearchFault, SearchScratch, search_shard};
 use crate::ranking::explain::Reason;
 use crate::ranking::light::LightChance;
@@ -169,6 +169,36 @@ fn every_ad_of_the_shard_has_one_reason() {
     let nearest: Vec<u64> = explained.explained.iter().take(winners.len()).map(|e| e.ad_id).collect();
     assert_eq!(winners, nearest);
     assert_eq!(explained.explained.len(), 250);
+}
+
+/// A capped ad, an ad of a capped campaign, and every counted one when nobody can say what is capped, leave before the
+/// shard's cut: they are no candidates, so they set no price.
+#[test]
+fn what_is_capped_leaves_before_the_cut() {
+    let staged = &*STAGED;
+    let (target, mut search) = (staged.target(), staged.search());
+    search.reasons = Reasons::Asked;
+    let capped = |explained: &ShardAnswer| {
+        let counts: HashMap<Reason, u64> = explained.reasons.iter().copied().collect();
+        assert_eq!(counts.values().sum::<u64>(), explained.funnel.ads_total);
+        counts.get(&Reason::NotEligibleFrequency).copied().unwrap_or(0)
+    };
+    let before = run(&target, &search);
+    assert_eq!(capped(&before), 0);
+    let of = |at: usize| (target.loaded.shard.campaign(before.candidates[at].ad).0, before.candidates[at].ad_id);
+    let ((campaign, _), single) = (of(0), of(1));
+    assert_ne!(campaign, single.0);
+    search.blocked.capped_campaigns = vec![campaign];
+    search.blocked.capped_ads = vec![single];
+    let after = run(&target, &search);
+    let has = |answer: &ShardAnswer, ad: u64| answer.candidates.iter().any(|c| c.ad_id == ad);
+    assert!(capped(&after) >= 2 && !has(&after, of(0).1) && !has(&after, single.1));
+    assert!(after.candidates.iter().all(|c| target.loaded.shard.campaign(c.ad).0 != campaign));
+
+    search.blocked.counted = Counted::Unknown;
+    let unknown = run(&target, &search);
+    assert!(capped(&unknown) > capped(&after) && !unknown.candidates.is_empty());
+    assert!(unknown.candidates.iter().all(|c| target.loaded.shard.campaign(c.ad).0 % 10 != 7));
 }
 
 #[test]

@@ -23,6 +23,16 @@ pub enum CampaignStatus {
     Paused,
 }
 
+/// Are impressions counted by user?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    /// No frequency rule asks for it.
+    #[default]
+    Uncounted,
+    /// A rule of the campaign, or one over its advertiser.
+    Counted,
+}
+
 /// One campaign in one delivery version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryRow {
@@ -38,6 +48,8 @@ pub struct DeliveryRow {
     pub status: CampaignStatus,
     /// Least price per event that its advertiser's contract asks; 0 = none.
     pub reserve_micros: u64,
+    /// Whether its impressions are counted.
+    pub counting: Counting,
 }
 
 impl DeliveryRow {
@@ -49,6 +61,7 @@ impl DeliveryRow {
         multiplier_ppm: 0,
         status: CampaignStatus::Paused,
         reserve_micros: 0,
+        counting: Counting::Uncounted,
     };
 
     /// The bid after pacing.
@@ -172,6 +185,7 @@ mod tests {
             multiplier_ppm: 500_000,
             status: CampaignStatus::Active,
             reserve_micros: 0,
+            counting: Counting::Uncounted,
         }
     }
 

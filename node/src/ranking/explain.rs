@@ -15,6 +15,8 @@ pub enum Reason {
     NotEligibleStatus,
     /// Its campaign, advertiser or category is blocked by the request.
     NotEligibleBlocked,
+    /// The user has seen it, its campaign or its advertiser often enough, or nobody knows how often.
+    NotEligibleFrequency,
     /// Its item is not among the retrieved ones.
     NotRetrieved,
     /// Its item was not promising enough for the ranker, or the time ended before it was ranked.
@@ -31,10 +33,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, from the furthest from winning to the nearest.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotEligibleTargeting,
         Self::NotEligibleBlocked,
         Self::NotEligibleStatus,
+        Self::NotEligibleFrequency,
         Self::NotRetrieved,
         Self::CutLight,
         Self::NonFinite,
@@ -50,6 +53,7 @@ impl Reason {
             Self::NotEligibleTargeting => "not_eligible_targeting",
             Self::NotEligibleStatus => "not_eligible_status",
             Self::NotEligibleBlocked => "not_eligible_blocked",
+            Self::NotEligibleFrequency => "not_eligible_frequency",
             Self::NotRetrieved => "not_retrieved",
             Self::CutLight => "cut_light",
             Self::NonFinite => "non_finite",

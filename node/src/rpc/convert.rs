@@ -8,8 +8,8 @@ use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
 use gavel_proto::limits::{
-    BLOCKED_MAX, CANDIDATES_MAX, DEADLINE_MS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX, SET_VALUES_MAX,
-    SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
+    BLOCKED_MAX, CANDIDATES_MAX, CAPPED_MAX, DEADLINE_MS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX,
+    SET_VALUES_MAX, SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
 };
 use gavel_proto::score::QualityRule;
 use gavel_proto::targeting::order;
@@ -17,7 +17,9 @@ use gavel_proto::wire;
 
 use crate::config::OraclePolicy;
 use crate::features::UserSets;
-use crate::pipeline::search::{Blocked, BundleHash, CandidateFeatures, Features, Reasons, Search, ShardAnswer};
+use crate::pipeline::search::{
+    Blocked, BundleHash, CandidateFeatures, Counted, Features, Reasons, Search, ShardAnswer,
+};
 use crate::ranking::auction::AuctionTerms;
 use crate::retrieval::Mode;
 use crate::segment::Term;
@@ -82,6 +84,8 @@ pub fn search(
     at_most("blocked advertisers", request.blocked_advertisers.len(), BLOCKED_MAX)?;
     at_most("blocked categories", request.blocked_categories.len(), BLOCKED_MAX)?;
     at_most("blocked campaigns", request.blocked_campaigns.len(), BLOCKED_MAX)?;
+    at_most("capped campaigns", request.capped_campaigns.len(), CAPPED_MAX)?;
+    at_most("capped ads", request.capped_ads.len(), CAPPED_MAX)?;
     at_most("items retrieved", quota as usize, reach as usize)?;
     at_most("items ranked", light_keep, reach as usize)?;
     at_most("given items", request.given_items.len(), CANDIDATES_MAX as usize)?;
@@ -98,6 +102,9 @@ pub fn search(
             advertisers: request.blocked_advertisers,
             categories: request.blocked_categories,
             campaigns: request.blocked_campaigns,
+            capped_campaigns: request.capped_campaigns,
+            capped_ads: capped_ads(&request.capped_ads),
+            counted: if request.without_counted { Counted::Unknown } else { Counted::Known },
         },
         quota,
         light_keep,
@@ -107,6 +114,13 @@ pub fn search(
         reasons: if request.explain { Reasons::Asked } else { Reasons::Unasked },
         features: if request.features { Features::Asked } else { Features::Unasked },
     })
+}
+
+/// In the order in which they are looked for.
+fn capped_ads(ads: &[wire::CappedAd]) -> Vec<(u64, u64)> {
+    let mut ads: Vec<(u64, u64)> = ads.iter().map(|capped| (capped.campaign_id, capped.ad_id)).collect();
+    ads.sort_unstable();
+    ads
 }
 
 /// How many items a call may ask for; checks its deadline on the way.

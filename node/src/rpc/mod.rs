@@ -6,9 +6,11 @@
 //! a whole.
 
 mod convert;
+mod frequency;
 mod server;
 mod service;
 
+pub use frequency::FrequencyRpc;
 pub use server::{NodeError, Running, run};
 pub use service::ShardRpc;
 

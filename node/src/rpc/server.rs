@@ -10,12 +10,15 @@ use gavel_member::view::ViewFeed;
 use gavel_member::{Member, MemberConfig, Shutdown};
 use gavel_proto::limits::MEASURED_BYTES_MAX;
 use gavel_proto::wire::Role;
+use gavel_proto::wire::frequency_service_server::FrequencyServiceServer;
 use gavel_proto::wire::shard_service_server::ShardServiceServer;
 use tokio::runtime::Handle;
 use tonic::service::Routes;
 
+use super::frequency::FrequencyRpc;
 use super::service::ShardRpc;
 use crate::config::{NodeConfig, OraclePolicy};
+use crate::frequency::{self, CountingConfig, Store, StoreError};
 use crate::pipeline::executor::SearchExecutor;
 use crate::pipeline::probe::{ProbeSpec, RecallProbe};
 use crate::pipeline::thread::{cpu_us, lower_priority};
@@ -43,6 +46,9 @@ pub enum NodeError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Staging(#[from] StagingError),
+    /// The counts cannot be kept.
+    #[error("frequency counts: {0}")]
+    Counts(#[from] StoreError),
     /// A thread cannot be started.
     #[error("threads: {0}")]
     Threads(#[from] std::io::Error),
@@ -92,10 +98,16 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         oracle: config.oracle,
     };
     let closed = Shutdown::new();
-    let serving = bound.serve(routes(service, config.oracle), Exposure::Internal, closed.clone()).await?;
+    let counting = CountingConfig {
+        folder: config.data_dir.join("frequency"),
+        bytes_max: config.frequency_mib.saturating_mul(1024 * 1024),
+    };
+    let counts = frequency::start(&counting, Arc::clone(&member.view), member.member_id.clone(), shutdown.clone())?;
+    let routes = routes(service, config.oracle).add_service(counting_service(&counts));
+    let serving = bound.serve(routes, Exposure::Internal, closed.clone()).await?;
     tokio::spawn(follow_health(serving.health(), Arc::clone(&member.view), holdings, shutdown.clone()));
     tracing::info!(%address, threads, "node listens");
-    let task = tokio::spawn(stop(serving, staging, member, shutdown, closed));
+    let task = tokio::spawn(stop(serving, (staging, counts), member, shutdown, closed));
     Ok(Running { address, task })
 }
 
@@ -108,6 +120,10 @@ fn routes(service: ShardRpc, oracle: OraclePolicy) -> Routes {
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(answer_bytes);
     Routes::new(service)
+}
+
+fn counting_service(counts: &Arc<Store>) -> FrequencyServiceServer<FrequencyRpc> {
+    FrequencyServiceServer::new(FrequencyRpc(Arc::clone(counts))).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// Health says SERVING while at least one shard of the active generation can be searched.
@@ -130,12 +146,22 @@ async fn follow_health(health: Health, view: Arc<ViewFeed>, holdings: Arc<Shared
 
 /// Waits for the shutdown and for everything that it ends. The node listens until everybody has been told that it
 /// leaves.
-async fn stop(serving: Serving, staging: Staging, mut member: Member, shutdown: Shutdown, closed: Shutdown) {
+async fn stop(
+    serving: Serving,
+    (staging, counts): (Staging, Arc<Store>),
+    mut member: Member,
+    shutdown: Shutdown,
+    closed: Shutdown,
+) {
     shutdown.wait().await;
     member.left().await;
     closed.trigger();
     // Each of them reports its own faults.
     let _ = serving.task.await;
-    let _ = tokio::task::spawn_blocking(move || staging.join()).await;
+    let joined = tokio::task::spawn_blocking(move || {
+        staging.join();
+        counts.close();
+    });
+    let _ = joined.await;
     tracing::info!("node stopped");
 }

@@ -66,8 +66,14 @@ pub struct TargetingQuery<'a> {
     pub blocked_advertisers: &'a [u64],
     /// Hashed categories that may not appear.
     pub blocked_categories: &'a [u64],
-    /// Campaigns that are capped, paused or out of budget at the router.
+    /// Campaigns that are paused or out of budget at the router, or that the request excludes.
     pub blocked_campaigns: &'a [u64],
+    /// Campaigns that the user has seen often enough.
+    pub capped_campaigns: &'a [u64],
+    /// Single ads likewise, as (campaign, ad), ascending.
+    pub capped_ads: &'a [(u64, u64)],
+    /// Every ad whose impressions are counted, when nobody can say which are capped.
+    pub counted: Option<&'a Bitset>,
     /// Ads that the delivery state takes out (paused, bid 0); see [`Content::ads_of_campaigns`].
     pub excluded: Option<&'a Bitset>,
 }
@@ -98,6 +104,8 @@ pub enum Refusal {
     Category,
     /// Its campaign is blocked.
     Campaign,
+    /// The user has seen it often enough, or nobody knows how often.
+    Capped,
     /// The delivery state takes it out.
     Excluded,
 }
@@ -336,11 +344,15 @@ impl Content {
     pub fn eligible(&self, query: &TargetingQuery<'_>) -> EligibleAds {
         let (advertisers, categories) = (query.blocked_advertisers, query.blocked_categories);
         let mut ads = self.postings.admitted(&query.stated(), advertisers, categories);
-        for campaign in query.blocked_campaigns {
+        for campaign in query.blocked_campaigns.iter().chain(query.capped_campaigns) {
             self.campaigns.of(*campaign).iter().for_each(|ad| ads.remove(*ad));
         }
-        if let Some(excluded) = query.excluded {
-            ads.subtract(excluded);
+        for (campaign, capped) in query.capped_ads {
+            let of_id = |ad: &&u32| self.ad_id(**ad).0 == *capped;
+            self.campaigns.of(*campaign).iter().filter(of_id).for_each(|ad| ads.remove(*ad));
+        }
+        for out in [query.counted, query.excluded].into_iter().flatten() {
+            ads.subtract(out);
         }
         let count = ads.count();
         EligibleAds { ads, count }
@@ -381,7 +393,13 @@ impl Content {
         } else if categories.any(|hash| query.blocked_categories.contains(hash)) {
             Some(Refusal::Category)
         } else {
-            query.blocked_campaigns.contains(&self.campaign(ad).0).then_some(Refusal::Campaign)
+            let campaign = self.campaign(ad).0;
+            let capped = || {
+                query.capped_campaigns.contains(&campaign)
+                    || query.capped_ads.binary_search(&(campaign, self.ad_id(ad).0)).is_ok()
+            };
+            let blocked = query.blocked_campaigns.contains(&campaign).then_some(Refusal::Campaign);
+            blocked.or_else(|| capped().then_some(Refusal::Capped))
         }
     }
 

@@ -156,12 +156,19 @@ fn check(ads: &[Conditions], content: &Content, request: &Request) {
     let campaigns: Vec<u64> = request.blocked.iter().map(|n| 500 + n).collect();
     let categories: Vec<u64> = request.blocked.iter().map(|n| 100 + n).collect();
     let excluded = content.ads_of_campaigns([504]);
+    // By frequency: a campaign, one in three ads of another, and at times all that is counted.
+    let capped_ads: Vec<(u64, u64)> = (0..ads.len() as u64).filter(|n| n % 15 == 1).map(|n| (501, n)).collect();
+    let counted = (request.blocked.len() == 2).then(|| content.ads_of_campaigns([500]));
+    let capped_campaigns = if request.blocked.is_empty() { vec![503] } else { vec![] };
     let query = TargetingQuery {
         terms: &terms,
         unix_s: request.unix_s,
         blocked_advertisers: &request.blocked,
         blocked_categories: &categories,
         blocked_campaigns: &campaigns,
+        capped_campaigns: &capped_campaigns,
+        capped_ads: &capped_ads,
+        counted: counted.as_ref(),
         excluded: Some(&excluded),
     };
     let (found, admitted) = (content.eligible(&query), content.admitted(&query));
@@ -172,11 +179,15 @@ fn check(ads: &[Conditions], content: &Content, request: &Request) {
         let blocked = request.blocked.contains(&item.advertiser.0)
             || item.categories.iter().any(|c| categories.contains(c))
             || campaigns.contains(&(500 + n % 5));
-        let expected = by_targeting && !blocked && n % 5 != 4;
+        let capped = capped_campaigns.contains(&(500 + n % 5)) || n % 15 == 1;
+        let uncounted = counted.is_none() || n % 5 != 0;
+        let expected = by_targeting && !blocked && !capped && uncounted && n % 5 != 4;
         assert_eq!(admitted.contains(ad), by_targeting, "ad {ad}: {conditions:?} for {request:?}");
         assert_eq!(found.ads.contains(ad), expected, "ad {ad}: {conditions:?} for {request:?}");
         assert_eq!(content.unmet(ad, &query).is_none(), by_targeting);
-        assert_eq!(content.blocked(ad, &query).is_some(), blocked);
+        let refusal = content.blocked(ad, &query);
+        assert_eq!(refusal.is_some(), blocked || capped);
+        assert_eq!(refusal == Some(Refusal::Capped), capped && !blocked);
         count += u32::from(expected);
     }
     assert_eq!((found.count, found.ads.count()), (count, count));

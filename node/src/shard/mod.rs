@@ -195,9 +195,10 @@ impl Shard {
         sealed.ads.subtract(&self.tombstones);
         let mut ads = sealed.ads.extended(self.ads());
         let offset = self.content.ads();
-        let newer = self.delta.content().eligible(&TargetingQuery { excluded: None, ..*query });
+        let newer = self.delta.content().eligible(&TargetingQuery { excluded: None, counted: None, ..*query });
+        let is_out = |ad| [query.excluded, query.counted].into_iter().flatten().any(|out| out.contains(ad));
         for ad in newer.ads.iter().map(|ad| ad + offset) {
-            if !query.excluded.is_some_and(|out| out.contains(ad)) {
+            if !is_out(ad) {
                 ads.insert(ad);
             }
         }
@@ -223,7 +224,9 @@ impl Shard {
         }
         let (content, local) = self.ad(ad);
         let gone = self.tombstones.contains(ad) || query.excluded.is_some_and(|out| out.contains(ad));
-        content.blocked(local, query).or_else(|| gone.then_some(Refusal::Excluded))
+        let counted = || query.counted.is_some_and(|out| out.contains(ad));
+        let blocked = content.blocked(local, query);
+        blocked.or_else(|| counted().then_some(Refusal::Capped)).or_else(|| gone.then_some(Refusal::Excluded))
     }
 
     /// What the targeting of an ad does not admit in the request, in words; `None` when it admits it.

@@ -5,18 +5,29 @@ use std::io::BufReader;
 use std::path::Path;
 
 use gavel_member::catalogue::BlockReader;
+use gavel_proto::frequency::RuleBook;
+use gavel_proto::ids::{AdvertiserId, CampaignId};
 
 use super::disk::io;
 use super::{StagingError, convert};
-use crate::ranking::delivery::Delivery;
+use crate::ranking::delivery::{Counting, Delivery};
 
 /// Reads a campaigns blob as one delivery version.
 pub fn read(path: &Path, version: u64) -> Result<Delivery, StagingError> {
     let file = File::open(path).map_err(io(path))?;
-    let mut rows = Vec::new();
+    let (mut rows, mut rules) = (Vec::new(), Vec::new());
     for block in BlockReader::new(BufReader::new(file)) {
         for campaign in &block?.campaigns {
-            rows.push(convert::campaign(campaign)?);
+            let (row, of) = (convert::campaign(campaign)?, convert::frequency(campaign)?);
+            rules.push((CampaignId(row.campaign), of.0, of.1));
+            rows.push(row);
+        }
+    }
+    let owners: Vec<AdvertiserId> = rules.iter().map(|(_, advertiser, _)| *advertiser).collect();
+    let book = RuleBook::new(rules);
+    for (row, advertiser) in rows.iter_mut().zip(owners) {
+        if book.is_counted(CampaignId(row.campaign), advertiser) {
+            row.counting = Counting::Counted;
         }
     }
     Ok(Delivery::new(version, rows))

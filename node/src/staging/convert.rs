@@ -3,6 +3,7 @@
 //! Generated types end here. Documents are checked again although the loader checked them: a blob is bytes
 //! from the network, and its hash only says that they are the bytes that were announced.
 
+use gavel_proto::frequency::{FrequencyRule, rules_from_wire};
 use gavel_proto::hash::value_hash;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
 use gavel_proto::limits::{FEATURES_MAX, RANGES_MAX, SET_VALUES_MAX, TERMS_MAX, ZONE_OFFSETS_MAX};
@@ -13,7 +14,7 @@ use gavel_proto::wire::feature_value::Value;
 
 use super::StagingError;
 use super::plan::{Blob, Hash, Wanted, WantedGeneration, WantedShard};
-use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
+use crate::ranking::delivery::{CampaignStatus, Counting, DeliveryRow};
 use crate::segment::{Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule, DocZone};
 
 /// What a View asks of the node with this member id.
@@ -79,7 +80,14 @@ pub fn campaign(campaign: &wire::Campaign) -> Result<DeliveryRow, StagingError> 
         multiplier_ppm: campaign.multiplier_ppm,
         status,
         reserve_micros: campaign.reserve_micros,
+        counting: Counting::Uncounted,
     })
+}
+
+/// Who pays for a campaign of the catalogue, and how often a user may see it.
+pub fn frequency(campaign: &wire::Campaign) -> Result<(AdvertiserId, Vec<FrequencyRule>), StagingError> {
+    let rules = rules_from_wire(&campaign.frequency).map_err(|reason| refused(campaign.campaign_id, &reason))?;
+    Ok((AdvertiserId(campaign.advertiser_id), rules))
 }
 
 /// An item of the catalogue.

@@ -14,7 +14,7 @@ use super::StagingError;
 use super::plan::{Hash, Held};
 use super::values::ValueTables;
 use crate::ranking::auction::HeadRoles;
-use crate::ranking::delivery::{Delivery, DeliveryRow, ResolvedDelivery, VERSIONS_KEPT};
+use crate::ranking::delivery::{Counting, Delivery, DeliveryRow, ResolvedDelivery, VERSIONS_KEPT};
 use crate::ranking::light::LightModel;
 use crate::ranking::value::ValueModel;
 use crate::segment::{Bitset, Content};
@@ -69,6 +69,8 @@ pub struct ShardDelivery {
     pub impression_bids: Vec<(u64, u64)>,
     /// The ads of these.
     pub impression_ads: Bitset,
+    /// Ads whose impressions are counted for a frequency rule.
+    pub counted: Bitset,
     values: ValueTables,
 }
 
@@ -84,7 +86,9 @@ impl ShardDelivery {
         let mut impression_bids: Vec<(u64, u64)> = by_impression.map(|(id, row)| (id, row.paced().0)).collect();
         impression_bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
         let impression_ads = content.ads_of_campaigns(impression_bids.iter().map(|(campaign, _)| *campaign));
-        Self { resolved, silent, impression_bids, impression_ads, values: ValueTables::default() }
+        let counted = rows().filter(|(_, row)| row.counting == Counting::Counted).map(|(campaign, _)| campaign);
+        let counted = content.ads_of_campaigns(counted);
+        Self { resolved, silent, impression_bids, impression_ads, counted, values: ValueTables::default() }
     }
 
     /// Its number.

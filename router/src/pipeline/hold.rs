@@ -2,13 +2,16 @@
 //!
 //! An ad that is billed at its impression is held at its bid before anything is served; one whose lease has nothing left
 //! is taken out and the auction cleared anew, so that it sets no price (decision 12). Once the page is made, what was held
-//! too much goes back. Ads that are billed later hold nothing: the ledger caps what they are charged.
+//! too much goes back. Ads that are billed later hold nothing: the ledger caps what they are charged. Beside the money
+//! each winner that is counted takes an impression ([`super::frequency`]).
 
+use super::frequency::Impressions;
 use crate::auction::{AuctionRule, Clearing, reclear_without};
 use crate::ledger::{Bank, Held, Sale, purse::Hold};
 use crate::merge::{Candidate, Ranking};
 use crate::respond::{Decided, Entry, SlateEntry, placed_winners};
 use gavel_proto::cut::SPARE;
+use gavel_proto::ids::AdId;
 use gavel_proto::money::BidType;
 
 /// What one request holds. A request that is dropped before its page is made, because its client is gone, gives all of
@@ -31,44 +34,79 @@ impl Drop for Holds<'_> {
     }
 }
 
-/// Clears the auction and holds the price of each winner that is billed at its impression.
-pub(super) fn clear_and_hold<'a>(bank: &'a Bank, ranking: &Ranking, rule: &AuctionRule) -> (Clearing, Holds<'a>) {
+/// Clears the auction, holds the price of each winner that is billed at its impression, and takes an impression for each
+/// that is counted.
+pub(super) async fn clear_and_hold<'a>(
+    bank: &'a Bank,
+    impressions: &mut Impressions<'_>,
+    ranking: &Ranking,
+    rule: &AuctionRule,
+) -> (Clearing, Holds<'a>) {
     let mut failed = Vec::new();
-    if !bank.has_authority() {
-        return (reclear_without(ranking, rule, &failed), Holds::none(bank));
+    let mut holds = Holds::none(bank);
+    if bank.has_authority() {
+        bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c))));
     }
-    bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c))));
-    let mut held: Vec<Held> = Vec::new();
     loop {
         let clearing = reclear_without(ranking, rule, &failed);
-        let mut lacking = None;
-        for winner in &clearing.winners {
-            let candidate = &ranking[winner.candidate];
-            if !is_leased(&candidate) || held.iter().any(|h| h.candidate == winner.candidate) {
-                continue;
+        match holds.hold(ranking, &clearing) {
+            Some(ad) => {
+                metrics::counter!("gavel_router_unleased_total").increment(1);
+                failed.push(ad);
             }
-            match bank.hold(candidate.offer().campaign, held_at_most(candidate)) {
-                Some(hold) => {
-                    held.push(Held { candidate: winner.candidate, campaign: candidate.offer().campaign, hold });
+            None => {
+                let refused = impressions.take(ranking, &clearing).await;
+                if refused.is_empty() {
+                    holds.keep(&clearing);
+                    return (clearing, holds);
                 }
-                None => lacking = lacking.or(Some(candidate.offer().ad)),
+                failed.extend(refused);
             }
         }
-        let Some(ad) = lacking else {
-            let (kept, gone): (Vec<Held>, Vec<Held>) =
-                held.into_iter().partition(|h| clearing.winners.iter().any(|w| w.candidate == h.candidate));
-            gone.iter().for_each(|h| release(bank, h, 0));
-            return (clearing, Holds { bank, held: kept });
-        };
-        metrics::counter!("gavel_router_unleased_total").increment(1);
-        failed.push(ad);
         // A slot that is beyond the spare ones stays empty, so this ends with the slots.
         debug_assert!(failed.len() <= SPARE + ranking.len(), "each ad fails once");
     }
 }
 
-/// Settles the holds at the prices of the page, and seals a token for each ad that stands on it.
-pub(super) fn seal(decided: &Decided, mut holds: Holds<'_>, (auction, request): (u64, u64), slate: &mut [SlateEntry]) {
+impl Holds<'_> {
+    /// Holds the price of each winner that is billed at its impression and has none held yet; the first ad that nothing
+    /// can be held for.
+    fn hold(&mut self, ranking: &Ranking, clearing: &Clearing) -> Option<AdId> {
+        if !self.bank.has_authority() {
+            return None;
+        }
+        let mut lacking = None;
+        for winner in &clearing.winners {
+            let candidate = &ranking[winner.candidate];
+            if !is_leased(&candidate) || self.held.iter().any(|h| h.candidate == winner.candidate) {
+                continue;
+            }
+            let campaign = candidate.offer().campaign;
+            match self.bank.hold(campaign, held_at_most(candidate)) {
+                Some(hold) => self.held.push(Held { candidate: winner.candidate, campaign, hold }),
+                None => lacking = lacking.or(Some(candidate.offer().ad)),
+            }
+        }
+        lacking
+    }
+
+    /// Gives back what is held for ads that do not win any more.
+    fn keep(&mut self, clearing: &Clearing) {
+        let wins = |held: &Held| clearing.winners.iter().any(|w| w.candidate == held.candidate);
+        let (kept, gone): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held).into_iter().partition(wins);
+        gone.iter().for_each(|held| release(self.bank, held, 0));
+        self.held = kept;
+    }
+}
+
+/// Settles the holds at the prices of the page and the impressions by who stands on it, and seals a token for each that does.
+pub(super) fn seal(
+    decided: &Decided,
+    (mut holds, impressions): (Holds<'_>, Impressions<'_>),
+    (auction, request): (u64, u64),
+    slate: &mut [SlateEntry],
+) {
+    impressions.serve(|place| placed_winners(decided).any(|(_, winner)| winner.candidate == place));
     let (bank, held) = (holds.bank, std::mem::take(&mut holds.held));
     for held in &held {
         let standing = placed_winners(decided).find(|(_, winner)| winner.candidate == held.candidate);

@@ -6,6 +6,7 @@
 
 mod admission;
 mod compare;
+mod frequency;
 mod hold;
 mod probe;
 mod shadow;
@@ -128,20 +129,19 @@ impl Pipeline {
             let pinned = &*choice.pinned;
             trace.pinned(choice.arm);
             let placement = stages::placement(pinned, &query)?;
-            let user = self.user_row(pinned, &query).await?;
-            trace.features(now_us());
-            let part = self.user_part(pinned, user.row.clone(), query.deadline).await?;
-            trace.user_tower(now_us());
-            let plan = self.plan(pinned, &query, placement, user, part, asked_for)?;
+            let user = self.user(pinned, &query, &mut trace);
+            let (user, screened) = tokio::join!(user, self.screen(pinned, &query));
+            let plan = self.plan((pinned, &query), placement, user?, &screened, asked_for)?;
             let course = Course { pinned, query: &query, placement, plan: &plan };
             let mut gathered = self.fan_out(pinned, &plan, query.deadline, admitted.hedging()).await?;
             trace.fanout(now_us());
             let ranking = stages::merge(pinned, &mut gathered);
-            let coverage = stages::coverage(&gathered, &query, &self.bank)?;
+            let coverage = stages::coverage(&gathered, &query, &self.bank, &screened)?;
             trace.merge(now_us());
             trace.shows(stages::shown(pinned, &gathered, &coverage));
+            let mut impressions = self.impressions(pinned, &query, &screened, plan.random);
             let (clearing, holds) = match asked_for {
-                AskedFor::Candidates => hold::clear_and_hold(&self.bank, &ranking, &plan.rule),
+                AskedFor::Candidates => hold::clear_and_hold(&self.bank, &mut impressions, &ranking, &plan.rule).await,
                 AskedFor::Reasons | AskedFor::Everything | AskedFor::EverythingExactly => {
                     (crate::auction::clear(&ranking, &plan.rule), hold::Holds::none(&self.bank))
                 }
@@ -153,7 +153,7 @@ impl Pipeline {
             let mut response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
             if asked_for == AskedFor::Candidates {
                 let named = (response.auction_id, value_hash(&response.request_id));
-                hold::seal(&decided, holds, named, &mut response.slate);
+                hold::seal(&decided, (holds, impressions), named, &mut response.slate);
                 self.log_scored(&course, &decided, &gathered, &response);
             }
             let clearing = self.record(&course, &decided, &gathered, asked_for);

@@ -82,6 +82,8 @@ impl Pipeline {
         let draft = Draft { min_coverage: 1.0, ..draft };
         let query = parse(draft.clone(), arrival)?;
         let pinned = self.staging.pin().ok_or(RequestError::NotReady)?;
+        // As the answer will find them: its own impressions count afterwards.
+        let screened = self.screen(&pinned, &query).await;
         let arrival = Arrival { at: now_us(), patience_us: None };
         let answer = self.answer(draft, arrival, AskedFor::Candidates).await?.0.response;
         if answer.epoch != pinned.table.epoch.into() {
@@ -90,12 +92,12 @@ impl Pipeline {
         let placement = stages::placement(&pinned, &query)?;
         let user = self.user_row(&pinned, &query).await?;
         let part = self.user_part(&pinned, user.row.clone(), late_deadline()).await?;
-        let plan = self.plan(&pinned, &query, placement, user, part, AskedFor::Everything)?;
+        let plan = self.plan((&pinned, &query), placement, (user, part), &screened, AskedFor::Everything)?;
         let ask = async |terms: SearchTerms, within_ms: u64| {
             let ends_at = Instant(now_us().0 + within_ms * 1_000);
             let gathered =
                 self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, plan.random).await;
-            stages::coverage(&gathered, &query, &self.bank)?;
+            stages::coverage(&gathered, &query, &self.bank, &screened)?;
             Ok(gathered)
         };
         let served = ask(SearchTerms::clone(&plan.terms), PROBE_MS).await?;

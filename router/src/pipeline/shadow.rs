@@ -5,6 +5,7 @@
 //! when there is no room it is left out, so that a shadow never holds a request up.
 
 use super::compare::{ScoredAd, compare};
+use super::frequency::Screened;
 use super::stages::Plan;
 use super::{Pipeline, stages};
 use crate::fanout::Hedging;
@@ -119,7 +120,7 @@ impl Pipeline {
         let gathered =
             self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, served.random).await;
         let whole = AdQuery { coverage_parts_min: 10_000, ..served.query.clone() };
-        stages::coverage(&gathered, &whole, &self.bank)?;
+        stages::coverage(&gathered, &whole, &self.bank, &Screened::default())?;
         let rule = pinned.auction.rule(served.slots).map_err(|e| RequestError::Fault(e.to_string()))?;
         let compared = compare(&served.ads, &scored(pinned, &gathered), &rule);
         let compared = compared.ok_or_else(|| RequestError::Fault("no ad was scored by both".to_owned()))?;

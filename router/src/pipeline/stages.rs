@@ -1,6 +1,7 @@
 //! What does each stage of a request do?
 
 use super::Pipeline;
+use super::frequency::Screened;
 use super::trace::RequestTrace;
 use crate::allocation::AllocationRule;
 use crate::auction::{AuctionRule, Clearing};
@@ -26,6 +27,8 @@ use std::time::Duration;
 
 /// Without a grant of the ledger nobody holds budgets: ads go on, and the answer says so (decision 20).
 const NO_BUDGET_AUTHORITY: u32 = 128;
+/// Nobody could say how often the user has seen what is counted: none of it was served (decision 16).
+const NO_FREQUENCY_COUNTS: u32 = 256;
 /// What creatives leave of the deadline for the way back.
 const WAY_BACK_US: u64 = 1_000;
 
@@ -103,6 +106,20 @@ impl Pipeline {
         combine(*seed, throws.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The user's features and what the model makes of them.
+    pub(super) async fn user(
+        &self,
+        pinned: &Pinned,
+        query: &AdQuery,
+        trace: &mut RequestTrace,
+    ) -> Result<(UserRow, UserOutput), RequestError> {
+        let user = self.user_row(pinned, query).await?;
+        trace.features(now_us());
+        let part = self.user_part(pinned, user.row.clone(), query.deadline).await?;
+        trace.user_tower(now_us());
+        Ok((user, part))
+    }
+
     /// Features of the user, from the request and the store.
     pub(super) async fn user_row(&self, pinned: &Pinned, query: &AdQuery) -> Result<UserRow, RequestError> {
         let stored = match &query.user_id {
@@ -146,11 +163,10 @@ impl Pipeline {
     /// What every shard is asked, and how the auction will be run.
     pub(super) fn plan(
         &self,
-        pinned: &Pinned,
-        query: &AdQuery,
+        (pinned, query): (&Pinned, &AdQuery),
         placement: &Placement,
-        user: UserRow,
-        part: UserOutput,
+        (user, part): (UserRow, UserOutput),
+        screened: &Screened,
         asked_for: AskedFor,
     ) -> Result<Plan, RequestError> {
         let random = self.throw();
@@ -178,6 +194,7 @@ impl Pipeline {
             terms: resolved.terms,
             unix_s: query.unix_s.unwrap_or_else(|| i64::try_from(wall_ms() / 1_000).unwrap_or(i64::MAX)),
             blocked: query.blocked.clone(),
+            screen: screened.screen.clone(),
             quota: pinned.quota,
             light_keep: pinned.light_keep,
             shape: Shape {
@@ -266,7 +283,12 @@ pub(super) fn merge(pinned: &Pinned, gathered: &mut Gathered) -> Ranking {
 }
 
 /// The coverage, if it suffices.
-pub(super) fn coverage(gathered: &Gathered, query: &AdQuery, bank: &Bank) -> Result<Coverage, RequestError> {
+pub(super) fn coverage(
+    gathered: &Gathered,
+    query: &AdQuery,
+    bank: &Bank,
+    screened: &Screened,
+) -> Result<Coverage, RequestError> {
     let seen: Vec<ShardSeen> = gathered.ends.iter().map(|end| end.seen).collect();
     let mut coverage = Coverage::of(&seen);
     if coverage.ok < coverage.total {
@@ -277,6 +299,9 @@ pub(super) fn coverage(gathered: &Gathered, query: &AdQuery, bank: &Bank) -> Res
     }
     if !bank.has_authority() {
         coverage.reasons |= NO_BUDGET_AUTHORITY;
+    }
+    if screened.is_unknown() {
+        coverage.reasons |= NO_FREQUENCY_COUNTS;
     }
     Ok(coverage)
 }

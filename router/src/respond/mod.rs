@@ -126,7 +126,7 @@ impl From<Coverage> for CoverageReport {
 }
 
 /// The words of `DegradedReason`, by bit.
-const DEGRADED_WORDS: [&str; 8] = [
+const DEGRADED_WORDS: [&str; 9] = [
     "timeout",
     "adaptive_timeout",
     "shard_down",
@@ -135,6 +135,7 @@ const DEGRADED_WORDS: [&str; 8] = [
     "corrupt_segment",
     "model_fallback",
     "no_budget_authority",
+    "no_frequency_counts",
 ];
 
 fn degraded_words<S: serde::Serializer>(bits: &u32, out: S) -> Result<S::Ok, S::Error> {

@@ -8,7 +8,8 @@ use crate::allocation::ShadowBid;
 use crate::auction::Mechanism;
 use crate::topology::{RouteTable, ShardRoute};
 use gavel_proto::epoch::Epoch;
-use gavel_proto::ids::{MemberId, ShardId};
+use gavel_proto::frequency::{FrequencyRule, rules_from_wire};
+use gavel_proto::ids::{AdvertiserId, CampaignId, MemberId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, SLOTS_MAX};
 use gavel_proto::money::PPM;
 use gavel_proto::score::QualityRule;
@@ -16,6 +17,9 @@ use gavel_proto::wire;
 
 /// Items ranked and retrieved over all shards when nothing is configured.
 const CANDIDATES_DEFAULT: u32 = 200;
+
+/// A campaign, who pays, and how often a user may see it.
+pub(super) type CampaignRules = (CampaignId, AdvertiserId, Vec<FrequencyRule>);
 
 /// Reads a View.
 pub(super) fn picture(view: &wire::View) -> Picture {
@@ -34,6 +38,7 @@ pub(super) fn picture(view: &wire::View) -> Picture {
         models: models.filter_map(model_ref).collect(),
         generations: generations.into_iter().flatten().map(users).collect(),
         nodes: nodes(view),
+        counting: counting(view),
         auction: auction(view.auction.clone().unwrap_or_default()),
         placements: view.placements.iter().map(placement).collect(),
     };
@@ -47,13 +52,34 @@ fn model_ref(model: &wire::ModelView) -> Option<ModelRef> {
 }
 
 fn users(generation: &wire::Generation) -> UsersRef {
-    let hash = generation.users_blob.as_slice().try_into().ok().filter(|_| generation.users_blob_bytes > 0);
-    UsersRef { generation: generation.generation, blob: hash.map(|hash| (hash, generation.users_blob_bytes)) }
+    let blob = |hash: &[u8], bytes: u64| Some((hash.try_into().ok().filter(|_| bytes > 0)?, bytes));
+    UsersRef {
+        generation: generation.generation,
+        blob: blob(&generation.users_blob, generation.users_blob_bytes),
+        campaigns: blob(&generation.campaigns_blob, generation.campaigns_blob_bytes),
+    }
 }
 
 fn nodes(view: &wire::View) -> Vec<(MemberId, String)> {
     let nodes = view.members.iter().filter(|m| m.role() == wire::Role::Node && !m.address.is_empty());
     nodes.map(|m| (MemberId(m.member_id), m.address.clone())).collect()
+}
+
+/// As the nodes themselves reckon it: all of them must come to the same two for a user.
+fn counting(view: &wire::View) -> Vec<MemberId> {
+    let counts =
+        |m: &&wire::MemberView| m.role() == wire::Role::Node && m.alive && !m.draining && !m.address.is_empty();
+    view.members.iter().filter(counts).map(|m| MemberId(m.member_id)).collect()
+}
+
+/// The frequency rules of campaigns, each with who pays.
+pub(super) fn rules(campaigns: &[wire::Campaign]) -> Result<Vec<CampaignRules>, String> {
+    let rules = |campaign: &wire::Campaign| {
+        let rules = rules_from_wire(&campaign.frequency);
+        let rules = rules.map_err(|reason| format!("campaign {}: {reason}", campaign.campaign_id))?;
+        Ok((CampaignId(campaign.campaign_id), AdvertiserId(campaign.advertiser_id), rules))
+    };
+    campaigns.iter().map(rules).collect()
 }
 
 /// The bundle of the rollout that runs, under the active generation.

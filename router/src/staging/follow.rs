@@ -7,6 +7,7 @@
 use super::drain::Drain;
 use super::load::{Haste, LoadError, Loader};
 use super::picture::{CandidatePicture, ModelRef, Picture, UsersRef};
+use super::rules::Rules;
 use super::windows::Counted;
 use super::{Candidate, Pinned, Pins, Staging, Surroundings, convert};
 use crate::quota::{quota, share};
@@ -38,7 +39,7 @@ enum Item {
 /// How a task of staging ended.
 enum Ended {
     Model(ModelRef, Result<Arc<Bundle>, LoadError>),
-    Users(UsersRef, Result<UserFile, LoadError>),
+    Users(UsersRef, Result<LoadedUsers, LoadError>),
     Pruned,
 }
 
@@ -50,10 +51,11 @@ enum Failure {
     Refused(String),
 }
 
-/// The users of a generation, and what its ads are targeted by: one blob brings both.
+/// The users of a generation and what its ads are targeted by, which one blob brings, and how often they may be seen.
 struct LoadedUsers {
     cache: Arc<UserCache<UserFile>>,
     dimensions: Arc<Dimensions>,
+    rules: Rules,
 }
 
 #[derive(Default)]
@@ -130,6 +132,8 @@ impl Staging {
                 bundle: Arc::clone(bundle),
                 dimensions: Arc::clone(&users.dimensions),
                 users: Arc::clone(&users.cache) as _,
+                rules: users.rules.under(Vec::new()),
+                counting: picture.counting.clone(),
                 auction: picture.auction.clone(),
                 placements: picture.placements.clone(),
                 quota: quota(picture.auction.retrieved_total, shards),
@@ -181,9 +185,10 @@ fn staged<T: Send>(
 }
 
 impl LoadedUsers {
-    fn of(file: UserFile) -> Self {
+    fn load(loader: &Loader, users: &UsersRef) -> Result<Self, LoadError> {
+        let (file, rules) = (loader.users(users)?, loader.rules(users)?);
         let dimensions = Arc::new(file.dimensions());
-        Self { cache: Arc::new(UserCache::new(file)), dimensions }
+        Ok(Self { cache: Arc::new(UserCache::new(file)), dimensions, rules })
     }
 }
 
@@ -245,7 +250,7 @@ impl Loaded {
         match self.next(picture, now_us()) {
             Some(Item::Users(users)) => {
                 tasks.spawn_blocking(move || {
-                    let loaded = staged("users", loader.haste, || loader.users(&users));
+                    let loaded = staged("users", loader.haste, || LoadedUsers::load(&loader, &users));
                     Ended::Users(users, loaded)
                 });
             }
@@ -282,7 +287,7 @@ impl Loaded {
                 (Item::Model(model), loaded)
             }
             Ended::Users(users, loaded) => {
-                let loaded = loaded.map(|file| drop(self.users.insert(users.clone(), LoadedUsers::of(file))));
+                let loaded = loaded.map(|loaded| drop(self.users.insert(users.clone(), loaded)));
                 (Item::Users(users), loaded)
             }
         };
@@ -324,7 +329,7 @@ mod tests {
     use super::*;
 
     fn users(generation: u64) -> UsersRef {
-        UsersRef { generation, blob: Some(([generation as u8; 32], 1)) }
+        UsersRef { generation, blob: Some(([generation as u8; 32], 1)), campaigns: None }
     }
 
     fn model(n: u8) -> ModelRef {

@@ -1,15 +1,20 @@
 //! How do a bundle and the users of a generation get from a voter into this process, verified?
 //!
-//! Files: `bundles/<hash>/` and `users/<generation>-<hash>.users` in the data folder; blobs on their way lie in
+//! Files: `bundles/<hash>/`, `users/<generation>-<hash>.users` and `campaigns/<hash>` in the data folder; blobs on their way lie in
 //! `blobs/` and go once what was made of them is open. What is on disk already is verified again and not fetched.
 //! Everything here blocks, and runs on threads that may.
 
+use super::convert;
 use super::picture::{ModelRef, UsersRef};
+use super::rules::Rules;
 use crate::users::{self, UserFile, UserFileError};
+use gavel_member::catalogue::{BlockError, BlockReader};
 use gavel_member::member::Voters;
 use gavel_member::{Shutdown, blobs, kept};
 use gavel_model::{Bundle, BundleError, bundle};
 use std::fmt::Display;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -116,6 +121,29 @@ impl Loader {
         Ok(file)
     }
 
+    /// The frequency rules of a generation. Its campaigns stay on disk as they came.
+    pub(super) fn rules(&self, users: &UsersRef) -> Result<Rules, LoadError> {
+        let Some((hash, bytes)) = users.campaigns else { return Ok(Rules::default()) };
+        let blob = self.data_dir.join("blobs").join(hex(&hash));
+        let open = |file: &Path| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(File::open(file).map_err(later)?).map_err(later)?;
+            match hasher.finalize().as_bytes() == &hash {
+                true => rules_of(file),
+                false => Err(LoadError::Damaged(format!("{} does not have its hash", file.display()))),
+            }
+        };
+        let make = |file: &Path| {
+            self.fetch(&hash, bytes, &blob)?;
+            make_parent(file)?;
+            std::fs::rename(&blob, file).map_err(later)
+        };
+        let file = self.data_dir.join("campaigns").join(hex(&hash));
+        let rules = kept::open_or_make(&file, open, LoadError::is_damage, make)?;
+        metrics::gauge!("gavel_router_frequency_rules_count").set(rules.under(Vec::new()).len() as f64);
+        Ok(rules)
+    }
+
     fn fetch(&self, hash: &[u8; 32], bytes: u64, blob: &Path) -> Result<(), LoadError> {
         make_parent(blob)?;
         Handle::current().block_on(async {
@@ -131,8 +159,10 @@ impl Loader {
         let bundles: Vec<String> = models.iter().map(|m| hex(&m.hash)).collect();
         let of_users = || generations.iter().filter_map(|g| Some((g.generation, g.blob?.0)));
         let users: Vec<String> = of_users().map(|(generation, hash)| users_name(generation, &hash)).collect();
-        let blobs: Vec<String> = bundles.iter().cloned().chain(of_users().map(|(_, hash)| hex(&hash))).collect();
-        for (folder, wanted) in [("bundles", bundles), ("users", users), ("blobs", blobs)] {
+        let campaigns: Vec<String> = generations.iter().filter_map(|g| Some(hex(&g.campaigns?.0))).collect();
+        let of_users = of_users().map(|(_, hash)| hex(&hash));
+        let blobs: Vec<String> = bundles.iter().cloned().chain(of_users).chain(campaigns.iter().cloned()).collect();
+        for (folder, wanted) in [("bundles", bundles), ("users", users), ("campaigns", campaigns), ("blobs", blobs)] {
             // A blob that is half here ends in `.part`.
             let stays = |name: &str| wanted.iter().any(|wanted| wanted == name.trim_end_matches(".part"));
             if let Err(error) = kept::sweep(&self.data_dir.join(folder), stays) {
@@ -140,6 +170,19 @@ impl Loader {
             }
         }
     }
+}
+
+/// The rules in a blob of campaigns.
+fn rules_of(file: &Path) -> Result<Rules, LoadError> {
+    let mut rules = Vec::new();
+    for block in BlockReader::new(BufReader::new(File::open(file).map_err(later)?)) {
+        let block = block.map_err(|error| match error {
+            BlockError::Io(error) => later(error),
+            BlockError::TooLarge { .. } | BlockError::Damaged { .. } => LoadError::Refused(error.to_string()),
+        })?;
+        rules.extend(convert::rules(&block.campaigns).map_err(LoadError::Refused)?);
+    }
+    Ok(Rules::new(rules))
 }
 
 fn users_name(generation: u64, hash: &[u8; 32]) -> String {

@@ -15,6 +15,7 @@ mod drain;
 mod follow;
 mod load;
 mod picture;
+mod rules;
 mod share;
 mod windows;
 
@@ -31,6 +32,8 @@ use gavel_member::serve::Health;
 use gavel_member::view::ViewFeed;
 use gavel_member::{ReadyState, Shutdown};
 use gavel_model::Bundle;
+use gavel_proto::frequency::RuleBook;
+use gavel_proto::ids::MemberId;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -44,6 +47,10 @@ pub struct Pinned {
     pub users: Arc<dyn UserFeatures>,
     /// What its ads are targeted by.
     pub dimensions: Arc<Dimensions>,
+    /// How often a user may see what.
+    pub rules: Arc<RuleBook>,
+    /// The nodes that count it.
+    pub counting: Vec<MemberId>,
     /// How auctions are run.
     pub auction: AuctionSettings,
     /// Where ads may stand.

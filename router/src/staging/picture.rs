@@ -23,6 +23,8 @@ pub struct UsersRef {
     pub generation: u64,
     /// The blob and its length; `None` for a generation without users.
     pub blob: Option<([u8; 32], u64)>,
+    /// The blob of its campaigns, for their frequency rules.
+    pub campaigns: Option<([u8; 32], u64)>,
 }
 
 /// One View.
@@ -38,6 +40,8 @@ pub struct Picture {
     pub generations: Vec<UsersRef>,
     /// Where nodes listen.
     pub nodes: Vec<(MemberId, String)>,
+    /// The nodes that count for users: they live and do not leave.
+    pub counting: Vec<MemberId>,
     /// How auctions are run.
     pub auction: AuctionSettings,
     /// Where ads may stand.

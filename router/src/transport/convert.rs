@@ -11,6 +11,7 @@ use crate::request::{Blocked, Term};
 use gavel_model::FeatureValue;
 use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
+use gavel_proto::frequency::{Capped, Screen};
 use gavel_proto::hash::tie_key;
 use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, ItemId, MemberId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, EXPLAINED_ADS_MAX, FEATURES_MAX, HEADS_MAX};
@@ -78,6 +79,8 @@ pub struct SearchTerms {
     pub unix_s: i64,
     /// What must not be shown.
     pub blocked: Blocked,
+    /// What the user has seen often enough.
+    pub screen: Screen,
     /// Items to retrieve per shard.
     pub quota: u32,
     /// Items to rank per shard.
@@ -116,6 +119,11 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
         AskedFor::EverythingExactly => wire::RetrievalMode::RetrievalExact,
         AskedFor::Candidates | AskedFor::Reasons | AskedFor::Everything => wire::RetrievalMode::RetrievalAuto,
     };
+    let (capped, without_counted) = match &terms.screen {
+        Screen::Capped(capped) => (capped.clone(), false),
+        Screen::WithoutCounted(beyond) => (Capped { campaigns: beyond.clone(), ads: Vec::new() }, true),
+    };
+    let capped_ad = |(campaign_id, ad_id)| wire::CappedAd { campaign_id, ad_id };
     wire::SearchRequest {
         auction_id: terms.auction_id.0,
         epoch: Some(terms.epoch.into()),
@@ -135,6 +143,9 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
         blocked_advertisers: terms.blocked.advertisers.clone(),
         blocked_categories: terms.blocked.categories.clone(),
         blocked_campaigns: terms.blocked.campaigns.clone(),
+        capped_campaigns: capped.campaigns,
+        capped_ads: capped.ads.into_iter().map(capped_ad).collect(),
+        without_counted,
         quota: terms.quota,
         light_keep: terms.light_keep,
         auction: Some(wire::AuctionShape {

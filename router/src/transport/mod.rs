@@ -7,12 +7,14 @@
 
 mod answer;
 mod convert;
+mod counts;
 mod hydrate;
 mod nodes;
 mod search;
 
 pub use answer::{Explained, Funnel, Prediction, Predictions, ScoredFeatures, ShardBody, ShardTiming};
 pub use convert::{AskedFor, FeatureAnswer, SearchTerms, Shape};
+pub use counts::{Grant, Reservation};
 pub use hydrate::{Creative, CreativeKey};
 pub use nodes::Nodes;
 pub use search::{Gathered, Transport};

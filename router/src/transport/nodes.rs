@@ -1,10 +1,11 @@
 //! Where are the nodes, and over which connections are they reached?
 //!
 //! Two connections per node, used in turn: one slow stream cannot hold the window of both. A node that is ejected
-//! gets new ones, which is what frees a router from a connection that is alive and stuck.
+//! gets new ones, which is what frees a router from a connection that is alive and stuck. A third one is for the small
+//! questions after a user's counts, which must not wait behind candidate lists.
 
 use arc_swap::ArcSwap;
-use gavel_member::transport::data_channel;
+use gavel_member::transport::{AddressError, data_channel};
 use gavel_proto::ids::MemberId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,14 +18,20 @@ const CONNECTIONS: usize = 2;
 struct Node {
     address: String,
     channels: Vec<Channel>,
+    counts: Channel,
     turn: AtomicUsize,
 }
 
 impl Node {
     fn connect(address: &str) -> Option<Arc<Self>> {
-        let channels: Result<Vec<Channel>, _> = (0..CONNECTIONS).map(|_| data_channel(address)).collect();
-        match channels {
-            Ok(channels) => Some(Arc::new(Self { address: address.to_owned(), channels, turn: AtomicUsize::new(0) })),
+        let connect = || {
+            let channels = (0..CONNECTIONS).map(|_| data_channel(address)).collect::<Result<Vec<Channel>, _>>()?;
+            Ok::<_, AddressError>((channels, data_channel(address)?))
+        };
+        match connect() {
+            Ok((channels, counts)) => {
+                Some(Arc::new(Self { address: address.to_owned(), channels, counts, turn: AtomicUsize::new(0) }))
+            }
             Err(error) => {
                 tracing::error!(%error, "a node cannot be asked");
                 None
@@ -72,6 +79,11 @@ impl Nodes {
     #[must_use]
     pub fn knows(&self, id: MemberId) -> bool {
         self.map.load().contains_key(&id)
+    }
+
+    /// The connection for counts; `None` for a node that has left.
+    pub(super) fn counts_channel(&self, id: MemberId) -> Option<Channel> {
+        Some(self.map.load().get(&id)?.counts.clone())
     }
 
     /// A connection to a node; `None` for one that has left.

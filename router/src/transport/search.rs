@@ -5,6 +5,7 @@
 
 use super::answer::ShardBody;
 use super::convert::{self, SearchTerms};
+use super::counts::Doubts;
 use super::nodes::Nodes;
 use crate::fanout::{CallFailure, CallId, ExtraCalls, Fanout, Hedging, Input, NodeCall, SendReason, ShardEnd};
 use crate::fanout::{ReplyStatus, ShardLatency, ShardReply};
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 pub struct Transport {
     nodes: Arc<Nodes>,
     learned: Mutex<Learned>,
+    doubts: Doubts,
 }
 
 struct Learned {
@@ -64,13 +66,18 @@ impl Transport {
     pub fn new(nodes: Arc<Nodes>) -> Arc<Self> {
         let learned =
             Learned { health: Health::default(), latency: ShardLatency::default(), extra: ExtraCalls::new(now_us()) };
-        Arc::new(Self { nodes, learned: Mutex::new(learned) })
+        Arc::new(Self { nodes, learned: Mutex::new(learned), doubts: Doubts::default() })
     }
 
     /// The nodes.
     #[must_use]
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
+    }
+
+    /// Whose counts did not come lately.
+    pub(super) const fn doubts(&self) -> &Doubts {
+        &self.doubts
     }
 
     /// Asks every shard of the table; returns when all have ended or `ends_at` is reached.

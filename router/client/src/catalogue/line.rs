@@ -3,7 +3,7 @@
 //! One structure holds every field that a line may have; the key that it carries says what it is. CSV rows fill the
 //! same structure, so that both forms pass the same checks. Every string, list and number has its limit here.
 
-use super::{schedule, zones};
+use super::{frequency, schedule, zones};
 use gavel_proto::limits::{BID_MICROS_MAX, FEATURES_MAX, SET_VALUES_MAX, STRING_BYTES_MAX, TERMS_MAX};
 use gavel_proto::money::{BidType, Micros, PPM};
 use gavel_proto::wire::{self, feature_value::Value};
@@ -50,6 +50,7 @@ pub(super) struct Line {
     pub reserve: Option<String>,
     pub schedule: Vec<String>,
     pub time_zone: Option<String>,
+    pub frequency: Vec<frequency::RuleText>,
 }
 
 /// A feature as people write it.
@@ -200,6 +201,7 @@ impl Line {
             budget_micros: money("weekly_budget", self.weekly_budget.as_deref())?.unwrap_or(0),
             reserve_micros: money("reserve", self.reserve.as_deref())?.unwrap_or(0),
             time_zone: self.time_zone.as_deref().map(zones::name).transpose()?.unwrap_or_default(),
+            frequency: frequency::rules(&self.frequency)?,
         })
     }
 

@@ -8,6 +8,7 @@
 mod blob;
 mod build;
 mod dimensions;
+mod frequency;
 mod line;
 mod reject;
 mod row;

@@ -5,6 +5,7 @@
 //! is written `a|b`, a weighted set `a:0.5|b:2`; a value that holds one of these signs needs the JSON form.
 //! An empty cell means that the field is absent.
 
+use super::frequency;
 use super::line::{FeatureText, Line, RangeText, TargetingText};
 use std::collections::BTreeMap;
 
@@ -39,9 +40,10 @@ enum Field {
     Reserve,
     Schedule,
     TimeZone,
+    Frequency,
 }
 
-const FIELDS: [(&str, Field); 17] = [
+const FIELDS: [(&str, Field); 18] = [
     ("item_id", Field::ItemId),
     ("ad_id", Field::AdId),
     ("campaign_id", Field::CampaignId),
@@ -59,6 +61,7 @@ const FIELDS: [(&str, Field); 17] = [
     ("reserve", Field::Reserve),
     ("schedule", Field::Schedule),
     ("time_zone", Field::TimeZone),
+    ("frequency", Field::Frequency),
 ];
 
 /// The meaning of each column of a file.
@@ -157,6 +160,7 @@ fn set_field(line: &mut Line, field: Field, cell: &str) -> Result<(), String> {
         Field::Reserve => line.reserve = text(),
         Field::Schedule => line.schedule = list(cell),
         Field::TimeZone => line.time_zone = text(),
+        Field::Frequency => line.frequency = cell.split('|').map(frequency::rule).collect::<Result<_, _>>()?,
     }
     Ok(())
 }

@@ -158,7 +158,7 @@ not json
         {"line":9,"reason":"bid is missing"}
         {"line":10,"reason":"an empty user_id"}
         items.jsonl.rejects.jsonl
-        {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve`, `schedule`, `time_zone` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}
+        {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve`, `schedule`, `time_zone`, `frequency` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}
         {"line":4,"reason":"expected ident at line 1 column 2","text":"not json"}
         {"line":5,"reason":"advertiser_id is missing"}
         {"line":8,"reason":"feature \"s\": 1 values and 2 weights"}

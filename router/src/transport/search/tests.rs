@@ -9,6 +9,7 @@ use gavel_member::serve::{self, Exposure};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen, WHOLE};
 use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
+use gavel_proto::frequency::Screen;
 use gavel_proto::ids::AuctionId;
 use gavel_proto::score::QualityRule;
 use gavel_proto::wire::AnswerStatus;
@@ -97,6 +98,7 @@ fn terms() -> Arc<SearchTerms> {
         terms: Vec::new(),
         unix_s: 0,
         blocked: Blocked::default(),
+        screen: Screen::default(),
         quota: 10,
         light_keep: 10,
         shape: Shape {
