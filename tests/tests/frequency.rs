@@ -1,6 +1,6 @@
 //! Does a user see a capped campaign at most so often, over all routers, whoever dies?
 //!
-//! Real processes with a part of the demo, in which every other campaign may be seen twice a day. Users that the catalogue does not know
+//! Real processes with a part of the demo, in which about half of the campaigns may be seen twice a day. Users that the catalogue does not know
 //! all have the same features, so that all of them would see the same ads.
 
 use gavel_proto::frequency::{Owners, owners};
@@ -29,8 +29,9 @@ fn start() -> Cluster {
     Cluster::start_of(REFERENCE, &[], Logging::Clearings, |folder| corpus::with_campaigns(NTH_ITEM, folder, change))
 }
 
+/// Some of the campaigns that win without rules, and not all: ids end with two digits of the department.
 fn is_capped(campaign: u64) -> bool {
-    campaign.is_multiple_of(2)
+    (campaign / 100) % 2 == 1
 }
 
 fn ask(cluster: &Cluster, router: usize, user: &str, seed: u64) -> Value {
