@@ -8,7 +8,9 @@
 //! Everything here is a function of the plan and the windows. What a guard finds is said in numbers, because that
 //! sentence is all that an operator finds in the morning.
 //!
-//! It does not judge by outcomes: clicks and conversions are not reported to the cluster in this version.
+//! Outcomes are judged as clicks for each one that was expected, one bundle against the other and not against one: ads
+//! that won are those whose predictions were too high, a click comes later than its ad, and both hold for both bundles.
+//! They need time, so all of a step counts, and only ads that were placed in it.
 
 mod compared;
 
@@ -43,6 +45,10 @@ pub struct Arm {
     pub latencies: [u64; LATENCY_BINS],
     /// Sum of the coverage of answered requests, in ten-thousandths.
     pub coverage_parts: u64,
+    /// Clicks that were expected of placed ads that pay for them.
+    pub expected_clicks: f64,
+    /// Those that were charged.
+    pub clicks: u64,
 }
 
 impl Default for Arm {
@@ -57,6 +63,8 @@ impl Default for Arm {
             predictions: [0; PREDICTION_BINS],
             latencies: [0; LATENCY_BINS],
             coverage_parts: 0,
+            expected_clicks: 0.0,
+            clicks: 0,
         }
     }
 }
@@ -159,6 +167,10 @@ impl Windows {
             if window.step == step && sum.candidate.requests < enough {
                 sum.candidate.add(&window.candidate);
             }
+            if window.step == step {
+                sum.active.add_outcomes(&window.active);
+                sum.candidate.add_outcomes(&window.candidate);
+            }
             if window.step == step && sum.shadow.requests + sum.shadow.failed < enough {
                 sum.shadow.add(&window.shadow);
             }
@@ -178,6 +190,12 @@ impl Arm {
         self.coverage_parts += other.coverage_parts;
         self.predictions.iter_mut().zip(other.predictions).for_each(|(to, from)| *to += from);
         self.latencies.iter_mut().zip(other.latencies).for_each(|(to, from)| *to += from);
+    }
+
+    /// Outcomes are added apart: they count over a whole step.
+    fn add_outcomes(&mut self, other: &Self) {
+        self.expected_clicks += other.expected_clicks;
+        self.clicks += other.clicks;
     }
 
     fn answered(&self) -> u64 {
@@ -238,6 +256,7 @@ pub fn judge(rollout: &Rollout, seen: &Window) -> Judged {
                 ratio(guards, active, candidate),
                 stability(guards, active, candidate),
                 latency(guards, active, candidate),
+                calibration(guards, active, candidate),
             ];
             breached(alone.into_iter().chain(beside))
         }
@@ -320,6 +339,31 @@ fn latency(guards: &RolloutGuards, active: &Arm, candidate: &Arm) -> Option<Stri
     (before > 0.0 && found > before * limit).then(|| {
         let [before, found] = [before, found].map(|us| us / 1_000.0);
         format!("p99: {found:.1} ms against {before:.1} ms, limit {limit:.2} times")
+    })
+}
+
+/// Standard deviations by which a difference of two counts must be beyond chance: the guards look every few seconds.
+const BEYOND_CHANCE: f64 = 3.5;
+
+fn calibration(guards: &RolloutGuards, active: &Arm, candidate: &Arm) -> Option<String> {
+    let limit = Some(guards.calibration_ratio_max).filter(|limit| *limit > 0.0)?;
+    let (enough, clicks) = (f64::from(guards.clicks_min.max(1)), active.clicks as f64);
+    // What the candidate's predictions would have brought if they were worth as much as the active bundle's.
+    let due = candidate.expected_clicks * clicks / active.expected_clicks;
+    if clicks < enough || !due.is_finite() || due < enough {
+        return None;
+    }
+    let found = candidate.clicks as f64 / due;
+    // Two Poisson counts: the deviation of the logarithm of their quotient. Half a click stands for none.
+    let (apart, chance) = (found.max(0.5 / due).ln().abs(), (1.0 / clicks + 1.0 / due).sqrt());
+    (apart > limit.max(1.0).ln() && apart > BEYOND_CHANCE * chance).then(|| {
+        let each = |arm: &Arm| arm.clicks as f64 / arm.expected_clicks;
+        let (before, now) = (each(active), each(candidate));
+        format!(
+            "calibration: {now:.3} clicks for each expected one against {before:.3}, {found:.3} times, limit {limit:.3}, \
+             after {} and {} clicks",
+            candidate.clicks, active.clicks
+        )
     })
 }
 

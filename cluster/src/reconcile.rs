@@ -312,6 +312,8 @@ mod tests {
             p99_ratio_max: 0.0,
             coverage_drop_ppm_max: 0,
             failed_ppm_max: 0,
+            calibration_ratio_max: 1.5,
+            clicks_min: 100,
         };
         let steps = [10_000, 1_000_000].map(|share_ppm| RolloutStep { share_ppm, hold_ms: 500 }).to_vec();
         let plan = RolloutPlan { mode: RolloutMode::Canary, steps, guards, window_ms: 2_000 };

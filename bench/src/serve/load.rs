@@ -57,6 +57,10 @@ pub struct Outcome {
     pub partial: u64,
     /// Sums over the answers.
     pub funnel: Sums,
+    /// Microseconds of retrieval, one a shard and request.
+    pub shard_retrieval_us: Histogram<u64>,
+    /// Microseconds of features, light ranking and ranking, one a shard and request.
+    pub shard_ranking_us: Histogram<u64>,
     /// Seconds from the first arrival to the last answer.
     pub seconds: f64,
     /// Arrivals of the schedule.
@@ -129,14 +133,14 @@ type Answered = (Duration, Result<wire::AdResponse, tonic::Status>);
 /// Counts while requests are sent, so that a long run keeps no answers.
 async fn count_all(mut receiver: tokio::sync::mpsc::Receiver<Answered>) -> Outcome {
     let mut outcome = Outcome {
-        // A range of its own: a histogram that grows by itself does not grow for a saturating record.
-        latency_us: Histogram::new_with_max(LATENCY_US_MAX, 3)
-            .unwrap_or_else(|_| unreachable!("the range and three digits are legal")),
+        latency_us: microseconds(),
         errors: BTreeMap::new(),
         unsent: 0,
         coverage_sum: 0.0,
         partial: 0,
         funnel: Sums::new(),
+        shard_retrieval_us: microseconds(),
+        shard_ranking_us: microseconds(),
         seconds: 0.0,
         scheduled: 0,
     };
@@ -144,6 +148,11 @@ async fn count_all(mut receiver: tokio::sync::mpsc::Receiver<Answered>) -> Outco
         count(&mut outcome, latency, answer);
     }
     outcome
+}
+
+/// A histogram with a range of its own: one that grows by itself does not grow for a saturating record.
+fn microseconds() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_US_MAX, 3).unwrap_or_else(|_| unreachable!("the range and three digits are legal"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the load generator is a shell: it measures time")]
@@ -183,9 +192,12 @@ fn count(outcome: &mut Outcome, latency: Duration, answer: Result<wire::AdRespon
     add("merge_us", timings.merge_us);
     add("auction_us", timings.auction_us);
     for shard in timings.shards {
+        let ranking_us = shard.features_us + shard.light_us + shard.rank_us;
+        outcome.shard_retrieval_us.saturating_record(shard.retrieval_us.max(1));
+        outcome.shard_ranking_us.saturating_record(ranking_us.max(1));
         add("shard_answers", 1);
         add("shard_retrieval_us", shard.retrieval_us);
-        add("shard_ranking_us", shard.features_us + shard.light_us + shard.rank_us);
+        add("shard_ranking_us", ranking_us);
         add("shard_auction_us", shard.auction_us);
         add("shard_queue_us", shard.queue_us);
         add(if shard.plan.starts_with("graph") { "plan_graph" } else { "plan_exact" }, 1);

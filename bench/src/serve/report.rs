@@ -1,6 +1,7 @@
 //! What did the run show, for people and for programs?
 
 use super::load::Outcome;
+use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,6 +36,10 @@ pub struct Report {
     pub partial_share: f64,
     /// CPU milliseconds per answered request, by role.
     pub cpu_ms_per_request: BTreeMap<String, f64>,
+    /// Milliseconds by shard and request, p50 and p99: retrieval.
+    pub shard_retrieval_ms: [f64; 2],
+    /// Milliseconds by shard and request, p50 and p99: features, light ranking and ranking.
+    pub shard_ranking_ms: [f64; 2],
     /// Means per answered request of every stage's counts and microseconds.
     pub per_request: BTreeMap<String, f64>,
 }
@@ -46,6 +51,7 @@ impl Report {
         let answered = outcome.latency_us.len();
         let per = |sum: f64| if answered == 0 { 0.0 } else { sum / answered as f64 };
         let quantile = |q| outcome.latency_us.value_at_quantile(q) as f64 / 1_000.0;
+        let of_shards = |h: &Histogram<u64>| [0.5, 0.99].map(|q| h.value_at_quantile(q) as f64 / 1_000.0);
         let mut errors_by_code = outcome.errors.clone();
         if outcome.unsent > 0 {
             errors_by_code.insert("unsent".to_owned(), outcome.unsent);
@@ -64,6 +70,8 @@ impl Report {
             coverage_mean: per(outcome.coverage_sum),
             partial_share: per(outcome.partial as f64),
             cpu_ms_per_request: cpu_us.iter().map(|(r, us)| ((*r).to_owned(), per(*us as f64) / 1_000.0)).collect(),
+            shard_retrieval_ms: of_shards(&outcome.shard_retrieval_us),
+            shard_ranking_ms: of_shards(&outcome.shard_ranking_us),
             per_request: outcome.funnel.iter().map(|(n, sum)| ((*n).to_owned(), per(*sum as f64))).collect(),
         }
     }
@@ -85,6 +93,9 @@ impl Report {
             format!("{:.2} / {:.2} / {:.2} / {:.2}", self.p50_ms, self.p90_ms, self.p99_ms, self.p999_ms),
         );
         row("coverage mean, partial share", format!("{:.4}, {:.4}", self.coverage_mean, self.partial_share));
+        let ms = |of: [f64; 2]| of.map(|ms| format!("{ms:.3}")).join(" / ");
+        row("shard retrieval ms p50/p99", ms(self.shard_retrieval_ms));
+        row("shard ranking ms p50/p99", ms(self.shard_ranking_ms));
         for (role, ms) in &self.cpu_ms_per_request {
             row(&format!("CPU ms per request, {role}"), format!("{ms:.3}"));
         }

@@ -16,11 +16,11 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use gavel_proto::limits::TOKEN_BYTES_MAX;
 use gavel_proto::wire::{EventKind, TokenKey};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const NONCE_BYTES: usize = 24;
 /// Format and key; authenticated, not encrypted.
 const FRONT_BYTES: usize = 5;
-const BODY_BYTES: usize = 12 * 8 + 2;
+const BODY_BYTES: usize = 14 * 8 + 2;
 const TAG_BYTES: usize = 16;
 /// Bytes of a sealed token.
 pub const TOKEN_BYTES: usize = FRONT_BYTES + NONCE_BYTES + BODY_BYTES + TAG_BYTES;
@@ -60,6 +60,10 @@ pub struct Token {
     pub bid_nanos: i64,
     /// The lease that holds the price; 0 = the budget.
     pub lease: u64,
+    /// Version of the bundle that scored the ad.
+    pub model: u64,
+    /// The step of the rollout that ran; 0 = none did.
+    pub trial: u64,
 }
 
 /// Why a token is not taken.
@@ -134,6 +138,7 @@ impl Token {
         let times = [self.issued_ms, self.expires_ms, self.period_ms, self.lease];
         times.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
         [self.price_nanos, self.bid_nanos].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        [self.model, self.trial].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
         out
     }
 
@@ -158,6 +163,8 @@ impl Token {
             lease: word(9)?,
             price_nanos: word(10)?.cast_signed(),
             bid_nanos: word(11)?.cast_signed(),
+            model: word(12)?,
+            trial: word(13)?,
         })
     }
 }
@@ -201,6 +208,8 @@ mod tests {
             price_nanos: 123_456_789,
             bid_nanos: i64::MAX,
             lease: 8,
+            model: 4,
+            trial: 5 << 32,
         }
     }
 

@@ -31,6 +31,8 @@ pub fn plan(m: &wire::RolloutPlan) -> Result<RolloutPlan, Malformed> {
             p99_ratio_max: guards.p99_ratio_max,
             coverage_drop_ppm_max: guards.coverage_drop_ppm_max,
             failed_ppm_max: guards.failed_ppm_max,
+            calibration_ratio_max: guards.calibration_ratio_max,
+            clicks_min: guards.clicks_min,
         },
         window_ms: if m.window_ms == 0 { WINDOW_MS } else { m.window_ms },
     })
@@ -51,6 +53,8 @@ pub fn plan_to_wire(plan: &RolloutPlan) -> wire::RolloutPlan {
             p99_ratio_max: guards.p99_ratio_max,
             coverage_drop_ppm_max: guards.coverage_drop_ppm_max,
             failed_ppm_max: guards.failed_ppm_max,
+            calibration_ratio_max: guards.calibration_ratio_max,
+            clicks_min: guards.clicks_min,
         }),
         window_ms: plan.window_ms,
     }
@@ -180,6 +184,8 @@ fn arm(m: &wire::ArmWindow) -> Arm {
         predicted: m.predicted,
         prediction_sum: m.prediction_sum,
         coverage_parts: m.coverage_parts,
+        expected_clicks: m.expected_clicks,
+        clicks: m.clicks,
         ..Arm::default()
     };
     arm.predictions.iter_mut().zip(&m.predictions).for_each(|(to, from)| *to = *from);
@@ -215,6 +221,8 @@ pub fn window_to_wire(w: &Window) -> wire::RolloutWindow {
         predictions: a.predictions.to_vec(),
         latencies: a.latencies.to_vec(),
         coverage_parts: a.coverage_parts,
+        expected_clicks: a.expected_clicks,
+        clicks: a.clicks,
     };
     let s = &w.shadow;
     wire::RolloutWindow {

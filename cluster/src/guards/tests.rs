@@ -12,6 +12,8 @@ const GUARDS: RolloutGuards = RolloutGuards {
     p99_ratio_max: 1.5,
     coverage_drop_ppm_max: 10_000,
     failed_ppm_max: 10_000,
+    calibration_ratio_max: 1.5,
+    clicks_min: 100,
 };
 
 fn rollout(mode: RolloutMode, step: u32) -> Rollout {
@@ -88,6 +90,8 @@ fn a_limit_of_zero_is_switched_off() {
         p99_ratio_max: 0.0,
         coverage_drop_ppm_max: 0,
         failed_ppm_max: 0,
+        calibration_ratio_max: 0.0,
+        clicks_min: 1,
     };
     let bad = Arm { failed: 99, non_finite: 5_000, prediction_sum: f64::NAN, ..arm(100, 0.5, 1_000_000) };
     assert_eq!(judge(&off, &window(1, 0, arm(100, 0.01, 100), bad)), Judged::Pass);
@@ -160,4 +164,27 @@ fn a_shadow_is_judged_on_the_same_candidates() {
     assert!(matches!(judged(shadow(0, 2.0)), Judged::Breach(_)));
     assert!(matches!(judged(shadow(5, 1.0)), Judged::Breach(_)));
     assert!(matches!(judged(Shadow::default()), Judged::Wait(_)));
+}
+
+/// Clicks for each expected one, against the active bundle's and not against one; over the whole step.
+#[test]
+fn outcomes_are_judged_beside_the_active_bundles() {
+    let clicked = |expected_clicks: f64, clicks: u64| Arm { expected_clicks, clicks, ..arm(100, 0.02, 5_000) };
+    let judged = |active: Arm, candidate: Arm| {
+        let (rollout, mut windows) = (rollout(RolloutMode::Canary, 0), Windows::default());
+        windows.hear(ROUTER, window(1, 0, active, candidate));
+        // Enough requests of newer windows: outcomes of older ones still count.
+        windows.hear(ROUTER, window(2, 0, arm(1_000, 0.02, 5_000), arm(100, 0.02, 5_000)));
+        judge(&rollout, &windows.sum(&rollout))
+    };
+    let breaks = |judged: Judged| matches!(judged, Judged::Breach(reason) if reason.starts_with("calibration"));
+    // Both bring seven tenths of what they say: winners are those that were overestimated.
+    assert_eq!(judged(clicked(1_000.0, 700), clicked(500.0, 350)), Judged::Pass);
+    assert!(breaks(judged(clicked(1_000.0, 700), clicked(1_000.0, 350))), "it promises twice as much");
+    assert!(breaks(judged(clicked(1_000.0, 700), clicked(500.0, 700))), "it promises half");
+    assert!(breaks(judged(clicked(1_000.0, 700), clicked(1_000.0, 0))), "nobody clicks");
+    assert_eq!(judged(clicked(100.0, 99), clicked(1_000.0, 350)), Judged::Pass, "too few of the active bundle");
+    assert_eq!(judged(clicked(1_000.0, 700), clicked(140.0, 40)), Judged::Pass, "too few were due");
+    assert_eq!(judged(clicked(150.0, 105), clicked(150.0, 67)), Judged::Pass, "may be chance");
+    assert_eq!(judged(Arm::default(), clicked(150.0, 67)), Judged::Pass, "no predictions, no quotient");
 }

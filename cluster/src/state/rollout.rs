@@ -111,7 +111,7 @@ fn check(plan: &RolloutPlan) -> Result<(), String> {
         return wrong("a window has 200 to 60,000 ms");
     }
     let guards = &plan.guards;
-    let ratios = [guards.prediction_ratio_max, guards.p99_ratio_max];
+    let ratios = [guards.prediction_ratio_max, guards.p99_ratio_max, guards.calibration_ratio_max];
     if ratios.iter().any(|r| !r.is_finite() || *r != 0.0 && *r <= 1.0) {
         return wrong("a ratio's limit is above 1, or 0 for none");
     }

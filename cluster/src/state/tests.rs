@@ -199,6 +199,8 @@ fn begin(version: u64, expect_active: u64, mode: RolloutMode) -> Body {
         p99_ratio_max: 2.0,
         coverage_drop_ppm_max: 10_000,
         failed_ppm_max: 10_000,
+        calibration_ratio_max: 1.5,
+        clicks_min: 100,
     };
     let steps = [10_000, 1_000_000].map(|share_ppm| RolloutStep { share_ppm, hold_ms: 500 }).to_vec();
     Body::BeginRollout { version, expect_active, plan: RolloutPlan { mode, steps, guards, window_ms: 2_000 } }

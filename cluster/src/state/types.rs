@@ -178,6 +178,10 @@ pub struct RolloutGuards {
     pub coverage_drop_ppm_max: u32,
     /// Share of failed requests above the active bundle's.
     pub failed_ppm_max: u32,
+    /// Clicks for each expected one of the candidate to those of the active bundle, either way.
+    pub calibration_ratio_max: f64,
+    /// Clicks of each bundle before that is judged.
+    pub clicks_min: u32,
 }
 
 /// What a rollout is to do.

@@ -33,6 +33,8 @@ const UNAVAILABLE: &str = "unavailable";
 const UNTAKEN: [&str; 3] = [UNAVAILABLE, "forged", "invalid"];
 /// A token may be ahead of this router's time by as much as the ledger allows.
 const EARLY_MS: u64 = 3_600_000;
+/// Charged now: it is said once of each event.
+const CHARGED: &str = "charged";
 
 /// Something that happened to an ad.
 #[derive(Clone, Debug)]
@@ -45,6 +47,22 @@ pub struct AdEvent {
 
 /// Where the word comes from, or the word itself.
 type Answer = Result<oneshot::Receiver<String>, &'static str>;
+/// What became of an event.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    /// The word of the answer.
+    pub answer: String,
+    /// The token, as far as this router could open it.
+    pub token: Option<Token>,
+}
+
+impl Reported {
+    /// True when it was charged, and so for the first time.
+    #[must_use]
+    pub fn is_charged(&self) -> bool {
+        self.answer == CHARGED
+    }
+}
 
 /// An event that waits for its answer.
 #[derive(Debug)]
@@ -54,11 +72,11 @@ pub struct Waiting {
 }
 
 impl Bank {
-    /// Reports events; a word for each, once they are committed.
-    pub async fn report(&self, events: Vec<AdEvent>) -> Vec<String> {
+    /// Reports events; an answer to each, once they are committed.
+    pub async fn report(&self, events: Vec<AdEvent>) -> Vec<Reported> {
         let came_ms = self.wall_ms();
         let taken: Vec<_> = events.into_iter().map(|event| (event.clone(), self.enqueue(&event))).collect();
-        let mut words = Vec::with_capacity(taken.len());
+        let mut reported = Vec::with_capacity(taken.len());
         let until = now_us().0 + ANSWER_US;
         for (event, (token, answer)) in taken {
             let left = Duration::from_micros(until.saturating_sub(now_us().0));
@@ -70,14 +88,14 @@ impl Bank {
                 Err(word) => word.to_owned(),
             };
             metrics::counter!("gavel_router_events_total", "answer" => word.clone()).increment(1);
+            // A key that was not there a moment ago may be now.
+            let token = token.or_else(|| self.opened(&event.token));
             if !UNTAKEN.contains(&word.as_str()) {
-                // A key that was not there a moment ago may be now.
-                let token = token.or_else(|| self.opened(&event.token));
                 self.event_log().take(event.kind, token.as_ref(), &word, came_ms);
             }
-            words.push(word);
+            reported.push(Reported { answer: word, token });
         }
-        words
+        reported
     }
 
     /// Puts an event into the queue, or answers it at once; with its token, if it can be opened.
@@ -152,7 +170,7 @@ pub async fn work(post: Arc<Post>, mut queue: mpsc::Receiver<Waiting>) {
 /// The word of an answer.
 fn word(verdict: &LedgerVerdict) -> String {
     match verdict.answer() {
-        LedgerAnswer::LedgerDone => "charged".to_owned(),
+        LedgerAnswer::LedgerDone => CHARGED.to_owned(),
         LedgerAnswer::LedgerDuplicate => "duplicate".to_owned(),
         LedgerAnswer::LedgerRefused => verdict.reason.clone(),
         LedgerAnswer::LedgerIssuer | LedgerAnswer::LedgerLease | LedgerAnswer::Unspecified => UNAVAILABLE.to_owned(),

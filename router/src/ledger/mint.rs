@@ -38,6 +38,10 @@ pub struct Sale<'a> {
     pub auction: u64,
     /// Hash of the request's id.
     pub request: u64,
+    /// Version of the bundle that scored it.
+    pub model: u64,
+    /// The step of the rollout that runs; 0 = none.
+    pub trial: u64,
     /// What was held; `None` for what is billed later.
     pub hold: Option<Hold>,
 }
@@ -93,6 +97,8 @@ impl Bank {
             price_nanos: nanos(offer.bid_type, sale.winner.billed.0),
             bid_nanos: nanos(offer.bid_type, sale.candidate.billed(offer.bid).0),
             lease,
+            model: sale.model,
+            trial: sale.trial,
         };
         let sealed = grant.keys.last().map(|key| token.seal(key));
         metrics::counter!("gavel_router_tokens_total").increment(1);

@@ -15,5 +15,5 @@ mod post;
 
 pub use bank::{Bank, Surroundings};
 pub use event_log::EventLog;
-pub use events::{AdEvent, EVENTS_MAX};
+pub use events::{AdEvent, EVENTS_MAX, Reported};
 pub use mint::{Held, Sale};

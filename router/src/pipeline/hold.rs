@@ -99,14 +99,28 @@ impl Holds<'_> {
     }
 }
 
+/// What all tokens of a request say.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    /// The auction.
+    pub(super) auction: u64,
+    /// Hash of the request's id.
+    pub(super) request: u64,
+    /// Version of the bundle that scored it.
+    pub(super) model: u64,
+    /// The step of the rollout that runs; 0 = none.
+    pub(super) trial: u64,
+}
+
 /// Settles the holds at the prices of the page and the impressions by who stands on it, and seals a token for each that does.
 pub(super) fn seal(
     decided: &Decided,
     (mut holds, impressions): (Holds<'_>, Impressions<'_>),
-    (auction, request): (u64, u64),
+    named: Named,
     slate: &mut [SlateEntry],
 ) {
     impressions.serve(|place| placed_winners(decided).any(|(_, winner)| winner.candidate == place));
+    let Named { auction, request, model, trial } = named;
     let (bank, held) = (holds.bank, std::mem::take(&mut holds.held));
     for held in &held {
         let standing = placed_winners(decided).find(|(_, winner)| winner.candidate == held.candidate);
@@ -116,7 +130,7 @@ pub(super) fn seal(
     for (position, winner) in placed_winners(decided) {
         let candidate = &decided.ranking[winner.candidate];
         let hold = held.iter().find(|h| h.candidate == winner.candidate).map(|h| h.hold);
-        let token = bank.token(&Sale { candidate, winner, auction, request, hold });
+        let token = bank.token(&Sale { candidate, winner, auction, request, model, trial, hold });
         let entry = slate.iter_mut().find(|entry| entry.position as usize == position);
         if let Some(Entry::Ad(report)) = entry.map(|entry| &mut entry.entry) {
             report.token = token;

@@ -23,12 +23,13 @@ use crate::ledger::{AdEvent, Bank};
 use crate::request::{Arrival, Draft, RequestError, parse};
 use crate::respond::{Answer, Decided, Explanation, reasons};
 use crate::scored_log::{Course as ScoredCourse, Scored, ScoredLog};
-use crate::staging::Staging;
+use crate::staging::{Pinned, Staging};
 use crate::transport::{AskedFor, Gathered, Transport};
 use gavel_member::clock::now_us;
 use gavel_member::pool::CpuPool;
 use gavel_model::Scratch;
 use gavel_proto::hash::value_hash;
+use gavel_proto::wire::EventKind;
 use shadow::Served;
 use stages::Course;
 use std::sync::Arc;
@@ -101,7 +102,13 @@ impl Pipeline {
 
     /// Takes events of ads; a word for each once it is committed.
     pub async fn report(&self, events: Vec<AdEvent>) -> Vec<String> {
-        self.bank.report(events).await
+        let reported = self.bank.report(events).await;
+        for token in reported.iter().filter(|r| r.is_charged()).filter_map(|r| r.token) {
+            if token.billed == EventKind::EventClick {
+                self.staging.windows().clicked(token.trial, token.model, now_us());
+            }
+        }
+        reported.into_iter().map(|r| r.answer).collect()
     }
 
     /// Answers a request with a slate and the reason of every ad.
@@ -152,9 +159,10 @@ impl Pipeline {
             trace.allocation(now_us());
             let mut response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
             if asked_for == AskedFor::Candidates {
-                let named = (response.auction_id, value_hash(&response.request_id));
+                let named = self.named(pinned, &response);
                 hold::seal(&decided, (holds, impressions), named, &mut response.slate);
                 self.log_scored(&course, &decided, &gathered, &response);
+                trace.expects(stages::expected_clicks(pinned, &response.slate));
             }
             let clearing = self.record(&course, &decided, &gathered, asked_for);
             let (ads, reasons) = match asked_for {
@@ -171,6 +179,16 @@ impl Pipeline {
 }
 
 impl Pipeline {
+    /// What the tokens of an answer have in common.
+    fn named(&self, pinned: &Pinned, answer: &Answer) -> hold::Named {
+        hold::Named {
+            auction: answer.auction_id,
+            request: value_hash(&answer.request_id),
+            model: pinned.table.epoch.model,
+            trial: self.staging.windows().trial(),
+        }
+    }
+
     /// Has a sampled clearing logged; returns the line of one whose reasons were asked for.
     fn record(&self, course: &Course<'_>, decided: &Decided, gathered: &Gathered, asked_for: AskedFor) -> String {
         let explained = asked_for == AskedFor::Reasons;

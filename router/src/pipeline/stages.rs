@@ -11,7 +11,7 @@ use crate::features::{UserRow, user_row};
 use crate::ledger::Bank;
 use crate::merge::{Candidate, MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
-use crate::respond::{Answer, Decided, FunnelReport, Timings, engagement, placed_winners, slate};
+use crate::respond::{Answer, Decided, Entry, FunnelReport, SlateEntry, Timings, engagement, placed_winners, slate};
 use crate::staging::{Choice, Pinned, Placement, Shown};
 use crate::transport::{AskedFor, Creative, CreativeKey, FeatureAnswer, Gathered, SearchTerms, Shape};
 use gavel_member::clock::{now_us, wall_ms};
@@ -20,6 +20,7 @@ use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::hash::combine;
 use gavel_proto::ids::{AuctionId, ItemId};
+use gavel_proto::money::BidType;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,6 +82,19 @@ pub(super) fn shown(pinned: &Pinned, gathered: &Gathered, coverage: &Coverage) -
         shown.predictions.extend(click.into_iter().flat_map(|name| body.predictions.column(name)));
     }
     shown
+}
+
+/// Clicks that are expected of the ads on the page that pay for them.
+pub(super) fn expected_clicks(pinned: &Pinned, slate: &[SlateEntry]) -> f64 {
+    let Some(head) = click_head(pinned) else { return 0.0 };
+    let pay_for_clicks = [BidType::Cpc, BidType::Ocpc].map(BidType::number);
+    let predicted = slate.iter().filter_map(|placed| match &placed.entry {
+        Entry::Ad(ad) if !ad.token.is_empty() && pay_for_clicks.contains(&ad.bid_type_number) => {
+            ad.predictions.iter().find(|p| p.head == head).map(|p| p.value)
+        }
+        Entry::Ad(_) | Entry::Organic { .. } => None,
+    });
+    predicted.sum()
 }
 
 /// The name of the head that predicts clicks.

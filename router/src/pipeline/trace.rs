@@ -34,6 +34,13 @@ impl RequestTrace {
         self.shown = Some(shown);
     }
 
+    /// Clicks that the page expects of ads that pay for them.
+    pub fn expects(&mut self, clicks: f64) {
+        if let Some(shown) = &mut self.shown {
+            shown.expected_clicks = clicks;
+        }
+    }
+
     /// Parsing, pinning and the features end.
     pub fn features(&mut self, now: Instant) {
         self.timings.features_us = self.stage("features", now);

@@ -41,6 +41,8 @@ pub struct Shown {
     pub predictions: Vec<f32>,
     /// Ten-thousandths.
     pub coverage_parts: u32,
+    /// Clicks that are expected of the placed ads that pay for them.
+    pub expected_clicks: f64,
 }
 
 /// What both bundles said of the same candidates.
@@ -112,6 +114,22 @@ impl Windows {
         });
     }
 
+    /// The step that is counted, as tokens name it; 0 = none. Clicks of an earlier step say nothing of this one: when a
+    /// share grows, the clicks of the bundle that had it before go on for a while.
+    #[must_use]
+    pub fn trial(&self) -> u64 {
+        self.open().counted.map_or(0, trial)
+    }
+
+    /// A click was charged for an ad that was placed in a step, scored by a model.
+    pub fn clicked(&self, step: u64, model: u64, now: Instant) {
+        let Some(candidate) = self.open().counted.filter(|c| trial(*c) == step).map(|c| c.version) else { return };
+        self.with(now, |window| {
+            let arm = if model == candidate { &mut window.candidate } else { &mut window.active };
+            arm.get_or_insert_with(empty_arm).clicks += 1;
+        });
+    }
+
     /// A shadow request ended; `None` for one that the candidate did not score.
     pub fn record_shadow(&self, compared: Option<&Compared>, now: Instant) {
         self.with(now, |window| {
@@ -176,6 +194,11 @@ impl Open {
     }
 }
 
+/// A number for each step of each candidate; versions are counted and never reach 2^32.
+fn trial(counted: Counted) -> u64 {
+    (counted.version << 32) | (u64::from(counted.step) + 1)
+}
+
 fn empty_arm() -> ArmWindow {
     ArmWindow { predictions: vec![0; PREDICTION_BINS], latencies: vec![0; LATENCY_BINS], ..ArmWindow::default() }
 }
@@ -192,6 +215,7 @@ fn add(arm: &mut ArmWindow, us: u64, shown: Option<&Shown>) {
     arm.ranked += shown.ranked;
     arm.non_finite += shown.non_finite;
     arm.coverage_parts += u64::from(shown.coverage_parts);
+    arm.expected_clicks += shown.expected_clicks;
     arm.predicted += shown.predictions.len() as u64;
     for prediction in shown.predictions.iter().map(|p| f64::from(*p)) {
         arm.prediction_sum += prediction;
@@ -208,7 +232,13 @@ mod tests {
     #[test]
     fn a_window_is_handed_over_whole_when_its_time_is_over() {
         let windows = Windows::default();
-        let shown = Shown { ranked: 50, non_finite: 1, predictions: vec![0.1, 0.3], coverage_parts: 10_000 };
+        let shown = Shown {
+            ranked: 50,
+            non_finite: 1,
+            predictions: vec![0.1, 0.3],
+            coverage_parts: 10_000,
+            expected_clicks: 0.25,
+        };
         windows.record(Arm::Active, 900, Some(&shown), Instant(5));
         assert_eq!(windows.last(), None, "nothing is counted without a rollout");
         let counted = Counted { version: 2, step: 0, window_us: 1_000 };
@@ -229,5 +259,31 @@ mod tests {
         assert!(last > first.sequence && step == 1);
         windows.count(None, Instant(4_000));
         assert_eq!(windows.last(), None);
+    }
+
+    /// A click counts for the bundle that scored the ad, and only in the step in which the ad was placed.
+    #[test]
+    fn a_click_counts_in_the_step_of_its_ad() {
+        let windows = Windows::default();
+        assert_eq!(windows.trial(), 0);
+        let counted = Counted { version: 2, step: 0, window_us: 1_000 };
+        windows.count(Some(counted), Instant(0));
+        let first = windows.trial();
+        let shown = Shown { expected_clicks: 0.25, ..Shown::default() };
+        windows.record(Arm::Candidate, 900, Some(&shown), Instant(1));
+        windows.record(Arm::Candidate, 900, Some(&shown), Instant(2));
+        windows.clicked(first, 2, Instant(3));
+        windows.clicked(first, 1, Instant(4));
+        windows.clicked(first, 1, Instant(5));
+        windows.clicked(0, 1, Instant(6));
+        windows.record(Arm::Active, 900, None, Instant(2_000));
+        let arms = windows.last().map(|w| (w.active.expect("one").clicks, w.candidate.expect("one")));
+        let (active, candidate) = arms.expect("over");
+        assert_eq!((active, candidate.clicks, candidate.expected_clicks), (2, 1, 0.5));
+        windows.count(Some(Counted { step: 1, ..counted }), Instant(2_100));
+        windows.clicked(first, 2, Instant(2_200));
+        assert_ne!(windows.trial(), first);
+        windows.record(Arm::Candidate, 900, None, Instant(4_000));
+        assert_eq!(windows.last().and_then(|w| w.candidate), None, "it was placed in the step before");
     }
 }

@@ -104,6 +104,12 @@ pub struct GuardArgs {
     /// Failed requests above the active bundle's share, percent points.
     #[arg(long, default_value_t = 1.0)]
     pub failed_max: f64,
+    /// Charged clicks for each expected one against the active bundle's, either way, over a step.
+    #[arg(long, default_value_t = 1.5)]
+    pub calibration_ratio_max: f64,
+    /// Clicks of each bundle before that is judged.
+    #[arg(long, default_value_t = 100)]
+    pub clicks_min: u32,
     /// Seconds that routers count before they report.
     #[arg(long, default_value_t = 2.0)]
     pub window: f64,

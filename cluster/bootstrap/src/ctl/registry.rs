@@ -176,11 +176,13 @@ fn rollout_text(out: &mut String, rollout: &RolloutStatus) {
         let a = arm.clone().unwrap_or_default();
         let _ = writeln!(
             out,
-            "    {name:<10} {} requests, {} failed, mean prediction {:.5}, p99 {:.1} ms",
+            "    {name:<10} {} requests, {} failed, mean prediction {:.5}, p99 {:.1} ms, {} clicks of {:.1} expected",
             a.requests,
             a.failed,
             mean(&a),
-            p99_us(&a) / 1_000.0
+            p99_us(&a) / 1_000.0,
+            a.clicks,
+            a.expected_clicks
         );
     }
     if let Some(shown) = comparison(rollout) {
@@ -298,7 +300,7 @@ fn rollout_json(r: &RolloutStatus) -> Value {
     let arm = |a: Option<&ArmWindow>| {
         let a = a.cloned().unwrap_or_default();
         json!({"requests": a.requests, "failed": a.failed, "ranked": a.ranked, "non_finite": a.non_finite,
-               "mean_prediction": mean(&a), "p99_us": p99_us(&a)})
+               "mean_prediction": mean(&a), "p99_us": p99_us(&a), "clicks": a.clicks, "expected_clicks": a.expected_clicks})
     };
     let psi = seen.active.as_ref().zip(seen.candidate.as_ref()).map(|(a, c)| stability_index(&bins(a), &bins(c)));
     json!({

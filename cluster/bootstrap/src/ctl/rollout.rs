@@ -61,6 +61,8 @@ fn plan(mode: RolloutMode, steps: Vec<RolloutStep>, guards: &GuardArgs) -> Resul
             p99_ratio_max: guards.p99_ratio_max,
             coverage_drop_ppm_max: ppm("coverage-drop-max", guards.coverage_drop_max)?,
             failed_ppm_max: ppm("failed-max", guards.failed_max)?,
+            calibration_ratio_max: guards.calibration_ratio_max,
+            clicks_min: guards.clicks_min,
         }),
         // Saturates; the state machine knows the range.
         window_ms: (guards.window * 1_000.0) as u64,
