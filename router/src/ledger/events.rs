@@ -78,7 +78,7 @@ impl Bank {
         let taken: Vec<_> = events.into_iter().map(|event| (event.clone(), self.enqueue(&event))).collect();
         let mut reported = Vec::with_capacity(taken.len());
         let until = now_us().0 + ANSWER_US;
-        for (event, (token, answer)) in taken {
+        for (event, (mut token, answer)) in taken {
             let left = Duration::from_micros(until.saturating_sub(now_us().0));
             let word = match answer {
                 Ok(answered) => match tokio::time::timeout(left, answered).await {
@@ -88,9 +88,9 @@ impl Bank {
                 Err(word) => word.to_owned(),
             };
             metrics::counter!("gavel_router_events_total", "answer" => word.clone()).increment(1);
-            // A key that was not there a moment ago may be now.
-            let token = token.or_else(|| self.opened(&event.token));
             if !UNTAKEN.contains(&word.as_str()) {
+                // A key that was not there a moment ago may be now.
+                token = token.or_else(|| self.opened(&event.token));
                 self.event_log().take(event.kind, token.as_ref(), &word, came_ms);
             }
             reported.push(Reported { answer: word, token });
