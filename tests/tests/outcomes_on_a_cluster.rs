@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// Users that take turns.
 const USERS: u64 = 400;
 /// Clicks are that many times as frequent as predicted: the guard compares bundles with each other.
-const EAGER: f64 = 8.0;
+const EAGER: f64 = 2.0;
 
 /// Ads of a slate that pay for clicks: campaign, advertiser, token, prediction of a click.
 fn paying(answer: &Value) -> Vec<(u64, u64, String, f64)> {
