@@ -184,6 +184,8 @@ mod tests {
     #[test]
     fn a_notice_of_a_win_has_the_window_of_its_ad_and_is_answered_again() {
         let token = Token {
+            model: 1,
+            trial: 0,
             issuer: 1,
             sequence: 2,
             billed: EventKind::EventClick,
@@ -219,6 +221,7 @@ mod tests {
             event(EventKind::EventWin, &token::to_text(&key.secret)),
             event(EventKind::Unspecified, &sealed),
         ]);
-        assert_eq!(words.await, ["unavailable", "forged", "forged", "invalid"]);
+        let answers: Vec<String> = words.await.into_iter().map(|reported| reported.answer).collect();
+        assert_eq!(answers, ["unavailable", "forged", "forged", "invalid"]);
     }
 }
