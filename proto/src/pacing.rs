@@ -20,6 +20,7 @@ mod autobid;
 mod convergence;
 mod curve;
 mod forecast;
+pub mod published;
 mod throttle;
 
 pub use actuator::{Actuator, Gains};

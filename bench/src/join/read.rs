@@ -1,10 +1,10 @@
 //! Which lines does a log have?
 
 use super::JoinError;
+use crate::lines::open;
 use serde::de::DeserializeOwned;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Longest line: a thousand candidates with features of some KiB each.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -47,7 +47,7 @@ impl Lines {
         let (mut unreadable, mut read) = (0, 0u64);
         for path in &self.files {
             let failed = |source| JoinError::Io { path: path.clone(), source };
-            let mut reader = open(path).map_err(failed)?;
+            let mut reader = BufReader::new(open(path).map_err(failed)?);
             loop {
                 let mut line = Vec::new();
                 if reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(failed)? == 0 {
@@ -68,13 +68,5 @@ impl Lines {
             return Err(JoinError::Usage(text));
         }
         Ok(unreadable)
-    }
-}
-
-fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
-    let file = File::open(path)?;
-    match path.extension().is_some_and(|e| e == "zst") {
-        true => Ok(Box::new(BufReader::new(zstd::Decoder::new(file)?))),
-        false => Ok(Box::new(BufReader::new(file))),
     }
 }

@@ -176,8 +176,7 @@ pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
     if let Some(folder) = &args.svg {
         plot::write(folder, &report).map_err(|source| MarketError::Write { path: folder.clone(), source })?;
     }
-    // What a budget buys, or what there is demand for: both are expected charge events.
-    let found = report.judged.iter().map(|judged| judged.qualifying + judged.demand_limited).sum();
+    let found = report.judged.iter().map(|judged| judged.qualifying).sum();
     if args.days == Days::Market && found < args.min_qualifying {
         return Err(MarketError::FewQualify { found, wanted: args.min_qualifying });
     }

@@ -125,9 +125,13 @@ pub(super) async fn send(peer: Arc<Peer>, channel: Channel, own: MemberId, store
         let ops = peer.take();
         let is_over = walk.as_ref().is_some_and(Walk::is_over) && peer.waits() == 0;
         if ops.is_empty() && users.is_empty() && !is_over {
-            if walk.is_none() {
-                // A wake that comes before this is kept.
-                let _ = tokio::time::timeout(IDLE, peer.wake.notified()).await;
+            match walk {
+                None => {
+                    // A wake that comes before this is kept.
+                    let _ = tokio::time::timeout(IDLE, peer.wake.notified()).await;
+                }
+                // A table of thousands of users, none of them for this node: others want the thread before the next.
+                Some(_) => tokio::task::yield_now().await,
             }
             continue;
         }

@@ -84,11 +84,16 @@ fn features(target: &Target, search: &Search, scratch: &SearchScratch) -> Vec<Ca
     let (shard, bundle) = (&target.loaded.shard, &target.loaded.bundle);
     let specs = &bundle.bundle.schema().item;
     let matches = match_columns(bundle, shard.content());
+    // A document that came after the seal is in a content of its own: two bindings at most.
+    let mut bound: Vec<(&Content, ItemColumns<'_>)> = Vec::with_capacity(2);
     let of = |candidate: &Candidate| {
-        // A document that came after the seal is in a content of its own.
         let (content, place) = shard.item(candidate.item);
+        let at = bound.iter().position(|(of, _)| std::ptr::eq(*of, content)).unwrap_or_else(|| {
+            bound.push((content, ItemColumns::bind(specs, content)));
+            bound.len() - 1
+        });
         CandidateFeatures {
-            item: ItemColumns::bind(specs, content).row(place),
+            item: bound[at].1.row(place),
             weights: matches.iter().map(|bound| bound.weight(&search.user_sets, candidate.item)).collect(),
         }
     };

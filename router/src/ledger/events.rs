@@ -75,7 +75,12 @@ impl Bank {
     /// Reports events; an answer to each, once they are committed.
     pub async fn report(&self, events: Vec<AdEvent>) -> Vec<Reported> {
         let came_ms = self.wall_ms();
-        let taken: Vec<_> = events.into_iter().map(|event| (event.clone(), self.enqueue(&event))).collect();
+        // All are queued before the first is waited for.
+        let enqueue = |event: AdEvent| {
+            let taken = self.enqueue(&event);
+            (event, taken)
+        };
+        let taken: Vec<_> = events.into_iter().map(enqueue).collect();
         let mut reported = Vec::with_capacity(taken.len());
         let until = now_us().0 + ANSWER_US;
         for (event, (mut token, answer)) in taken {

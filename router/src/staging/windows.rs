@@ -118,15 +118,16 @@ impl Windows {
     /// share grows, the clicks of the bundle that had it before go on for a while.
     #[must_use]
     pub fn trial(&self) -> u64 {
-        self.open().counted.map_or(0, trial)
+        self.open().counted.map_or(0, |counted| trial(counted.version, counted.step))
     }
 
     /// A click was charged for an ad that was placed in a step, scored by a model.
     pub fn clicked(&self, step: u64, model: u64, now: Instant) {
-        let Some(candidate) = self.open().counted.filter(|c| trial(*c) == step).map(|c| c.version) else { return };
         self.with(now, |window| {
-            let arm = if model == candidate { &mut window.candidate } else { &mut window.active };
-            arm.get_or_insert_with(empty_arm).clicks += 1;
+            if trial(window.version, window.step) == step {
+                let arm = if model == window.version { &mut window.candidate } else { &mut window.active };
+                arm.get_or_insert_with(empty_arm).clicks += 1;
+            }
         });
     }
 
@@ -195,8 +196,8 @@ impl Open {
 }
 
 /// A number for each step of each candidate; versions are counted and never reach 2^32.
-fn trial(counted: Counted) -> u64 {
-    (counted.version << 32) | (u64::from(counted.step) + 1)
+const fn trial(version: u64, step: u32) -> u64 {
+    (version << 32) | (step as u64 + 1)
 }
 
 fn empty_arm() -> ArmWindow {
