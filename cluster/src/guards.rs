@@ -14,6 +14,8 @@
 
 mod compared;
 
+pub use compared::Compared;
+
 use std::collections::VecDeque;
 
 use gavel_proto::coverage::WHOLE;

@@ -14,7 +14,7 @@ use gavel_member::clock;
 use gavel_member::serve::Health;
 use gavel_proto::wire;
 
-use crate::blobs::BlobFolder;
+use crate::blobs::{Shelf, Sweeper};
 use crate::raft::EXIT_DISK_FAILED;
 use crate::raft::stall::{Advice, WriteClock};
 use crate::rpc::{Core, Leader, NotProposed, Voter};
@@ -141,18 +141,17 @@ fn kind(body: &Body) -> String {
 }
 
 /// Removes what no generation and no model of the state names, while this voter hears what the state is.
-pub async fn sweep_on(voter: &Voter, blobs: &BlobFolder) {
+pub async fn sweep_on(voter: &Voter, blobs: &Shelf) {
     loop {
         tokio::time::sleep(SWEEP_ROUND).await;
         if !*voter.led.borrow() {
             continue;
         }
-        let (named, blobs) = (voter.machine.applied().state.named_blobs(), blobs.clone());
-        match tokio::task::spawn_blocking(move || blobs.sweep(&named, clock::wall_ms())).await {
-            Ok(Ok(removed)) => tracing::debug!(removed, "looked for blobs that nobody needs"),
-            Ok(Err(error)) => tracing::warn!(%error, "blobs that nobody needs stay"),
-            // The runtime is going down.
-            Err(_) => return,
+        let named = voter.machine.applied().state.named_blobs();
+        let who = if voter.leader() == Leader::Own { Sweeper::Leader } else { Sweeper::Follower };
+        match blobs.sweep(named, clock::wall_ms(), who).await {
+            Ok(removed) => tracing::debug!(removed, "looked for blobs that nobody needs"),
+            Err(error) => tracing::warn!(%error, "blobs that nobody needs stay"),
         }
     }
 }

@@ -21,7 +21,7 @@ use openraft::SnapshotPolicy;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
-use crate::blobs::BlobFolder;
+use crate::blobs::{BlobFolder, Shelf, Store, StoreLocation};
 use crate::error::ControlError;
 use crate::ledger::Ledger;
 use crate::raft::group::Replicated;
@@ -49,6 +49,8 @@ pub struct ControlConfig {
     pub listen: String,
     /// All voters of the initial set with their addresses, this one included or not.
     pub peers: Vec<(u64, String)>,
+    /// The object store of bundles and catalogues; without one they are on the voters' disks.
+    pub blob_store: Option<StoreLocation>,
     /// How fast things go.
     pub pace: Pace,
 }
@@ -63,6 +65,7 @@ impl ControlConfig {
             data_dir,
             listen: listen.to_owned(),
             peers,
+            blob_store: None,
             pace: Pace::default(),
         }
     }
@@ -118,8 +121,7 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let own = Identity { cluster_id: config.cluster_id.clone(), node_id: config.node_id };
     let (addresses, address) = addresses(&config, bound.address);
 
-    let blobs = BlobFolder::open(&config.data_dir.join("blobs"), BLOBS_BYTES_MAX)
-        .map_err(DiskError::io("open the blobs' folder"))?;
+    let blobs = shelf(&config)?;
     let control = seat(&config, &own, &addresses, config.data_dir.clone(), None).await?;
     let books = config.data_dir.join("ledger");
     let journal = Journal::open(&books.join("journal"), &config.cluster_id)?;
@@ -150,9 +152,27 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
         // The lock on the folder is held until everything has stopped.
         let _identity = identity;
         let driving = drive(Arc::clone(&books), wishes, Arc::clone(&running), admission.addresses.clone());
-        serve_on(running, books, driving, admission, blobs, serving, shutdown).await
+        // On the heap: it holds what every task of the voter holds.
+        Box::pin(serve_on(running, books, driving, admission, blobs, serving, shutdown)).await
     });
     Ok(Running { address, task, voter })
+}
+
+/// The blobs' folder, and the store behind it. A store that is away does not keep a voter from running.
+fn shelf(config: &ControlConfig) -> Result<Shelf, ControlError> {
+    let folder = BlobFolder::open(&config.data_dir.join("blobs"), BLOBS_BYTES_MAX)
+        .map_err(DiskError::io("open the blobs' folder"))?;
+    let store = config.blob_store.as_ref().map(|location| Store::open(location, &config.cluster_id));
+    let shelf = Shelf::new(folder, store.transpose().map_err(|e| ControlError::Config(e.to_string()))?);
+    if config.blob_store.is_some() {
+        let asked = shelf.clone();
+        tokio::spawn(async move {
+            if let Err(error) = asked.ask_store().await {
+                tracing::error!(%error, "uploads are refused until the object store answers");
+            }
+        });
+    }
+    Ok(shelf)
 }
 
 /// Runs the voter's tasks until the shutdown, or until one of them ends it.
@@ -161,7 +181,7 @@ async fn serve_on(
     books: Arc<LedgerVoter>,
     driving: impl Future<Output = ()>,
     admission: formation::Admission,
-    blobs: BlobFolder,
+    blobs: Shelf,
     serving: serve::Serving,
     shutdown: Shutdown,
 ) -> Result<(), ControlError> {
@@ -275,7 +295,7 @@ fn raft_config(config: &ControlConfig) -> Result<openraft::Config, ControlError>
     wish.validate().map_err(|e| ControlError::Config(e.to_string()))
 }
 
-fn routes(voter: &Arc<Voter>, blobs: BlobFolder, raft: RaftEndpoint, books: Arc<LedgerVoter>) -> Routes {
+fn routes(voter: &Arc<Voter>, blobs: Shelf, raft: RaftEndpoint, books: Arc<LedgerVoter>) -> Routes {
     let message = transport::MESSAGE_BYTES_MAX;
     let chunk = transport::CHUNK_MESSAGE_BYTES_MAX;
     let mut routes = Routes::builder();

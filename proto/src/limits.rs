@@ -64,6 +64,10 @@ pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 pub const SNAPSHOT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of all blobs that a voter holds. Ours: two generations of 200 million ads with their bundles.
 pub const BLOBS_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Bytes of all blobs of a cluster in an object store. Ours: sixteen times what a voter's disk takes.
+pub const STORE_BYTES_MAX: u64 = 16 * BLOBS_BYTES_MAX;
+/// Objects of a cluster that are looked at in an object store, to find those that nobody names.
+pub const STORE_OBJECTS_MAX: usize = 100_000;
 /// Connections of one listener, together.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Default deadline of an ad request.

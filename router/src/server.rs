@@ -81,6 +81,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
     let bank = Bank::start(
         ledger::Surroundings {
             cluster_id: config.cluster_id.clone(),
+            data_dir: config.data_dir.clone(),
             voters: Arc::clone(&member.voters),
             view: Arc::clone(&member.view),
             member_id: member.member_id.clone(),
@@ -94,7 +95,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         closed.clone(),
     );
     let logs = logs(&config, &bank)?;
-    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, logs, bank, seed));
+    let pipeline = Arc::new(Pipeline::new(Arc::clone(&staging), transport, pool, gate, logs, Arc::clone(&bank), seed));
     let serving = bound.serve(routes(&config, &pipeline), Exposure::External, closed.clone()).await?;
     let surroundings = Surroundings {
         data_dir: config.data_dir.clone(),
@@ -103,6 +104,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         voters: Arc::clone(&member.voters),
         health: serving.health(),
         nodes,
+        bank: Arc::clone(&bank),
     };
     let staging_task = staging.follow(surroundings, shutdown.clone());
     let http = http::serve(&config.http_listen, pipeline, closed.clone()).await;
@@ -119,6 +121,8 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         for task in [serving.task, http_task, staging_task] {
             let _ = task.await;
         }
+        // The other routers have the rest of its leases at once.
+        bank.farewell().await;
     });
     Ok(Running { address, http_address, task })
 }

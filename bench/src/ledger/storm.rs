@@ -289,14 +289,38 @@ fn audit(fleet: &Fleet) -> Result<Audited, FleetError> {
         let lists = ["faults", "differences"].into_iter().filter_map(|list| voter[list].as_array()).flatten();
         audited.faults.extend(lists.filter_map(|fault| fault.as_str()).map(str::to_owned));
     }
-    let text = std::fs::read_to_string(&path).map_err(FleetError::io(&path))?;
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(fleet.logs()).map_err(FleetError::io(&path))? {
+        let path = entry.map_err(FleetError::io(&path))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("charges-")) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    for (at, file) in files.iter().enumerate() {
+        let charges = counted(&std::fs::read_to_string(file).map_err(FleetError::io(file))?);
+        if at == 0 {
+            audited.charges = charges;
+        } else if charges != audited.charges {
+            audited.faults.push(format!("{} has other charges than {}", file.display(), files[0].display()));
+        }
+    }
+    if files.is_empty() {
+        audited.faults.push("the audit wrote no charges".to_owned());
+    }
+    Ok(audited)
+}
+
+/// Charges by (campaign, kind, price), of a file with a line each.
+fn counted(text: &str) -> BTreeMap<(u64, u8, i64), u64> {
+    let mut charges = BTreeMap::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         if let [_, _, kind, campaign, price] = words[..]
             && let (Ok(kind), Ok(campaign), Ok(price)) = (kind.parse(), campaign.parse(), price.parse())
         {
-            *audited.charges.entry((campaign, kind, price)).or_default() += 1;
+            *charges.entry((campaign, kind, price)).or_default() += 1;
         }
     }
-    Ok(audited)
+    charges
 }

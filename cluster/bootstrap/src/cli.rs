@@ -4,11 +4,13 @@ mod ledger;
 mod log;
 mod model;
 mod rollout;
+mod store;
 
 pub use ledger::{BudgetArgs, LedgerCommand};
 pub use log::{LogArgs, LogCommand};
 pub use model::{CheckArgs, MadeTowers, ModelCommand, PackArgs};
 pub use rollout::{CanaryArgs, GuardArgs, Model, PolicyArgs, PublishArgs, ShadowArgs};
+pub use store::BlobStoreArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gavel_member::telemetry::LogFormat;
@@ -161,6 +163,8 @@ pub struct ControlArgs {
     /// HOST:PORT of its gRPC endpoint.
     #[arg(long, default_value = "127.0.0.1:7001")]
     pub listen: String,
+    #[command(flatten)]
+    pub blobs: BlobStoreArgs,
     #[command(flatten)]
     pub process: ProcessArgs,
 }

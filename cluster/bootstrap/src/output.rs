@@ -172,7 +172,7 @@ pub fn status(status: &wire::StatusResponse) -> Value {
 }
 
 fn member(m: &wire::MemberView, health: Option<&wire::MemberHealth>) -> Value {
-    let refusal = |r: &wire::Refusal| json!({"subject": hex(&r.subject), "reason": r.reason});
+    let refusal = |r: &wire::Refusal| json!({"subject": hex(&r.subject), "reason": r.reason, "rests": r.rests});
     json!({
         "member_id": m.member_id,
         "role": word(m.role().as_str_name(), "ROLE_"),

@@ -18,7 +18,8 @@ const METRICS_PORT_OFFSET: u16 = 1_000;
 pub async fn control(args: ControlArgs, cluster_id: String) -> Result<(), Failure> {
     let shutdown = started();
     let peers = peers(&args.peers)?;
-    let config = ControlConfig::new(&cluster_id, args.id, args.process.data_dir.clone(), &args.listen, peers);
+    let mut config = ControlConfig::new(&cluster_id, args.id, args.process.data_dir.clone(), &args.listen, peers);
+    config.blob_store = args.blobs.location().map_err(Failure::usage)?;
     let running = gavel_control::run(config, shutdown.clone()).await.map_err(|e| control_failure(&e))?;
     let metrics = metrics_page(&args.process, running.address, &shutdown).await?;
     println!("READY control grpc={} http=- metrics={metrics}", running.address);

@@ -1,6 +1,6 @@
 //! How do the bytes of a bundle or a catalogue shard get here, whole and untampered?
 //!
-//! By their BLAKE3 from any voter that holds them. What came before a break is kept and the rest is asked for;
+//! By their BLAKE3 from any voter that holds them, or brings them from the cluster's object store. What came before a break is kept and the rest is asked for;
 //! nothing is given to the caller before the hash over all of it has matched, and the file appears under its
 //! name only then.
 
@@ -20,6 +20,8 @@ use tracing::Instrument;
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Rounds over all voters before the fetch is given up; the caller tries again with the next View.
 const ROUNDS_MAX: usize = 3;
+/// Signs of life, each a chunk without bytes, while a voter brings a blob from its object store: an hour of them.
+const SIGNS_OF_LIFE_MAX: usize = 1_800;
 /// Between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(300);
 
@@ -53,13 +55,25 @@ pub async fn fetch(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Voters) ->
     let began = clock::now_us();
     let span = tracing::info_span!("fetch", blob = %blake3::Hash::from_bytes(*hash).to_hex(), bytes);
     let fetched = fetch_unless_held(hash, bytes, dest, voters).instrument(span).await;
-    let outcome = if fetched.is_ok() { "fetched" } else { "failed" };
+    let outcome = match &fetched {
+        Ok(Fetched::Now) => "fetched",
+        Ok(Fetched::Before) => "held",
+        Err(_) => "failed",
+    };
     let took_us = clock::now_us().0.saturating_sub(began.0);
     metrics::histogram!("gavel_fetch_us", "outcome" => outcome).record(took_us as f64);
-    fetched
+    fetched.map(drop)
 }
 
-async fn fetch_unless_held(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Voters) -> Result<(), FetchError> {
+/// When a blob came.
+enum Fetched {
+    /// It was there.
+    Before,
+    /// It has been fetched.
+    Now,
+}
+
+async fn fetch_unless_held(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Voters) -> Result<Fetched, FetchError> {
     if bytes > BLOB_BYTES_MAX {
         return Err(FetchError::TooLarge { bytes });
     }
@@ -68,7 +82,7 @@ async fn fetch_unless_held(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Vo
         move |source| FetchError::Io { path, source }
     };
     if fs::metadata(dest).await.is_ok() && hash_of(dest).await.map_err(failed(dest))? == *hash {
-        return Ok(());
+        return Ok(Fetched::Before);
     }
     let part = dest.with_extension("part");
     let mut reason = String::new();
@@ -89,7 +103,7 @@ async fn fetch_unless_held(hash: &[u8; 32], bytes: u64, dest: &Path, voters: &Vo
                 fs::rename(&part, dest).await.map_err(failed(dest))?;
                 let folder_of = dest.to_path_buf();
                 let synced = tokio::task::spawn_blocking(move || disk::sync_folder_of(&folder_of)).await;
-                return synced.map_err(io::Error::other).and_then(|r| r).map_err(failed(dest));
+                return synced.map_err(io::Error::other).and_then(|r| r).map(|()| Fetched::Now).map_err(failed(dest));
             }
             tracing::error!(%address, "a blob did not have the hash that it was asked by");
             metrics::counter!("gavel_fetch_other_bytes_total").increment(1);
@@ -132,11 +146,16 @@ async fn fetch_from(address: &str, hash: &[u8; 32], bytes: u64, part: &Path) -> 
         let request = BlobGetRequest { hash: hash.to_vec(), offset: held };
         let reply = tokio::time::timeout(SILENCE_MAX, client.get(request)).await;
         let mut stream = reply.map_err(|_| Broken::Peer("no answer".to_owned()))??.into_inner();
+        let mut signs = 0;
         while held < bytes {
             let next = tokio::time::timeout(SILENCE_MAX, stream.message()).await;
             let Some(chunk) = next.map_err(|_| Broken::Peer("silent".to_owned()))?? else {
                 return Err(Broken::Peer(format!("ended at {held} of {bytes} bytes")));
             };
+            if chunk.data.is_empty() && chunk.offset == held && signs < SIGNS_OF_LIFE_MAX {
+                signs += 1;
+                continue;
+            }
             held += append(&mut file, &chunk, held, bytes).await?;
         }
     }

@@ -5,7 +5,7 @@
 //! the View tells everybody that this member leaves, so that nobody asks it any more when it stops to listen.
 
 use crate::member::{MemberConfig, Voters};
-use crate::ready::{NodeMemory, Ready, StagingPhase};
+use crate::ready::{NodeMemory, Ready, StagingPhase, Standing};
 use crate::view::ViewFeed;
 use crate::{ReadyState, Shutdown, transport};
 use gavel_proto::wire;
@@ -236,7 +236,11 @@ fn request_of(ready: Ready, member_id: u64, incarnation: u64, view_epoch: u64) -
         ready_models: ready.models.iter().map(|m| m.to_vec()).collect(),
         ready_generations: ready.generations,
         view_epoch,
-        refusals: ready.refusals.into_iter().map(|r| Refusal { subject: r.subject, reason: r.reason }).collect(),
+        refusals: ready
+            .refusals
+            .into_iter()
+            .map(|r| Refusal { subject: r.subject, reason: r.reason, rests: r.standing == Standing::Rests })
+            .collect(),
         delivery_versions: ready.delivery_versions,
         model_phases: ready.phases.into_iter().map(phase_of).collect(),
         rollout: ready.window,

@@ -29,6 +29,17 @@ pub struct Refused {
     pub subject: Vec<u8>,
     /// For people.
     pub reason: String,
+    /// Whether it may yet come.
+    pub standing: Standing,
+}
+
+/// Whether what is refused may yet come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is tried again after a rest: no voter gave it, or the disk was full.
+    Rests,
+    /// The bytes are what they are, and these are not served.
+    Final,
 }
 
 /// Everything that a member may be ready for.

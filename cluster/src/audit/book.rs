@@ -1,18 +1,25 @@
 //! What does each campaign owe, computed as plainly as possible?
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Findings;
-use crate::ledger::command::{Event, Heir, LeaseWish};
+use crate::ledger::command::Event;
 use crate::ledger::types::{Charge, EventKind, Refusal, Source, Verdict};
-use gavel_proto::limits::{
-    LEDGER_AMOUNT_NANOS_MAX, LEDGER_CAMPAIGNS_MAX, LEDGER_ISSUERS_MAX, LEDGER_KEYS_MAX, LEDGER_LEASES_MAX,
-};
+use gavel_proto::limits::{LEDGER_AMOUNT_NANOS_MAX, LEDGER_CAMPAIGNS_MAX, LEDGER_ISSUERS_MAX, LEDGER_KEYS_MAX};
 
 const HOUR: u64 = 3_600_000;
 const DAY: i64 = 86_400_000;
-/// A week's window and a day for repetitions.
+/// The longest window, a week, and a day for repetitions.
 const REMEMBERED: u64 = 8 * 24 * HOUR;
+
+/// How long an event may come after its ad, in milliseconds: a minute, a day, a week.
+const fn window(kind: EventKind) -> u64 {
+    match kind {
+        EventKind::Impression => 60_000,
+        EventKind::Click => 24 * HOUR,
+        EventKind::Conversion => 7 * 24 * HOUR,
+    }
+}
 
 /// One budget over one period: (campaign, 0 day, 1 week or 2 life, number).
 pub type Line = (u64, u8, i64);
@@ -54,6 +61,7 @@ pub(super) struct Loan {
     pub posted: i128,
     pub clock: u64,
     pub wall: u64,
+    pub wish: u64,
     pub reported: bool,
 }
 
@@ -78,6 +86,12 @@ pub struct Book {
     pub(super) fates: HashMap<(u64, u64, EventKind, u64), Fate>,
     pub(super) next_loan: u64,
     pub(super) next_issuer: u64,
+    /// Loans of an issuer for a campaign that are not reported: all loans are not looked through for each new one.
+    pub(super) unreported: HashMap<(u64, u64), BTreeSet<u64>>,
+    /// Of (campaign, span), posted and refunded, what the ledger had closed where this book begins.
+    pub(super) closed_before: BTreeMap<(u64, u8), (i128, i128)>,
+    /// What the last entry moved.
+    pub(super) moved: BTreeSet<Line>,
 }
 
 /// A token that was charged.
@@ -134,11 +148,12 @@ impl Book {
         let hour_before = self.wall / HOUR;
         self.clock = self.clock.saturating_add(elapsed);
         self.wall = self.wall.max(wall);
-        let ended: Vec<u64> =
-            self.loans.iter().filter(|(_, loan)| self.clock >= loan.clock + 77_000).map(|(id, _)| *id).collect();
-        for loan in ended.iter().filter_map(|id| self.loans.remove(id)) {
+        // Ids and grants ascend together, so the first that runs is followed by none that has ended.
+        while let Some(entry) = self.loans.first_entry().filter(|first| self.clock >= first.get().clock + 77_000) {
+            let (id, loan) = entry.remove_entry();
+            self.mark_reported(loan.issuer, loan.campaign, id);
             for line in &loan.lines {
-                self.rows.entry(*line).or_default().pending -= loan.amount - loan.posted;
+                self.change(*line, Row::default()).pending -= loan.amount - loan.posted;
             }
         }
         if self.wall / HOUR != hour_before {
@@ -167,26 +182,40 @@ impl Book {
         own.unwrap_or_else(Verdict::Refused)
     }
 
-    /// Every budget holds, and what is pending is lent.
-    pub fn look(&self, index: u64, findings: &mut Findings) {
-        for (line, row) in &self.rows {
-            let over = row.posted + row.pending + row.refunded - row.budget;
-            if over > 0 {
-                findings.overspend = findings.overspend.max(over);
-                findings.fault(format!("entry {index}: M1: {line:?} is beyond its budget: {row:?}"));
-            }
-            if row.pending < 0 || row.posted < 0 || row.refunded < 0 {
-                findings.fault(format!("entry {index}: M2: {line:?} is below nothing: {row:?}"));
-            }
+    /// The row of a line, made from `fresh` if it is the first time; it is looked at after the entry.
+    pub(super) fn change(&mut self, line: Line, fresh: Row) -> &mut Row {
+        self.moved.insert(line);
+        self.rows.entry(line).or_insert(fresh)
+    }
+
+    /// Every budget that the last entry moved holds.
+    pub fn look(&mut self, index: u64, findings: &mut Findings) {
+        for line in std::mem::take(&mut self.moved) {
+            let row = self.rows.get(&line).copied().unwrap_or_default();
+            check(index, &line, &row, findings);
         }
+    }
+
+    /// Every budget holds, what is pending is lent, and no lease is charged beyond what it holds.
+    pub fn look_at_all(&self, index: u64, findings: &mut Findings) {
+        let mut lent: HashMap<Line, i128> = HashMap::new();
         for (id, loan) in &self.loans {
             if loan.posted > loan.amount {
                 findings.fault(format!("entry {index}: M7: lease {id} is charged beyond its amount"));
             }
+            for line in &loan.lines {
+                *lent.entry(*line).or_default() += loan.amount - loan.posted;
+            }
+        }
+        for (line, row) in &self.rows {
+            check(index, line, row, findings);
+            if lent.get(line).copied().unwrap_or(0) != row.pending {
+                findings.fault(format!("entry {index}: M6: {line:?} holds what is not lent: {row:?}"));
+            }
         }
     }
 
-    fn lines(&self, customer: &Customer, campaign: u64, at: u64) -> Vec<(Line, i128)> {
+    pub(super) fn lines(&self, customer: &Customer, campaign: u64, at: u64) -> Vec<(Line, i128)> {
         let ms = i64::try_from(at).unwrap_or(i64::MAX / 2);
         let offset = customer.zone.iter().rev().find(|(start, _)| start.saturating_mul(1_000) <= ms);
         let offset = offset.or(customer.zone.first()).map_or(0, |(_, offset)| i64::from(*offset));
@@ -196,7 +225,7 @@ impl Book {
         spans.filter_map(|((span, budget), number)| Some(((campaign, span, number), budget?))).collect()
     }
 
-    fn row(&self, line: Line, budget: i128) -> Row {
+    pub(super) fn row(&self, line: Line, budget: i128) -> Row {
         self.rows.get(&line).copied().unwrap_or(Row { budget, ..Row::default() })
     }
 
@@ -255,80 +284,29 @@ impl Book {
         for (line, budget) in lines {
             if let Some(row) = self.rows.get_mut(&line) {
                 row.budget = budget;
+                self.moved.insert(line);
             }
         }
         self.customers.insert(campaign, customer);
         Ok(Verdict::Done)
     }
 
-    fn lend(&mut self, wish: &LeaseWish) -> Result<Verdict, Refusal> {
-        self.check_issuer(wish.issuer, self.wall)?;
-        let (rate, price) = (i128::from(wish.rate.0), i128::from(wish.price_max.0));
-        let most = i128::from(LEDGER_AMOUNT_NANOS_MAX);
-        if price < 1 || price > most || rate < 0 || rate > most || wish.routers == 0 {
-            return Err(Refusal::Invalid);
-        }
-        let campaign = wish.campaign.0;
-        let customer = self.customers.get(&campaign).ok_or(Refusal::UnknownCampaign)?;
-        let open = self.loans.values().filter(|l| !l.reported && l.issuer == wish.issuer && l.campaign == campaign);
-        if open.count() >= 2 {
-            return Err(Refusal::TooManyLeases);
-        }
-        if self.loans.len() >= LEDGER_LEASES_MAX {
-            return Err(Refusal::Full);
-        }
-        let lines = self.lines(customer, campaign, self.wall);
-        let left = lines.iter().map(|(line, budget)| self.row(*line, *budget).available()).min().unwrap_or(0);
-        let fair = (5 * rate).max(price).min(left / (4 * i128::from(wish.routers)));
-        let amount = if fair >= price {
-            fair
-        } else if wish.heir == Heir::Own && left >= price {
-            left
-        } else {
-            return Err(Refusal::OverBudget);
-        };
-        for (line, budget) in &lines {
-            let row = Row { pending: self.row(*line, *budget).pending + amount, ..self.row(*line, *budget) };
-            self.rows.insert(*line, row);
-        }
-        let id = self.next_loan;
-        self.next_loan += 1;
-        let lines = lines.into_iter().map(|(line, _)| line).collect();
-        let (issuer, clock, wall) = (wish.issuer, self.clock, self.wall);
-        self.loans.insert(id, Loan { issuer, campaign, lines, amount, posted: 0, clock, wall, reported: false });
-        let amount = gavel_proto::money::Nanos(i64::try_from(amount).unwrap_or(i64::MAX));
-        Ok(Verdict::Lease { id, amount, wall_ms: wall })
-    }
-
-    fn settle(&mut self, issuer: u64, id: u64, issued: i128) -> Result<Verdict, Refusal> {
-        let gone = if id < self.next_loan { Refusal::LeaseClosed } else { Refusal::LeaseUnknown };
-        let loan = self.loans.get_mut(&id).ok_or(gone)?;
-        if loan.issuer != issuer {
-            return Err(Refusal::LeaseForeign);
-        }
-        if loan.reported {
-            return Ok(Verdict::Duplicate);
-        }
-        if issued > loan.amount || issued < loan.posted {
-            return Err(Refusal::ExceedsLease);
-        }
-        for line in &loan.lines {
-            self.rows.entry(*line).or_default().pending -= loan.amount - issued;
-        }
-        (loan.amount, loan.reported) = (issued, true);
-        Ok(Verdict::Done)
-    }
-
-    fn check_issuer(&self, id: u64, issued: u64) -> Result<(), Refusal> {
+    pub(super) fn check_issuer(&self, id: u64, issued: u64) -> Result<(), Refusal> {
         let (_, _, granted) = self.issuers.get(&id).ok_or(Refusal::UnknownIssuer)?;
         let is_its_time = issued + HOUR >= *granted && issued <= granted + 25 * HOUR;
         if is_its_time { Ok(()) } else { Err(Refusal::UnknownIssuer) }
     }
 
+    /// Whether the voters have dropped what they knew of such tokens. They look when an hour begins.
+    pub(super) const fn is_forgotten(&self, kind: EventKind, hour: u64) -> bool {
+        let end_of_hour = hour.saturating_add(1).saturating_mul(HOUR);
+        end_of_hour.saturating_add(window(kind) + 24 * HOUR) <= self.wall / HOUR * HOUR
+    }
+
     /// Late, early or of nobody?
     fn check_time(&self, charge: &Charge) -> Result<(), Refusal> {
         let end_of_hour = (charge.issued_ms / HOUR).saturating_add(1).saturating_mul(HOUR);
-        if end_of_hour.saturating_add(REMEMBERED) <= self.wall {
+        if end_of_hour.saturating_add(window(charge.id.kind) + 24 * HOUR) <= self.wall {
             return Err(Refusal::Late);
         }
         if charge.issued_ms > self.wall + HOUR {
@@ -357,7 +335,7 @@ impl Book {
             Some(Fate::Free) => return Err(Refusal::OverBudget),
             None => {}
         }
-        if charge.expires_ms > charge.issued_ms.saturating_add(7 * 24 * HOUR) {
+        if charge.expires_ms > charge.issued_ms.saturating_add(window(charge.id.kind)) {
             return Err(Refusal::Invalid);
         }
         if self.wall > charge.expires_ms {
@@ -386,25 +364,6 @@ impl Book {
         }
     }
 
-    fn pay_from_loan(&mut self, id: u64, charge: &Charge, price: i128) -> Result<(), Refusal> {
-        let gone = if id < self.next_loan { Refusal::LeaseClosed } else { Refusal::LeaseUnknown };
-        let loan = self.loans.get_mut(&id).ok_or(gone)?;
-        let is_own = (loan.issuer, loan.campaign, loan.wall) == (charge.id.issuer, charge.campaign.0, charge.period_ms);
-        if !is_own {
-            return Err(Refusal::LeaseForeign);
-        }
-        if loan.posted + price > loan.amount {
-            return Err(Refusal::ExceedsLease);
-        }
-        loan.posted += price;
-        for line in &loan.lines {
-            let row = self.rows.entry(*line).or_default();
-            row.pending -= price;
-            row.posted += price;
-        }
-        Ok(())
-    }
-
     fn pay_from_budget(&mut self, charge: &Charge, price: i128) -> Result<(), Refusal> {
         let customer = self.customers.get(&charge.campaign.0).ok_or(Refusal::UnknownCampaign)?;
         if charge.period_ms.abs_diff(charge.issued_ms) > HOUR {
@@ -415,8 +374,7 @@ impl Book {
             return Err(Refusal::OverBudget);
         }
         for (line, budget) in lines {
-            let row = self.row(line, budget);
-            self.rows.insert(line, Row { posted: row.posted + price, ..row });
+            self.change(line, Row { budget, ..Row::default() }).posted += price;
         }
         Ok(())
     }
@@ -438,6 +396,7 @@ impl Book {
             if let Some(row) = self.rows.get_mut(&line).filter(|row| row.posted >= amount) {
                 row.posted -= amount;
                 row.refunded += amount;
+                self.moved.insert(line);
                 moved = true;
             }
         }
@@ -449,6 +408,18 @@ impl Book {
             *refunded = true;
         }
         Ok(Verdict::Done)
+    }
+}
+
+/// M1 and M2 of one budget.
+fn check(index: u64, line: &Line, row: &Row, findings: &mut Findings) {
+    let over = row.posted + row.pending + row.refunded - row.budget;
+    if over > 0 {
+        findings.overspend = findings.overspend.max(over);
+        findings.fault(format!("entry {index}: M1: {line:?} is beyond its budget: {row:?}"));
+    }
+    if row.pending < 0 || row.posted < 0 || row.refunded < 0 {
+        findings.fault(format!("entry {index}: M2: {line:?} is below nothing: {row:?}"));
     }
 }
 

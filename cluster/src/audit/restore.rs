@@ -23,6 +23,10 @@ impl Book {
             let budgets = campaign.budgets.map(|budget| budget.map(|b| i128::from(b.0)));
             let zone = campaign.zone.offsets().to_vec();
             book.customers.insert(id.0, Customer { advertiser: campaign.advertiser.0, budgets, zone });
+            for (span, closed) in (0u8..).zip(&campaign.closed) {
+                let sums = (i128::from(closed.posted.0), i128::from(closed.refunded.0));
+                book.closed_before.insert((id.0, span), sums);
+            }
         }
         for ((campaign, period), account) in &ledger.accounts {
             let row = Row {
@@ -42,8 +46,12 @@ impl Book {
                 posted: i128::from(lease.posted.0),
                 clock: lease.granted_clock_ms,
                 wall: lease.granted_wall_ms,
+                wish: lease.wish,
                 reported: lease.stage == LeaseStage::Reported,
             };
+            if !loan.reported {
+                book.unreported.entry((loan.issuer, loan.campaign)).or_default().insert(*id);
+            }
             book.loans.insert(*id, loan);
         }
         for (id, issuer) in &ledger.issuers {
@@ -61,36 +69,10 @@ impl Book {
         }
         book
     }
-
-    /// Whether the open accounts of a ledger are what this book says; every one that is not.
-    #[must_use]
-    pub fn differences(&self, ledger: &Ledger) -> Vec<String> {
-        let mut differences = Vec::new();
-        for ((campaign, period), account) in &ledger.accounts {
-            let line = line(campaign.0, *period);
-            let row = self.rows.get(&line).copied().unwrap_or_default();
-            let held = [account.deposited, account.pending, account.posted, account.refunded, account.available];
-            let own = [row.budget, row.pending, row.posted, row.refunded, row.available()];
-            if held.map(|n| i128::from(n.0)) != own {
-                differences.push(format!("{line:?}: {account:?} is held, {row:?} is right"));
-            }
-        }
-        // What the ledger has closed holds nothing that could move.
-        for (line, row) in &self.rows {
-            let span = Span::ALL[usize::from(line.1)];
-            let key = (gavel_proto::ids::CampaignId(line.0), Period { span, number: line.2 });
-            if row.pending != 0 && !ledger.accounts.contains_key(&key) {
-                differences.push(format!("{line:?}: {row:?} is not held at all"));
-            }
-        }
-        if self.loans.len() != ledger.leases.len() {
-            differences.push(format!("{} leases are held, {} are right", ledger.leases.len(), self.loans.len()));
-        }
-        differences
-    }
 }
 
-fn line(campaign: u64, period: Period) -> (u64, u8, i64) {
+/// A row's place.
+pub(super) fn line(campaign: u64, period: Period) -> (u64, u8, i64) {
     let span = match period.span {
         Span::Day => 0,
         Span::Week => 1,

@@ -32,6 +32,13 @@ pub fn encode(batch: &Batch) -> Vec<u8> {
     wire::LedgerBatch { elapsed_ms: batch.elapsed_ms, wall_ms: batch.wall_ms, events }.encode_to_vec()
 }
 
+/// Bytes that events take in an entry, a little more than less.
+#[must_use]
+pub fn events_bytes(events: &[Event]) -> usize {
+    // Tag and length of each stand before it.
+    events.iter().map(|event| event_to_wire(event).encoded_len() + EVENT_FRAME_BYTES).sum()
+}
+
 fn event(m: &wire::LedgerEvent) -> Result<Event, Malformed> {
     Ok(match m.body.as_ref().ok_or(malformed("events.body"))? {
         Body::GrantIssuer(m) => grant(*m),
@@ -62,6 +69,7 @@ fn event_to_wire(event: &Event) -> wire::LedgerEvent {
             price_max_nanos: wish.price_max.0,
             routers: wish.routers,
             heir: wish.heir == Heir::Own,
+            wish: wish.wish,
         }),
         Event::CloseLease { issuer, lease, issued } => {
             Body::CloseLease(wire::CloseLease { issuer: *issuer, lease: *lease, issued_nanos: issued.0 })
@@ -75,6 +83,9 @@ fn event_to_wire(event: &Event) -> wire::LedgerEvent {
     wire::LedgerEvent { body: Some(body) }
 }
 
+/// Tag and length of an event inside an entry: a tag of one byte and a length below a MiB.
+const EVENT_FRAME_BYTES: usize = 4;
+
 /// Reads a wish for an issuer.
 #[must_use]
 pub const fn grant(m: wire::GrantIssuer) -> Event {
@@ -86,6 +97,7 @@ pub const fn grant(m: wire::GrantIssuer) -> Event {
 pub const fn open_lease(m: wire::OpenLease) -> Event {
     Event::OpenLease(LeaseWish {
         issuer: m.issuer,
+        wish: m.wish,
         campaign: CampaignId(m.campaign_id),
         rate: Nanos(m.rate_nanos),
         price_max: Nanos(m.price_max_nanos),

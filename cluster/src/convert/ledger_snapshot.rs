@@ -13,7 +13,7 @@ use crate::ledger::calendar::{Period, Span};
 use crate::ledger::command::Event;
 use crate::ledger::seen::{Bits, CHUNK_WORDS, Seen};
 use crate::ledger::types::{Campaign, Issuer, Lease, LeaseStage};
-use crate::ledger::{Account, Counts, Ledger, SeenKey};
+use crate::ledger::{Account, Counts, Ledger, SeenKey, unreported};
 
 /// BLAKE3 of a ledger's bytes.
 #[must_use]
@@ -60,6 +60,7 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<Ledger, Malformed> {
         return Err(malformed("ledger snapshot beyond the limits"));
     }
     let counts = m.counts.unwrap_or_default();
+    let leases = m.leases.iter().map(lease).collect::<Result<_, _>>()?;
     Ok(Ledger {
         cluster_id: m.cluster_id,
         entries: m.entries,
@@ -67,7 +68,8 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<Ledger, Malformed> {
         wall_ms: m.wall_ms,
         campaigns: m.campaigns.iter().map(campaign).collect::<Result<_, _>>()?,
         accounts: m.accounts.iter().map(account).collect::<Result<_, _>>()?,
-        leases: m.leases.iter().map(lease).collect::<Result<_, _>>()?,
+        unreported: unreported(&leases),
+        leases,
         issuers: m.issuers.iter().map(issuer).collect(),
         seen: m.seen.iter().map(seen).collect::<Result<_, _>>()?,
         keys: m.keys.iter().map(events::key).collect::<Result<_, _>>()?,
@@ -178,6 +180,7 @@ fn lease_record(id: u64, lease: &Lease) -> wire::LeaseRecord {
         granted_clock_ms: lease.granted_clock_ms,
         granted_wall_ms: lease.granted_wall_ms,
         reported: lease.stage == LeaseStage::Reported,
+        wish: lease.wish,
         periods: lease.periods.iter().map(period).collect(),
     }
 }
@@ -191,6 +194,7 @@ fn lease(m: &wire::LeaseRecord) -> Result<(u64, Lease), Malformed> {
         posted: Nanos(m.posted_nanos),
         granted_clock_ms: m.granted_clock_ms,
         granted_wall_ms: m.granted_wall_ms,
+        wish: m.wish,
         stage: if m.reported { LeaseStage::Reported } else { LeaseStage::Open },
     };
     Ok((m.lease, lease))

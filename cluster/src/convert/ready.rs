@@ -8,7 +8,7 @@ use gavel_proto::limits::{READY_OTHERS_MAX, READY_SHARDS_MAX, STRING_BYTES_MAX};
 use gavel_proto::wire;
 
 use super::{Malformed, hash32};
-use crate::state::types::{Ready, ShardCount, ShardKey, StagingPhase};
+use crate::state::types::{Ready, Refusal, ShardCount, ShardKey, StagingPhase};
 
 /// The lists of a message.
 pub struct Lists<'a> {
@@ -66,7 +66,7 @@ pub fn parse(lists: &Lists<'_>) -> Result<Ready, Malformed> {
     for refusal in lists.refusals.iter().take(READY_OTHERS_MAX) {
         let subject = refusal.subject.iter().copied().take(STRING_BYTES_MAX).collect();
         let reason = &refusal.reason[..refusal.reason.floor_char_boundary(STRING_BYTES_MAX)];
-        ready.refusals.insert(subject, reason.to_owned());
+        ready.refusals.insert(subject, Refusal { reason: reason.to_owned(), rests: refusal.rests });
     }
     for on_its_way in lists.phases.iter().take(READY_OTHERS_MAX) {
         let phase = match wire::StagingPhase::try_from(on_its_way.phase) {
@@ -96,10 +96,11 @@ pub fn to_wire(member_id: u64, incarnation: u64, ready: &Ready) -> wire::ReportR
         items: count.items,
         ads: count.ads,
     });
-    let refusals = ready
-        .refusals
-        .iter()
-        .map(|(subject, reason)| wire::Refusal { subject: subject.clone(), reason: reason.clone() });
+    let refusals = ready.refusals.iter().map(|(subject, why)| wire::Refusal {
+        subject: subject.clone(),
+        reason: why.reason.clone(),
+        rests: why.rests,
+    });
     wire::ReportReady {
         member_id,
         incarnation,

@@ -193,7 +193,9 @@ fn arm(m: &wire::ArmWindow) -> Arm {
     arm
 }
 
-const fn shadow(m: wire::ShadowWindow) -> Shadow {
+/// Reads what shadow requests showed.
+#[must_use]
+pub const fn shadow(m: wire::ShadowWindow) -> Shadow {
     Shadow {
         requests: m.requests,
         failed: m.failed,

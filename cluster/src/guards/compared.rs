@@ -16,22 +16,46 @@ impl Windows {
     }
 }
 
+/// A comparison: means a request, and the candidate as a multiple of the active bundle; 0 where nothing was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compared {
+    /// Mean of Spearman's coefficient.
+    pub rank_correlation: f64,
+    /// Sum of predictions.
+    pub prediction_ratio: f64,
+    /// Sum of the winners' expected revenue.
+    pub revenue_ratio: f64,
+    /// What the active ranker takes for a request's candidates.
+    pub active_rank_ms: f64,
+    /// What the candidate's takes for the same.
+    pub candidate_rank_ms: f64,
+}
+
 impl Shadow {
-    /// The comparison in words: means a request, and the candidate as a multiple of the active bundle.
+    /// The sums as an operator reads them.
+    #[must_use]
+    pub fn figures(&self) -> Compared {
+        let times = |before: f64, found: f64| if before > 0.0 { found / before } else { 0.0 };
+        let each = |sum: f64| sum / self.requests.max(1) as f64;
+        Compared {
+            rank_correlation: each(self.rank_correlation_sum),
+            prediction_ratio: times(self.active_prediction_sum, self.candidate_prediction_sum),
+            revenue_ratio: times(self.active_revenue_sum, self.candidate_revenue_sum),
+            active_rank_ms: each(self.active_rank_us as f64 / 1e3),
+            candidate_rank_ms: each(self.candidate_rank_us as f64 / 1e3),
+        }
+    }
+
+    /// The comparison in words, for the history and for whoever watches.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let times = |before: f64, found: f64| if before > 0.0 { found / before } else { 0.0 };
-        let each = |us: u64| us as f64 / 1e3 / self.requests.max(1) as f64;
+        let Compared { rank_correlation, prediction_ratio, revenue_ratio, active_rank_ms, candidate_rank_ms } =
+            self.figures();
         format!(
-            "{} requests compared, {} not scored: rank correlation {:.4}, predictions {:.3} times, expected revenue \
-             {:.3} times, ranker's time {:.2} ms against {:.2} ms",
-            self.requests,
-            self.failed,
-            self.rank_correlation_sum / self.requests.max(1) as f64,
-            times(self.active_prediction_sum, self.candidate_prediction_sum),
-            times(self.active_revenue_sum, self.candidate_revenue_sum),
-            each(self.candidate_rank_us),
-            each(self.active_rank_us),
+            "{} requests compared, {} not scored: rank correlation {rank_correlation:.4}, predictions \
+             {prediction_ratio:.3} times, expected revenue {revenue_ratio:.3} times, ranker's time \
+             {candidate_rank_ms:.2} ms against {active_rank_ms:.2} ms",
+            self.requests, self.failed,
         )
     }
 }

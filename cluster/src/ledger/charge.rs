@@ -8,7 +8,7 @@ use gavel_proto::money::Nanos;
 
 use super::account::Step;
 use super::types::{Charge, Refusal, Source, Verdict};
-use super::{ATTRIBUTION_MS, HOUR_MS, Ledger, SeenKey, campaign, lease, roster};
+use super::{HOUR_MS, Ledger, SeenKey, campaign, lease, roster};
 
 /// The bitmap of a charge.
 pub const fn seen_key(charge: &Charge) -> SeenKey {
@@ -27,7 +27,7 @@ pub fn charge(ledger: &mut Ledger, charge: &Charge) -> Result<Verdict, Refusal> 
             return Err(Refusal::OverBudget);
         }
     }
-    if charge.expires_ms > charge.issued_ms.saturating_add(ATTRIBUTION_MS) {
+    if charge.expires_ms > charge.issued_ms.saturating_add(charge.id.kind.window_ms()) {
         return Err(Refusal::Invalid);
     }
     if ledger.wall_ms > charge.expires_ms {
@@ -63,7 +63,7 @@ pub fn charge(ledger: &mut Ledger, charge: &Charge) -> Result<Verdict, Refusal> 
 
 /// The charge's bitmap, if its issuer may have issued it and its hour is not forgotten.
 fn known(ledger: &Ledger, charge: &Charge) -> Result<SeenKey, Refusal> {
-    if roster::is_forgotten(ledger, charge.issued_ms / HOUR_MS) {
+    if roster::is_forgotten(ledger, charge.issued_ms / HOUR_MS, charge.id.kind) {
         return Err(Refusal::Late);
     }
     if charge.issued_ms > ledger.wall_ms.saturating_add(HOUR_MS) {

@@ -68,6 +68,9 @@ pub enum Event {
 pub struct LeaseWish {
     /// Who asks.
     pub issuer: u64,
+    /// Which of its questions for this campaign: the same one again is answered by the same lease. 0 for one that is
+    /// never asked again.
+    pub wish: u64,
     /// Whose money.
     pub campaign: CampaignId,
     /// What it spends of it in a second.

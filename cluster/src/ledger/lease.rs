@@ -5,6 +5,9 @@
 //! may come for a minute more; then, two seconds of skew later, the ledger takes the rest back by interval time. A router
 //! that dies strands its lease for no longer.
 
+use std::collections::BTreeMap;
+
+use gavel_proto::ids::CampaignId;
 use gavel_proto::limits::{LEDGER_AMOUNT_NANOS_MAX, LEDGER_LEASES_MAX};
 use gavel_proto::money::Nanos;
 
@@ -33,8 +36,13 @@ pub fn open(ledger: &mut Ledger, wish: &LeaseWish) -> Result<Verdict, Refusal> {
         return Err(Refusal::Invalid);
     }
     let owner = ledger.campaigns.get(&wish.campaign).ok_or(Refusal::UnknownCampaign)?;
-    let is_open = |l: &&Lease| l.issuer == wish.issuer && l.campaign == wish.campaign && l.stage == LeaseStage::Open;
-    if ledger.leases.values().filter(is_open).count() >= OPEN_MAX {
+    let open = ledger.unreported.get(&(wish.issuer, wish.campaign)).map_or(&[][..], Vec::as_slice);
+    let asked_before = open.iter().filter_map(|id| Some((*id, ledger.leases.get(id)?)));
+    if let Some((id, lease)) = asked_before.into_iter().find(|(_, lease)| wish.wish != 0 && lease.wish == wish.wish) {
+        // Whoever did not hear the answer asks again: a second lease would lie idle until its time is over.
+        return Ok(Verdict::Lease { id, amount: lease.amount, wall_ms: lease.granted_wall_ms });
+    }
+    if open.len() >= OPEN_MAX {
         return Err(Refusal::TooManyLeases);
     }
     if ledger.leases.len() >= LEDGER_LEASES_MAX {
@@ -53,10 +61,12 @@ pub fn open(ledger: &mut Ledger, wish: &LeaseWish) -> Result<Verdict, Refusal> {
         posted: Nanos::ZERO,
         granted_clock_ms: ledger.clock_ms,
         granted_wall_ms: wall_ms,
+        wish: wish.wish,
         stage: LeaseStage::Open,
     };
     ledger.accounts.extend(held);
     ledger.leases.insert(id, lease);
+    ledger.unreported.entry((wish.issuer, wish.campaign)).or_default().push(id);
     ledger.next_lease += 1;
     Ok(Verdict::Lease { id, amount, wall_ms })
 }
@@ -96,6 +106,8 @@ pub fn report(ledger: &mut Ledger, issuer: u64, id: u64, issued: Nanos) -> Resul
     ledger.accounts.extend(accounts);
     if let Some(lease) = ledger.leases.get_mut(&id) {
         (lease.amount, lease.stage) = (issued, LeaseStage::Reported);
+        let of = (lease.issuer, lease.campaign);
+        no_longer_open(ledger, of, id);
     }
     Ok(Verdict::Done)
 }
@@ -138,9 +150,30 @@ pub fn expire(ledger: &mut Ledger) -> Result<(), Violation> {
             *account = after;
         }
         ledger.leases.remove(&id);
+        no_longer_open(ledger, (lease.issuer, lease.campaign), id);
         check::touched(ledger, lease.campaign)?;
     }
     Ok(())
+}
+
+/// A lease is reported or over.
+fn no_longer_open(ledger: &mut Ledger, of: (u64, CampaignId), id: u64) {
+    if let Some(open) = ledger.unreported.get_mut(&of) {
+        open.retain(|held| *held != id);
+        if open.is_empty() {
+            ledger.unreported.remove(&of);
+        }
+    }
+}
+
+/// The leases that are not reported, by issuer and campaign, ascending.
+#[must_use]
+pub fn unreported(leases: &BTreeMap<u64, Lease>) -> BTreeMap<(u64, CampaignId), Vec<u64>> {
+    let mut found: BTreeMap<(u64, CampaignId), Vec<u64>> = BTreeMap::new();
+    for (id, lease) in leases.iter().filter(|(_, lease)| lease.stage == LeaseStage::Open) {
+        found.entry((lease.issuer, lease.campaign)).or_default().push(*id);
+    }
+    found
 }
 
 /// Why a lease is not there.

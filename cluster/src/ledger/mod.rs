@@ -34,13 +34,13 @@ use calendar::Period;
 use check::Violation;
 use command::{Batch, Event};
 use gavel_proto::ids::CampaignId;
-pub use lease::{LEASE_MS, RETURN_MS};
+pub use lease::{LEASE_MS, RETURN_MS, unreported};
 use seen::Seen;
 use types::{Campaign, EventKind, Issuer, Lease, TokenKey, Verdict};
 
 /// Milliseconds of an hour.
 pub const HOUR_MS: u64 = 3_600_000;
-/// Longest attribution window: a week, as for conversions.
+/// Longest attribution window: that of conversions, a week.
 pub const ATTRIBUTION_MS: u64 = 7 * 24 * HOUR_MS;
 /// After the window an event may be sent again for so long before it is forgotten.
 const RETRY_MS: u64 = 24 * HOUR_MS;
@@ -82,6 +82,8 @@ pub struct Ledger {
     pub accounts: BTreeMap<(CampaignId, Period), Account>,
     /// By id, which is also the order of their ends.
     pub leases: BTreeMap<u64, Lease>,
+    /// Leases that are not reported, ascending, by issuer and campaign; follows from `leases`.
+    pub(crate) unreported: BTreeMap<(u64, CampaignId), Vec<u64>>,
     /// By id.
     pub issuers: BTreeMap<u64, Issuer>,
     /// What is known of tokens.
@@ -108,6 +110,7 @@ impl Ledger {
             campaigns: BTreeMap::new(),
             accounts: BTreeMap::new(),
             leases: BTreeMap::new(),
+            unreported: BTreeMap::new(),
             issuers: BTreeMap::new(),
             seen: BTreeMap::new(),
             keys: Vec::new(),

@@ -3,7 +3,7 @@
 use gavel_proto::ids::MemberId;
 use gavel_proto::limits::{LEDGER_ISSUERS_MAX, LEDGER_KEYS_MAX};
 
-use super::types::{Issuer, Refusal, TokenKey, Verdict};
+use super::types::{EventKind, Issuer, Refusal, TokenKey, Verdict};
 use super::{ATTRIBUTION_MS, HOUR_MS, Ledger, RETRY_MS};
 
 /// An issuer issues for so long; a router asks for the next one in time.
@@ -52,21 +52,29 @@ pub fn check_issuer(ledger: &Ledger, id: u64, issued_ms: u64) -> Result<(), Refu
     if (from..=until).contains(&issued_ms) { Ok(()) } else { Err(Refusal::UnknownIssuer) }
 }
 
-/// Whether nothing is known any more of tokens issued in that hour.
-pub const fn is_forgotten(ledger: &Ledger, hour: u64) -> bool {
-    (hour + 1).saturating_mul(HOUR_MS).saturating_add(ATTRIBUTION_MS + RETRY_MS) <= ledger.wall_ms
+/// Until when a token of that hour is known: its window and a day for repetitions.
+const fn known_until(hour: u64, kind: EventKind) -> u64 {
+    (hour + 1).saturating_mul(HOUR_MS).saturating_add(kind.window_ms() + RETRY_MS)
 }
 
-/// Drops bitmaps, issuers and keys that nothing can refer to any more.
+/// Whether nothing is known any more of tokens of this kind issued in that hour.
+pub const fn is_forgotten(ledger: &Ledger, hour: u64, kind: EventKind) -> bool {
+    known_until(hour, kind) <= ledger.wall_ms
+}
+
+/// Drops bitmaps, issuers and keys that nothing can refer to any more. Each kind's bitmaps go by its own window: those of
+/// impressions, by far the most, after a day instead of eight.
 pub fn forget(ledger: &mut Ledger) {
-    while let Some(entry) = ledger.seen.first_entry() {
-        let (hour, ..) = *entry.key();
-        // Not `is_forgotten`, which borrows the whole ledger.
-        if (hour + 1) * HOUR_MS + ATTRIBUTION_MS + RETRY_MS > ledger.wall_ms {
-            break;
+    // By whole hours, so that what is dropped does not depend on when an hour's first entry came.
+    let now_ms = ledger.wall_ms / HOUR_MS * HOUR_MS;
+    let counts = &mut ledger.counts;
+    ledger.seen.retain(|(hour, _, kind), seen| {
+        let kept = known_until(*hour, *kind) > now_ms;
+        if !kept {
+            counts.forgotten += seen.charged.count();
         }
-        ledger.counts.forgotten += entry.remove().charged.count();
-    }
+        kept
+    });
     let oldest = ledger.wall_ms.saturating_sub(ATTRIBUTION_MS + RETRY_MS + 2 * HOUR_MS);
     ledger.issuers.retain(|_, issuer| issuer.granted_ms + ISSUER_MS + SKEW_MS >= oldest);
     // A key is used until the next one comes.

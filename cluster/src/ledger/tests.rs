@@ -64,11 +64,12 @@ impl Both {
 
 fn charge(sequence: u64, price: i64, issued_ms: u64, source: Source) -> Charge {
     let kind = if source == Source::Budget { EventKind::Click } else { EventKind::Impression };
+    let expires_ms = issued_ms + kind.window_ms();
     Charge {
         id: ChargeId { issuer: 1, sequence, kind },
         campaign: CampaignId(1),
         issued_ms,
-        expires_ms: issued_ms + 2 * DAY_MS,
+        expires_ms,
         period_ms: issued_ms,
         price: Nanos(price),
         bid: Nanos(1_000),
@@ -78,7 +79,12 @@ fn charge(sequence: u64, price: i64, issued_ms: u64, source: Source) -> Charge {
 
 fn wish(price_max: i64, heir: Heir) -> Event {
     let (rate, price_max) = (Nanos::ZERO, Nanos(price_max));
-    Event::OpenLease(LeaseWish { issuer: 1, campaign: CampaignId(1), rate, price_max, routers: 2, heir })
+    Event::OpenLease(LeaseWish { issuer: 1, wish: 0, campaign: CampaignId(1), rate, price_max, routers: 2, heir })
+}
+
+/// A click of a token issued at a time, whose day pays.
+fn click(sequence: u64, price: i64, issued_ms: u64) -> Event {
+    Event::Charge(charge(sequence, price, issued_ms, Source::Budget))
 }
 
 const fn lifetime(nanos: i64) -> [Option<Nanos>; 3] {
@@ -148,9 +154,94 @@ fn a_lease_holds_money_until_its_time_is_over() {
     // A wall clock that jumps ends no lease; the interval does.
     both.entry(0, MORNING_MS + HOUR_MS, Vec::new());
     assert_eq!(both.ledger.leases.len(), 2);
-    assert_eq!(both.entry(1, 0, vec![on(1, 4, 40)]), [Verdict::Refused(Refusal::LeaseClosed)]);
+    let late = Charge { period_ms: MORNING_MS, ..charge(4, 40, MORNING_MS + HOUR_MS, Source::Lease(1)) };
+    assert_eq!(both.entry(1, 0, vec![Event::Charge(late)]), [Verdict::Refused(Refusal::LeaseClosed)]);
     assert_eq!(both.one(on(1, 1, 60)), Verdict::Duplicate);
     assert_eq!(both.account(Span::Lifetime, 0), [10_000, 9_640, 0, 360, 0]);
+}
+
+/// Whoever did not hear of a lease asks again. There were two leases then, and the first lay idle until its time was over.
+#[test]
+fn a_question_that_is_asked_again_is_answered_by_the_same_lease() {
+    let mut both = Both::begin(lifetime(10_000), Zone::default());
+    let ask = |wish| {
+        let (rate, price_max, heir) = (Nanos::ZERO, Nanos(100), Heir::Other);
+        Event::OpenLease(LeaseWish { issuer: 1, wish, campaign: CampaignId(1), rate, price_max, routers: 2, heir })
+    };
+    let first = Verdict::Lease { id: 1, amount: Nanos(100), wall_ms: MORNING_MS };
+    assert_eq!(both.one(ask(5)), first);
+    both.entry(1_000, MORNING_MS + 1_000, Vec::new());
+    assert_eq!(both.one(ask(5)), first, "as it was granted then");
+    assert_eq!(both.account(Span::Lifetime, 0), [10_000, 9_900, 100, 0, 0]);
+    let second = Verdict::Lease { id: 2, amount: Nanos(100), wall_ms: MORNING_MS + 1_000 };
+    assert_eq!(both.one(ask(6)), second);
+    assert_eq!((both.one(ask(5)), both.one(ask(6))), (first, second), "though two are open");
+    assert_eq!(both.one(ask(7)), Verdict::Refused(Refusal::TooManyLeases));
+    // Once it is reported the question is over, too.
+    both.one(Event::CloseLease { issuer: 1, lease: 1, issued: Nanos(0) });
+    assert!(matches!(both.one(ask(5)), Verdict::Lease { id: 3, .. }));
+}
+
+/// Bitmaps of impressions, which are most of them, were kept for eight days as those of conversions are.
+#[test]
+fn each_kind_of_token_is_remembered_for_its_own_window_and_a_day() {
+    let mut both = Both::begin(lifetime(10_000), Zone::default());
+    both.one(wish(100, Heir::Other));
+    let conversion = |sequence| {
+        let id = ChargeId { issuer: 1, sequence, kind: EventKind::Conversion };
+        let expires_ms = MORNING_MS + EventKind::Conversion.window_ms();
+        Charge { id, expires_ms, ..charge(sequence, 10, MORNING_MS, Source::Budget) }
+    };
+    let impression = charge(1, 10, MORNING_MS, Source::Lease(1));
+    let charged = [Event::Charge(impression), click(2, 10, MORNING_MS), Event::Charge(conversion(3))];
+    assert_eq!(both.entry(0, MORNING_MS, charged.to_vec()), [Verdict::Done, Verdict::Done, Verdict::Done]);
+    let late = Verdict::Refused(Refusal::Late);
+    // The hour of issue, the window, and a day.
+    for (hours, known) in [(25, 3), (26, 2), (48, 2), (49, 1), (192, 1), (193, 0)] {
+        let answers = both.entry(0, MORNING_MS + hours * HOUR_MS, charged.to_vec());
+        let duplicates = answers.iter().filter(|answer| **answer == Verdict::Duplicate).count();
+        assert_eq!((duplicates, both.ledger.seen.len()), (known, known), "after {hours} hours: {answers:?}");
+        assert!(answers.iter().all(|answer| *answer == Verdict::Duplicate || *answer == late), "{answers:?}");
+        assert_eq!(both.book.differences(&both.ledger), Vec::<String>::new());
+    }
+    assert_eq!(both.ledger.counts.forgotten, 3);
+    let too_long =
+        Charge { expires_ms: both.ledger.wall_ms + 61_000, ..charge(9, 1, both.ledger.wall_ms, Source::Lease(1)) };
+    assert_eq!(both.one(Event::Charge(too_long)), Verdict::Refused(Refusal::UnknownIssuer), "a day-old issuer");
+}
+
+/// Something that a ledger holds wrong.
+type Wrong = fn(&mut Ledger);
+
+/// The auditor looked at accounts and at the number of leases alone.
+#[test]
+fn whatever_a_ledger_holds_wrong_is_a_difference() {
+    let whole = || {
+        let mut both = Both::begin(lifetime(1_000), Zone::default());
+        both.one(click(1, 300, MORNING_MS));
+        both.one(wish(50, Heir::Other));
+        both
+    };
+    assert_eq!(whole().book.differences(&whole().ledger), Vec::<String>::new());
+    let damage: [(&str, Wrong); 12] = [
+        ("wall time", |l| l.wall_ms += 1),
+        ("interval time", |l| l.clock_ms += 1),
+        ("the next lease", |l| l.next_lease += 1),
+        ("the next issuer", |l| l.next_issuer += 1),
+        ("an issuer", |l| l.issuers.get_mut(&1).expect("one").granted_ms += 1),
+        ("a campaign's budget", |l| l.campaigns.get_mut(&CampaignId(1)).expect("one").budgets[2] = Some(Nanos(9))),
+        ("another advertiser", |l| l.campaigns.get_mut(&CampaignId(1)).expect("one").advertiser.0 = 1),
+        ("what is closed", |l| l.campaigns.get_mut(&CampaignId(1)).expect("one").closed[0].posted.0 = 5),
+        ("a lease of somebody else", |l| l.leases.get_mut(&1).expect("one").issuer = 2),
+        ("a token that is forgotten", |l| l.seen.clear()),
+        ("a token that is refunded", |l| l.seen.values_mut().for_each(|seen| seen.refunded.insert(1))),
+        ("a token too many", |l| l.seen.values_mut().for_each(|seen| seen.charged.insert(2))),
+    ];
+    for (what, damage) in damage {
+        let mut both = whole();
+        damage(&mut both.ledger);
+        assert!(!both.book.differences(&both.ledger).is_empty(), "{what}");
+    }
 }
 
 #[test]
@@ -292,6 +383,7 @@ fn draw(dice: &mut Dice, ledger: &Ledger, charges: &mut Vec<Charge>) -> Event {
         }
         2..=4 => Event::OpenLease(LeaseWish {
             issuer,
+            wish: dice.below(4),
             campaign,
             rate: Nanos(dice.below(40) as i64),
             price_max: Nanos(1 + dice.below(60) as i64),
@@ -319,15 +411,12 @@ fn draw(dice: &mut Dice, ledger: &Ledger, charges: &mut Vec<Charge>) -> Event {
                 (issuer, campaign, period_ms) = (lease.issuer, lease.campaign, lease.granted_wall_ms);
             }
             let price = Nanos(dice.below(60) as i64);
+            let kind = dice.of(&[EventKind::Impression, EventKind::Click, EventKind::Conversion]);
             let charge = Charge {
-                id: ChargeId {
-                    issuer,
-                    sequence: charges.len() as u64,
-                    kind: dice.of(&[EventKind::Impression, EventKind::Click, EventKind::Conversion]),
-                },
+                id: ChargeId { issuer, sequence: charges.len() as u64, kind },
                 campaign,
                 issued_ms,
-                expires_ms: issued_ms + dice.of(&[60_000, DAY_MS, 7 * DAY_MS]),
+                expires_ms: issued_ms + dice.of(&[kind.window_ms(), kind.window_ms(), 7 * DAY_MS]),
                 period_ms,
                 price,
                 bid: Nanos(58),

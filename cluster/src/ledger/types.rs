@@ -18,6 +18,19 @@ pub enum EventKind {
     Conversion,
 }
 
+impl EventKind {
+    /// How long an event may come after its ad was served: an impression within the minute for which its lease's money is
+    /// kept, a click within a day, a conversion within a week. What is known of tokens is kept by it (decision 17).
+    #[must_use]
+    pub const fn window_ms(self) -> u64 {
+        match self {
+            Self::Impression => 60_000,
+            Self::Click => 24 * super::HOUR_MS,
+            Self::Conversion => super::ATTRIBUTION_MS,
+        }
+    }
+}
+
 /// A token as it was issued: never two with one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChargeId {
@@ -106,6 +119,8 @@ pub struct Lease {
     pub granted_clock_ms: u64,
     /// Wall time of that moment, which picked the accounts.
     pub granted_wall_ms: u64,
+    /// The question that it was the answer to; 0 for none.
+    pub wish: u64,
     /// Whether the router still issues from it.
     pub stage: LeaseStage,
 }

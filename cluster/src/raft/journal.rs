@@ -2,7 +2,7 @@
 //!
 //! The raft log is purged behind each snapshot; the journal keeps every applied entry of the ledger with its answers, in
 //! files whose records name the record before by its BLAKE3, across files as well. A file that is full is compressed;
-//! after 400 days it goes. One thread writes. What is appended need not be safe at once, because after a crash the log
+//! after 400 days it goes, as soon as a sealed checkpoint stands where the rest begins: a state a week is one. One thread writes. What is appended need not be safe at once, because after a crash the log
 //! still has it and it is applied again; a snapshot, behind which the log is purged, waits until the journal is safe up
 //! to it. A voter that takes a snapshot from the leader has nothing before it: its journal then holds the snapshot, as a
 //! sealed checkpoint, in place of what is missing.
@@ -15,6 +15,7 @@ pub use read::{Audited, JournalError, audit};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gavel_member::clock;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{DiskError, EXIT_DISK_FAILED};
@@ -48,6 +49,7 @@ pub struct Line {
 enum Job {
     Append(Vec<Line>),
     Checkpoint { term: u64, index: u64, state: Arc<Vec<u8>> },
+    Seal { term: u64, index: u64, state: Arc<Vec<u8>> },
     Safe { index: u64, done: oneshot::Sender<()> },
 }
 
@@ -103,6 +105,11 @@ impl Journal {
         self.safe_up_to(index).await;
     }
 
+    /// Offers a state of this voter, as of an entry that was appended: one a week is sealed for later audits.
+    pub async fn offer(&self, term: u64, index: u64, state: Arc<Vec<u8>>) {
+        self.send(Job::Seal { term, index, state }).await;
+    }
+
     /// Returns once everything up to an index is safe on disk.
     pub async fn safe_up_to(&self, index: u64) {
         let (done, safe) = oneshot::channel();
@@ -122,6 +129,7 @@ fn write_on(mut files: Files, mut jobs: mpsc::Receiver<Job>) {
         let written = match job {
             Job::Append(lines) => lines.iter().try_for_each(|line| files.append(line)),
             Job::Checkpoint { term, index, state } => files.checkpoint(term, index, &state),
+            Job::Seal { term, index, state } => files.seal(term, index, &state, clock::wall_ms()),
             Job::Safe { index, done } => files.sync().map(|()| {
                 debug_assert!(files.last() >= Some(index), "what is applied was appended before");
                 // Whoever asked may have gone.

@@ -16,8 +16,8 @@ use super::group::Replicated;
 use super::journal::{Journal, Line, LineKind};
 use super::snapshot::{Kept, SnapshotFolder};
 use super::{
-    Answer, DiskError, EXIT_DISK_FAILED, Entry, LogId, SnapshotBytes, SnapshotMeta, StorageError, StoredMembership,
-    TypeConfig,
+    Answer, DiskError, EXIT_DISK_FAILED, Entry, Group, LogId, SnapshotBytes, SnapshotMeta, StorageError,
+    StoredMembership, TypeConfig,
 };
 use crate::convert::ledger::journal_entry;
 use crate::convert::snapshot::Position;
@@ -213,10 +213,14 @@ impl<S: Replicated> RaftStateMachine<TypeConfig> for Machine<S> {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let (answers, lines): (Vec<Answer>, Vec<Line>) = {
+        let apply = || -> Result<(Vec<Answer>, Vec<Line>), StorageError> {
             let mut applied = self.applied_mut();
-            entries.into_iter().map(|entry| apply_one(&mut applied, entry)).collect::<Result<_, _>>()?
+            entries.into_iter().map(|entry| apply_one(&mut applied, entry)).collect()
         };
+        // The ledger looks at everything now and then: the runtime's other tasks do not wait for that.
+        let flavor = tokio::runtime::Handle::current().runtime_flavor();
+        let aside = S::GROUP == Group::Ledger && flavor == tokio::runtime::RuntimeFlavor::MultiThread;
+        let (answers, lines) = if aside { tokio::task::block_in_place(apply)? } else { apply()? };
         if let Some(journal) = &self.journal {
             journal.append(lines).await;
         }
@@ -262,7 +266,9 @@ impl<S: Replicated> RaftStateMachine<TypeConfig> for Machine<S> {
 impl<S: Replicated> RaftSnapshotBuilder<TypeConfig> for Machine<S> {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         // A copy, so that entries go on while the bytes are made.
-        let applied = self.applied().clone();
+        let this = self.clone();
+        let copied = tokio::task::spawn_blocking(move || this.applied().clone()).await;
+        let applied = copied.map_err(|e| StorageIOError::write_snapshot(None, &e))?;
         let meta = SnapshotMeta {
             last_log_id: applied.last,
             last_membership: applied.membership.clone(),
@@ -273,6 +279,7 @@ impl<S: Replicated> RaftSnapshotBuilder<TypeConfig> for Machine<S> {
         let bytes = Arc::new(encoded.map_err(|e| StorageIOError::write_snapshot(None, &e))?);
         if let (Some(journal), Some(last)) = (&self.journal, meta.last_log_id) {
             journal.safe_up_to(last.index).await;
+            journal.offer(last.leader_id.term, last.index, Arc::clone(&bytes)).await;
         }
         self.keep(Kept { meta: meta.clone(), bytes: Arc::clone(&bytes) }).await?;
         metrics::counter!("gavel_control_snapshots_built_total", "group" => S::GROUP.word()).increment(1);

@@ -2,6 +2,9 @@
 //!
 //! In checked chunks of at most 1 MiB. An upload begins at the offset that `Stat` names; one that begins
 //! elsewhere is answered with the offset that is wanted. File work is done off the async threads.
+//!
+//! What only the object store has is brought to the disk and verified before a reader gets its first byte; until then
+//! the reader hears empty chunks, so that it knows that somebody works for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Voter;
-use crate::blobs::{BlobError, BlobFolder, Held, Upload};
+use crate::blobs::{Begun, BlobError, Held, Shelf, Upload};
 use crate::convert::hash32;
 use crate::state::types::Hash32;
 
@@ -21,13 +24,16 @@ use crate::state::types::Hash32;
 const CHUNK_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Chunks that wait for a slow reader.
 const CHUNKS_WAITING_MAX: usize = 4;
+/// Between two signs of life to a reader whose blob is still on its way from the object store; well below the silence
+/// that a member bears.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// Answers about blobs.
 pub struct BlobEndpoint {
     /// The voter.
     pub voter: Arc<Voter>,
     /// What it holds.
-    pub blobs: BlobFolder,
+    pub blobs: Shelf,
 }
 
 #[tonic::async_trait]
@@ -36,8 +42,7 @@ impl BlobService for BlobEndpoint {
 
     async fn stat(&self, request: Request<wire::BlobStatRequest>) -> Result<Response<wire::BlobStatResponse>, Status> {
         let hash = parse_hash(&request.into_inner().hash)?;
-        let blobs = self.blobs.clone();
-        let held = off_thread(move || Ok(blobs.held(&hash)?)).await?;
+        let held = self.blobs.held(hash).await.map_err(status)?;
         let (whole, bytes_held) = parts(held);
         Ok(Response::new(wire::BlobStatResponse { whole, bytes_held }))
     }
@@ -50,13 +55,10 @@ impl BlobService for BlobEndpoint {
         let mut next = next(&mut chunks).await?.ok_or_else(|| Status::invalid_argument("no chunk"))?;
         let hash = parse_hash(&next.hash)?;
         let (blobs, total) = (self.blobs.clone(), next.total_bytes);
-        let begun = off_thread(move || match blobs.held(&hash)? {
-            Held::Whole(bytes) => Ok(Err(Held::Whole(bytes))),
-            Held::Part(_) => blobs.upload(hash, total).map(Ok),
-        });
-        let mut upload = match begun.await? {
-            Ok(upload) => upload,
-            Err(held) => return Ok(put_reply(held)),
+        // Goes on when the client has gone: the next attempt finds it done.
+        let mut upload = match to_its_end(async move { blobs.begin(hash, total).await }).await? {
+            Begun::Upload(upload) => upload,
+            Begun::Whole(bytes) => return Ok(put_reply(Held::Whole(bytes))),
         };
         loop {
             // A first message without data only asks where to begin.
@@ -71,23 +73,29 @@ impl BlobService for BlobEndpoint {
                 Ok(None) => break,
                 Err(status) => {
                     // What came is kept for the next attempt.
-                    off_thread(move || upload.finish().map(drop)).await?;
+                    self.finish(upload).await?;
                     return Err(status);
                 }
             };
         }
-        Ok(put_reply(off_thread(move || upload.finish()).await?))
+        Ok(put_reply(self.finish(upload).await?))
     }
 
     async fn get(&self, request: Request<wire::BlobGetRequest>) -> Result<Response<Self::GetStream>, Status> {
         let request = request.into_inner();
         let hash = parse_hash(&request.hash)?;
-        let first = read(&self.blobs, hash, request.offset).await?;
+        let blobs = self.blobs.clone();
+        let on_disk = blobs.local(hash).await.map_err(status)?;
+        let total = match on_disk {
+            Some(total) => total,
+            None => blobs.beyond(hash).await.map_err(status)?,
+        };
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
-        let (blobs, shutdown) = (self.blobs.clone(), self.voter.shutdown.clone());
+        let shutdown = self.voter.shutdown.clone();
+        let reader = Reader { hash, offset: request.offset, total, sender };
         tokio::spawn(async move {
             tokio::select! {
-                () = send_chunks(&blobs, hash, first, sender) => {}
+                () = reader.serve(&blobs, on_disk) => {}
                 () = shutdown.wait() => {}
             }
         });
@@ -95,46 +103,80 @@ impl BlobService for BlobEndpoint {
     }
 }
 
-/// Sends a blob from its first chunk on, until the reader has gone.
-async fn send_chunks(
-    blobs: &BlobFolder,
-    hash: Hash32,
-    first: wire::BlobChunk,
-    sender: mpsc::Sender<Result<wire::BlobChunk, Status>>,
-) {
-    let mut chunk = first;
-    while !chunk.data.is_empty() {
-        let offset = chunk.offset + chunk.data.len() as u64;
-        let total = chunk.total_bytes;
-        if sender.send(Ok(chunk)).await.is_err() || offset >= total {
-            return;
-        }
-        chunk = match read(blobs, hash, offset).await {
-            Ok(chunk) => chunk,
-            Err(status) => {
-                // The reader has gone, or learns why the stream ends.
-                drop(sender.send(Err(status)).await);
-                return;
-            }
-        };
+impl BlobEndpoint {
+    async fn finish(&self, upload: Upload) -> Result<Held, Status> {
+        let blobs = self.blobs.clone();
+        to_its_end(async move { blobs.finish(upload).await }).await
     }
 }
 
-async fn read(blobs: &BlobFolder, hash: Hash32, offset: u64) -> Result<wire::BlobChunk, Status> {
-    let blobs = blobs.clone();
-    off_thread(move || {
-        let (data, total_bytes) = blobs.read(&hash, offset)?;
-        Ok(wire::BlobChunk { hash: hash.to_vec(), total_bytes, offset, crc32: crc32fast::hash(&data), data })
-    })
-    .await
+/// One who fetches a blob.
+struct Reader {
+    hash: Hash32,
+    offset: u64,
+    total: u64,
+    sender: mpsc::Sender<Result<wire::BlobChunk, Status>>,
+}
+
+impl Reader {
+    /// Sends the blob from the offset on, until the reader has gone.
+    async fn serve(mut self, blobs: &Shelf, on_disk: Option<u64>) {
+        if on_disk.is_none() && !self.brought(blobs).await {
+            return;
+        }
+        loop {
+            let chunk = blobs.read(self.hash, self.offset).await.map_err(status).map(|(data, _)| self.chunk(data));
+            let (length, failed) = chunk.as_ref().map_or((0, true), |chunk| (chunk.data.len() as u64, false));
+            if length == 0 && !failed {
+                return;
+            }
+            // The reader has gone, or learns why the stream ends.
+            self.offset += length;
+            if self.sender.send(chunk).await.is_err() || failed || self.offset >= self.total {
+                return;
+            }
+        }
+    }
+
+    /// Brings the blob from the store; whether there is something to send now.
+    async fn brought(&self, blobs: &Shelf) -> bool {
+        let fetch = blobs.fetch(self.hash, self.total);
+        tokio::pin!(fetch);
+        loop {
+            match tokio::time::timeout(SIGN_OF_LIFE, &mut fetch).await {
+                Ok(Ok(())) => return true,
+                Ok(Err(error)) => {
+                    drop(self.sender.send(Err(status(error))).await);
+                    return false;
+                }
+                Err(_) => {
+                    if self.sender.send(Ok(self.chunk(Vec::new()))).await.is_err() {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn chunk(&self, data: Vec<u8>) -> wire::BlobChunk {
+        let crc32 = crc32fast::hash(&data);
+        wire::BlobChunk { hash: self.hash.to_vec(), total_bytes: self.total, offset: self.offset, data, crc32 }
+    }
+}
+
+/// Does the work although the caller may go away meanwhile.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, BlobError>> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::spawn(work).await.map_err(|_| Status::internal("the work was cut off"))?.map_err(status)
 }
 
 async fn take(mut upload: Upload, chunk: wire::BlobChunk) -> Result<Upload, Status> {
-    off_thread(move || {
+    let taken = tokio::task::spawn_blocking(move || {
         upload.take(chunk.offset, &chunk.data, chunk.crc32)?;
         Ok(upload)
-    })
-    .await
+    });
+    taken.await.map_err(|_| Status::internal("the work was cut off"))?.map_err(status)
 }
 
 async fn next(chunks: &mut Streaming<wire::BlobChunk>) -> Result<Option<wire::BlobChunk>, Status> {
@@ -158,16 +200,13 @@ fn put_reply(held: Held) -> Response<wire::BlobPutResponse> {
     Response::new(wire::BlobPutResponse { bytes_held, whole })
 }
 
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Status::internal("the work was cut off"))?.map_err(|error| match error {
+fn status(error: BlobError) -> Status {
+    match error {
         BlobError::TooLarge(_) | BlobError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
         BlobError::OutOfPlace(_) => Status::out_of_range(error.to_string()),
         BlobError::Damaged | BlobError::OtherBytes => Status::data_loss(error.to_string()),
         BlobError::Busy => Status::aborted(error.to_string()),
         BlobError::Unknown => Status::not_found(error.to_string()),
-        BlobError::Io(_) => Status::unavailable(error.to_string()),
-    })
+        BlobError::Io(_) | BlobError::Store(_) => Status::unavailable(error.to_string()),
+    }
 }

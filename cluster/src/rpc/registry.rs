@@ -61,8 +61,9 @@ pub fn status(voter: &Voter) -> (Vec<wire::ModelStatus>, Vec<wire::RolloutEvent>
 
 /// How far a member is with a bundle, and why no further.
 fn state_of(state: &State, member: &Member, model: &Model) -> (wire::ReplicaState, String) {
-    if let Some(reason) = member.ready.refusals.get(model.hash.as_slice()) {
-        return (wire::ReplicaState::ReplicaRefused, reason.clone());
+    let refusal = member.ready.refusals.get(model.hash.as_slice());
+    if let Some(refusal) = refusal.filter(|refusal| !refusal.rests) {
+        return (wire::ReplicaState::ReplicaRefused, refusal.reason.clone());
     }
     let whole = member.ready.models.contains(&model.hash) && shards_of(state, member, model);
     let now = match member.ready.phases.get(&model.hash) {
@@ -72,7 +73,7 @@ fn state_of(state: &State, member: &Member, model: &Model) -> (wire::ReplicaStat
         None if member.ready.models.contains(&model.hash) => wire::ReplicaState::ReplicaStaging,
         None => wire::ReplicaState::ReplicaAbsent,
     };
-    (now, String::new())
+    (now, refusal.map(|refusal| format!("tried again: {}", refusal.reason)).unwrap_or_default())
 }
 
 /// True when every shard of the active generation that is placed on the member is ready under the bundle.

@@ -272,12 +272,13 @@ fn a_replica_that_counts_otherwise_than_the_loader_does_not_serve() {
 fn a_long_refusal_does_not_keep_a_report_out() {
     let mut log = Log::new();
     let node = log.join("a", Role::Node, 1);
-    let refusals =
-        (0..100u32).map(|n| wire::Refusal { subject: vec![n as u8; 300], reason: "ü".repeat(200) }).collect();
+    let refusals = (0..100u32)
+        .map(|n| wire::Refusal { subject: vec![n as u8; 300], reason: "ü".repeat(200), rests: n % 2 == 0 })
+        .collect();
     let beat = wire::HeartbeatRequest { refusals, ..wire::HeartbeatRequest::default() };
     let ready = convert::ready::parse(&convert::ready::Lists::from(&beat)).expect("read");
     assert_eq!(ready.refusals.len(), 64);
-    assert!(ready.refusals.iter().all(|(subject, why)| subject.len() == 256 && why.len() == 256));
+    assert!(ready.refusals.iter().all(|(subject, why)| subject.len() == 256 && why.reason.len() == 256));
     log.done(&Body::ReportReady { member: node, incarnation: 1, ready: ready.clone() });
     assert_eq!(log.state.members[&node].ready, ready, "so the leader does not say it again");
 }

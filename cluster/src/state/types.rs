@@ -75,9 +75,18 @@ pub struct Ready {
     /// Generations whose users it has loaded.
     pub generations: BTreeSet<u64>,
     /// What it refused, by subject, and why.
-    pub refusals: BTreeMap<Vec<u8>, String>,
+    pub refusals: BTreeMap<Vec<u8>, Refusal>,
     /// Bundles that are on their way.
     pub phases: BTreeMap<Hash32, StagingPhase>,
+}
+
+/// Why a member does not have something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For people.
+    pub reason: String,
+    /// It is tried again.
+    pub rests: bool,
 }
 
 /// How far a bundle is on its way to a member.

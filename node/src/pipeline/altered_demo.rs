@@ -4,6 +4,7 @@
 //! behind it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use gavel_model::{Bundle, FeatureRow, FeatureSpec, FeatureValue, LightLogits, Scratch};
@@ -115,12 +116,67 @@ pub fn write_valuing(folder: &Path, weight: f32) {
 /// so that a test can put out its own.
 fn read(name: &str) -> Vec<u8> {
     let mut bytes = std::fs::read(demo_bundle().join(name)).unwrap();
-    for (known, unknown) in [(b"user_light", b"user_other"), (b"item_light", b"item_other")] {
-        while let Some(at) = bytes.windows(known.len()).position(|w| w == known) {
-            bytes[at..at + known.len()].copy_from_slice(unknown);
-        }
+    if name.ends_with(".onnx") {
+        rename(&mut bytes, &[("user_light", "user_other"), ("item_light", "item_other")]);
     }
     bytes
+}
+
+/// Where the fields of a message lie that have a length, with their tags.
+fn fields(message: &[u8], within: Range<usize>) -> Vec<(u64, Range<usize>)> {
+    let mut at = within.start;
+    let varint = |at: &mut usize| {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = message[*at];
+            *at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        value
+    };
+    let mut found = Vec::new();
+    while at < within.end {
+        let key = varint(&mut at);
+        match key & 7 {
+            0 => drop(varint(&mut at)),
+            1 => at += 8,
+            5 => at += 4,
+            2 => {
+                let length = varint(&mut at) as usize;
+                found.push((key >> 3, at..at + length));
+                at += length;
+            }
+            other => panic!("wire type {other}"),
+        }
+    }
+    found
+}
+
+/// Renames tensors where a graph names them: in the inputs and outputs of its nodes and of itself. New names are as long.
+fn rename(file: &mut [u8], names: &[(&str, &str)]) {
+    let mut places = Vec::new();
+    for (_, graph) in fields(file, 0..file.len()).into_iter().filter(|(tag, _)| *tag == 7) {
+        for (tag, part) in fields(file, graph) {
+            let named: &[u64] = match tag {
+                1 => &[1, 2],
+                11 | 12 => &[1],
+                _ => &[],
+            };
+            if named.is_empty() {
+                continue;
+            }
+            places
+                .extend(fields(file, part).into_iter().filter(|(tag, _)| named.contains(tag)).map(|(_, place)| place));
+        }
+    }
+    for place in places {
+        if let Some((_, to)) = names.iter().find(|(from, _)| from.as_bytes() == &file[place.clone()]) {
+            file[place].copy_from_slice(to.as_bytes());
+        }
+    }
 }
 
 /// `bundle.toml` with the inner product for light ranking.

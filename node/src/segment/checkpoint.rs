@@ -23,10 +23,15 @@ use std::{
 pub(super) const PROGRESS: &str = "progress";
 /// Rows of another version of this program may differ in their last bits.
 const WRITER: &str = env!("CARGO_PKG_VERSION");
+/// What the bytes of rows mean: raised by whoever changes what an item tower puts out, how a vector or an activation is
+/// stored, or what stands in this file. Two builds of one version may differ in that, and the rows of the other one would
+/// be read for what they are not.
+pub(super) const FORMAT: u32 = 2;
 
 /// How far a builder has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
+    format: u32,
     writer: String,
     /// BLAKE3 of what the rows are made from and of their form.
     pub(super) of: [u8; 32],
@@ -38,7 +43,13 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(of: [u8; 32], rows: u32, files: Vec<FileEntry>) -> Self {
-        Self { writer: WRITER.to_owned(), of, rows, files }
+        Self { format: FORMAT, writer: WRITER.to_owned(), of, rows, files }
+    }
+
+    /// As a build of another format would have written it.
+    #[cfg(test)]
+    pub(super) fn in_format(self, format: u32) -> Self {
+        Self { format, ..self }
     }
 
     /// Takes the place of the one before, whole or not at all.
@@ -60,7 +71,7 @@ impl Progress {
         let length = fs::metadata(path).ok()?.len();
         let bytes = fs::read(path).ok().filter(|_| length <= codec::BYTES_MAX as u64)?;
         let (found, _) = codec::decode::<Self>(path, &bytes).ok()?;
-        (found.writer == WRITER && found.of == *of).then_some(found)
+        (found.format == FORMAT && found.writer == WRITER && found.of == *of).then_some(found)
     }
 
     /// A file as it was then.

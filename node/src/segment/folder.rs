@@ -56,11 +56,18 @@ impl FolderWriter {
         Ok(Self { target: target.to_path_buf(), temporary, files: Vec::new() })
     }
 
-    /// Goes on with what an interrupted writer left; `None` when there is nothing.
-    pub(crate) fn resume(target: &Path) -> Option<Self> {
+    /// Goes on with what an interrupted writer left, of which only these files count; `None` when there is nothing.
+    pub(crate) fn resume(target: &Path, kept: &[&str]) -> Option<Self> {
         let temporary = temporary(target);
         let is_left = !target.exists() && temporary.is_dir();
-        is_left.then(|| Self { target: target.to_path_buf(), temporary, files: Vec::new() })
+        let folder = is_left.then(|| Self { target: target.to_path_buf(), temporary, files: Vec::new() })?;
+        for entry in fs::read_dir(&folder.temporary).ok()? {
+            let name = entry.ok()?.file_name();
+            if !kept.iter().any(|kept| name == *kept) {
+                fs::remove_file(folder.temporary.join(name)).ok()?;
+            }
+        }
+        Some(folder)
     }
 
     /// Where files are while the folder is written.
@@ -105,7 +112,7 @@ impl FolderWriter {
     }
 
     /// Takes a file out again that is no part of the folder.
-    pub(crate) fn remove(&self, name: &str) -> Result<(), SegmentError> {
+    fn remove(&self, name: &str) -> Result<(), SegmentError> {
         match fs::remove_file(self.path(name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(SegmentError::io(&self.path(name), e)),
             Ok(()) | Err(_) => Ok(()),
@@ -118,11 +125,24 @@ impl FolderWriter {
         self,
         with: impl FnOnce(Vec<FileEntry>) -> M,
     ) -> Result<([u8; 32], u64), SegmentError> {
+        self.seal_without(&[], with)
+    }
+
+    /// The same, without the files that only an interrupted writer would need; they go last, so that it has them for
+    /// as long as anything can still interrupt it.
+    pub(crate) fn seal_without<M: Serialize>(
+        mut self,
+        scratch: &[&str],
+        with: impl FnOnce(Vec<FileEntry>) -> M,
+    ) -> Result<([u8; 32], u64), SegmentError> {
         let bytes = self.files.iter().map(|f| f.bytes).sum();
-        let (manifest, hash) = codec::encode(&with(self.files))?;
+        let (manifest, hash) = codec::encode(&with(std::mem::take(&mut self.files)))?;
         let mut file = HashedFile::create(self.temporary.join(MANIFEST), MANIFEST)?;
         file.write(&manifest)?;
         file.finish()?;
+        for name in scratch {
+            self.remove(name)?;
+        }
         sync_folder(&self.temporary)?;
         fs::rename(&self.temporary, &self.target).map_err(|e| SegmentError::io(&self.target, e))?;
         if let Some(parent) = self.target.parent() {
@@ -162,6 +182,8 @@ impl HashedFile {
 
     fn resume(path: PathBuf, begun: &FileEntry) -> Result<Self, SegmentError> {
         let io = |e| SegmentError::io(&path, e);
+        // It had ended when its folder had not.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(io)?;
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io)?;
         if file.metadata().map_err(io)?.len() < begun.bytes {
             return Err(SegmentError::damaged(&path, "shorter than it was"));

@@ -30,10 +30,19 @@ pub(super) enum Nearness {
 }
 
 /// Rows between two looks at whether the work goes on: some milliseconds of it.
-pub const ROWS_A_PAUSE: usize = 64;
+pub(super) const ROWS_A_PAUSE: usize = 64;
+
+/// How much is linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// Rows so far, each as often as there are graphs that it is in.
+    pub done: u64,
+    /// Rows of all graphs.
+    pub total: u64,
+}
 
 /// Is asked now and then whether the work goes on; it may rest there.
-pub(crate) type Pause<'a> = &'a mut dyn FnMut() -> Result<(), SegmentError>;
+pub(crate) type Pause<'a> = &'a mut dyn FnMut(Linked) -> Result<(), SegmentError>;
 
 /// Links rows, each with its weighted value; a row without one has 0.
 pub(super) fn link(
@@ -42,20 +51,25 @@ pub(super) fn link(
     values: &[f32],
     pause: Pause<'_>,
 ) -> Result<Links, SegmentError> {
+    let twice = encoding.metric == Metric::Ip && spread(matrix, encoding) >= UNEQUAL;
+    let rows = (matrix.len() / encoding.stride()) as u64;
+    let total = if twice { 2 * rows } else { rows };
+    let mut done = 0;
     let mut build = |nearness, connectivity| -> Result<Links, SegmentError> {
         let rows = matrix.chunks_exact(encoding.stride());
         let mut linker = Linker::new(rows.len() as u32, encoding, (nearness, connectivity))?;
         for (ordinal, row) in rows.enumerate() {
             if ordinal % ROWS_A_PAUSE == 0 {
-                pause()?;
+                pause(Linked { done, total })?;
             }
             linker.add(row, values.get(ordinal).copied().unwrap_or(0.0))?;
+            done += 1;
         }
         linker.finish()
     };
     match encoding.metric {
         Metric::L2 | Metric::Cos => build(Nearness::Own, CONNECTIVITY),
-        Metric::Ip if spread(matrix, encoding) < UNEQUAL => build(Nearness::Tempered, CONNECTIVITY),
+        Metric::Ip if !twice => build(Nearness::Tempered, CONNECTIVITY),
         Metric::Ip => {
             let half = CONNECTIVITY / 2;
             Ok(build(Nearness::Tempered, half)?.joined_with(&build(Nearness::Own, half)?))
@@ -128,6 +142,30 @@ mod tests {
         stretch(&mut vectors, 0.6);
         assert!(spread_of(&vectors) > UNEQUAL);
         assert_eq!(spread_of(&[]), 0.0);
+    }
+
+    /// Half of the work is half of the progress, also where rows are linked twice.
+    #[test]
+    fn progress_counts_rows_and_not_looks() {
+        let encoding = Encoding::unscaled(16, Metric::Ip, VectorFormat::F32);
+        let vectors: Vec<Vec<f32>> = clustered(300, 16, 4);
+        for (factor, graphs) in [(1.0f32, 1u64), (9.0, 2)] {
+            let mut matrix = Vec::new();
+            for (n, vector) in vectors.iter().enumerate() {
+                let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+                let by = if n % 2 == 0 { factor } else { 1.0 } / length;
+                encoding.encode(&vector.iter().map(|x| x * by).collect::<Vec<f32>>(), &mut matrix);
+            }
+            let mut looks = Vec::new();
+            link(&matrix, &encoding, &[], &mut |linked| {
+                looks.push(linked);
+                Ok(())
+            })
+            .unwrap();
+            assert!(looks.iter().all(|look| look.total == 300 * graphs && look.done < look.total));
+            let wanted = (0..graphs).flat_map(|graph| (0..300).step_by(ROWS_A_PAUSE).map(move |row| graph * 300 + row));
+            assert_eq!(looks.iter().map(|look| look.done).collect::<Vec<_>>(), wanted.collect::<Vec<u64>>());
+        }
     }
 
     #[test]

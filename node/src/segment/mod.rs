@@ -65,7 +65,6 @@ pub use content_builder::{ContentBuilder, ContentSummary};
 pub use document::{Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule};
 pub use error::SegmentError;
 pub use folder::BUILDING;
-pub use linkage::ROWS_A_PAUSE;
 pub use model_builder::{ModelFolderBuilder, ModelSpec, ModelSummary};
 pub use model_folder::ModelFolder;
 pub use observed::{Observed, Way};

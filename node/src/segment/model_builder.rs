@@ -129,7 +129,7 @@ impl ModelFolderBuilder {
     /// Goes on with what an interrupted builder of the same rows had made safe, if it is whole; starts anew otherwise.
     /// [`Self::rows`] says which row comes next.
     pub fn resume(target: &Path, content: &Content, spec: ModelSpec) -> Result<Self, SegmentError> {
-        let begun = FolderWriter::resume(target).and_then(|folder| {
+        let begun = FolderWriter::resume(target, &[PROGRESS, ACTIVATIONS, RESCORE]).and_then(|folder| {
             let of = manifest(content, spec).ok().and_then(|m| codec::encode(&m).ok())?.1;
             Some((Progress::read(&folder.path(PROGRESS), &of)?, folder))
         });
@@ -253,10 +253,11 @@ impl ModelFolderBuilder {
     /// Times the search, writes the folder and puts it in its place. `cpu_us` is
     /// the CPU time of this thread: what the machine does beside it is not what a search costs.
     pub fn seal(self, cpu_us: &dyn Fn() -> u64) -> Result<ModelSummary, SegmentError> {
-        self.seal_with(cpu_us, &mut || Ok(()))
+        self.seal_with(cpu_us, &mut |_| Ok(()))
     }
 
-    /// The same, and asks now and then whether it goes on while items are linked, which takes longest.
+    /// The same, and asks now and then whether it goes on while items are linked, which takes longest. Until the folder
+    /// has its place, a builder after this one finds the rows that were made safe.
     pub fn seal_with(mut self, cpu_us: &dyn Fn() -> u64, pause: Pause<'_>) -> Result<ModelSummary, SegmentError> {
         if self.rows != self.manifest.items {
             return Err(SegmentError::Refused(format!("{} rows of {}", self.rows, self.manifest.items)));
@@ -266,7 +267,6 @@ impl ModelFolderBuilder {
             Vectors::Kept(vectors) => scaled(&mut self.manifest, &vectors),
         };
         let links = linkage::link(&matrix, &self.manifest.encoding(), &self.values, pause)?;
-        self.folder.remove(PROGRESS)?;
         self.activations.finish(&mut self.folder)?;
         let full = match self.full {
             None => None,
@@ -285,7 +285,7 @@ impl ModelFolderBuilder {
 
         let (items, calibration) = (self.manifest.items, self.manifest.calibration);
         let mut manifest = self.manifest;
-        let (hash, bytes) = self.folder.seal(|files| {
+        let (hash, bytes) = self.folder.seal_without(&[PROGRESS], |files| {
             manifest.files = files;
             manifest
         })?;

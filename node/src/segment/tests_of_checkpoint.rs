@@ -1,5 +1,6 @@
 //! Is the work of an interrupted builder used when it is whole, and only then?
 
+use super::checkpoint::{FORMAT, Progress};
 use super::testing::{BUNDLE, DIMENSION, activations, clock, clustered, sealed_content};
 use super::*;
 use std::fs;
@@ -55,7 +56,7 @@ fn what_was_safe_is_gone_on_with_and_gives_the_same_bytes() {
         rest.checkpoint().unwrap();
         // Interrupted while items are linked: no row is lost.
         let mut pauses = 0;
-        let stopped = rest.seal_with(&clock, &mut || {
+        let stopped = rest.seal_with(&clock, &mut |_| {
             pauses += 1;
             if pauses > 2 { Err(SegmentError::Interrupted) } else { Ok(()) }
         });
@@ -69,6 +70,39 @@ fn what_was_safe_is_gone_on_with_and_gives_the_same_bytes() {
         assert!(!two.join("progress").exists() && !building(&two).exists());
         ModelFolder::open(&two, &content, BUNDLE).unwrap();
     }
+}
+
+/// The graph is written, its search is being timed, and the process is killed.
+#[test]
+fn a_kill_behind_the_linking_costs_no_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = sealed_content(&dir.path().join("content"), ITEMS as u64, 1);
+    let vectors = clustered(ITEMS, DIMENSION, 2);
+    let spec = spec(VectorFormat::I8, Some(VectorFormat::F32));
+    let folder = dir.path().join("model");
+    let mut builder = ModelFolderBuilder::new(&folder, &content, spec).unwrap();
+    push(&mut builder, &vectors, 0..ITEMS);
+    builder.checkpoint().unwrap();
+    let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.seal(&|| panic!("killed"))));
+    assert!(killed.is_err() && building(&folder).join("graph").exists());
+    let builder = ModelFolderBuilder::resume(&folder, &content, spec).unwrap();
+    assert_eq!(builder.rows() as usize, ITEMS);
+    builder.seal(&clock).unwrap();
+    ModelFolder::open(&folder, &content, BUNDLE).unwrap();
+}
+
+/// Another build of the same version, which means something else by the same bytes.
+#[test]
+fn a_checkpoint_of_another_format_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = sealed_content(&dir.path().join("content"), ITEMS as u64, 1);
+    let spec = spec(VectorFormat::I8, Some(VectorFormat::F32));
+    let folder = dir.path().join("model");
+    interrupted(&folder, &content, spec, &clustered(ITEMS, DIMENSION, 2));
+    let path = building(&folder).join("progress");
+    let (found, _) = codec::decode::<Progress>(&path, &fs::read(&path).unwrap()).unwrap();
+    found.in_format(FORMAT - 1).write(&path).unwrap();
+    assert_eq!(ModelFolderBuilder::resume(&folder, &content, spec).unwrap().rows(), 0);
 }
 
 #[test]

@@ -32,6 +32,8 @@ mod steps;
 mod values;
 mod worker;
 
+use gavel_member::ready::Standing;
+
 pub use content::build as build_content;
 pub use disk::DataFolder;
 pub use memory::MemoryBudget;
@@ -96,6 +98,27 @@ pub enum StagingError {
         /// What.
         source: std::io::Error,
     },
+}
+
+impl StagingError {
+    /// Whether it is worth trying again. Bytes that are not sound stay so; bytes, memory and disk may come.
+    const fn standing(&self) -> Standing {
+        match self {
+            Self::Catalogue(_)
+            | Self::Document { .. }
+            | Self::Bundle(_)
+            | Self::Model(_)
+            | Self::Signature(_)
+            | Self::Unusable(_) => Standing::Final,
+            Self::Fetch(_)
+            | Self::Segment(_)
+            | Self::Memory(_)
+            | Self::Cold { .. }
+            | Self::Cancelled
+            | Self::Missing(_)
+            | Self::Io { .. } => Standing::Rests,
+        }
+    }
 }
 
 impl StagingError {

@@ -13,9 +13,7 @@ use gavel_model::{ActivationFormat, Bundle, FeatureRow, FeatureSpec, FeatureValu
 use super::StagingError;
 use super::holdings::LoadedBundle;
 use crate::features::ItemColumns;
-use crate::segment::{
-    self, Content, ModelFolderBuilder, ModelSpec, ModelSummary, ROWS_A_PAUSE, SegmentError, VectorFormat,
-};
+use crate::segment::{self, Content, ModelFolderBuilder, ModelSpec, ModelSummary, SegmentError, VectorFormat};
 
 /// Items of one run of the item tower: enough rows for the matrix products to be efficient, few enough for
 /// their activations (11 KB an item in a real ranker) to stay in the cache of one core.
@@ -105,11 +103,11 @@ fn seal(
     cpu_us: fn() -> u64,
     watch: Watch<'_>,
 ) -> Result<ModelSummary, StagingError> {
-    let (items, mut pauses) = (u64::from(items), 0);
+    let items = u64::from(items);
     let mut stopped = None;
-    let sealed = builder.seal_with(&cpu_us, &mut || {
-        let linked = (pauses * ROWS_A_PAUSE as u64).min(items);
-        pauses += 1;
+    let sealed = builder.seal_with(&cpu_us, &mut |linked| {
+        // Some bundles are linked twice: half as much counts each time.
+        let linked = items * linked.done / linked.total.max(1);
         watch(items + linked, 2 * items).map_err(|why| {
             stopped = Some(why);
             SegmentError::Interrupted

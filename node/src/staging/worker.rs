@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gavel_member::ready::{LoadedShard as ReadyShard, Refused, StagingPhase, StagingProgress};
+use gavel_member::ready::{LoadedShard as ReadyShard, Refused, StagingPhase, StagingProgress, Standing};
 use gavel_member::view::ViewFeed;
 use gavel_member::{ReadyState, Shutdown, clock, signing};
 use gavel_proto::deadline::Instant;
@@ -89,6 +89,7 @@ impl Staging {
 /// A step that failed.
 struct Failure {
     reason: String,
+    standing: Standing,
     attempts: u32,
     rests_until: Instant,
 }
@@ -196,7 +197,8 @@ impl Follower {
         tracing::error!(?step, %error, attempts, "not staged");
         metrics::counter!("gavel_node_staging_failures_total").increment(1);
         let rests_until = Instant(clock::now_us().0 + rest_us);
-        self.failures.insert(step, Failure { reason: error.to_string(), attempts, rests_until });
+        let (reason, standing) = (error.to_string(), error.standing());
+        self.failures.insert(step, Failure { reason, standing, attempts, rests_until });
     }
 
     /// Says where the bytes are, now and then: the pages of a map come and go by themselves.
@@ -217,7 +219,11 @@ impl Follower {
         let refusals: Vec<Refused> = self
             .failures
             .iter()
-            .map(|(step, failure)| Refused { subject: step.subject().to_vec(), reason: failure.reason.clone() })
+            .map(|(step, failure)| Refused {
+                subject: step.subject().to_vec(),
+                reason: failure.reason.clone(),
+                standing: failure.standing,
+            })
             .collect();
         self.stage.ready.update(|ready| {
             ready.shards = ready_shards(&holdings);

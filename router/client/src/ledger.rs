@@ -78,9 +78,22 @@ impl LedgerClient {
     /// # Errors
     /// When it does not answer.
     pub async fn balances_at(&self, address: &str, campaigns: Vec<u64>) -> Result<BalancesReply, ClientError> {
-        let call = async { client(address)?.balances(BalancesRequest { campaigns }).await.map_err(ClientError::from) };
-        let silent = |_| ClientError::Unreachable(format!("{address}: no answer"));
-        Ok(tokio::time::timeout(TRY_TIMEOUT, call).await.map_err(silent)??.into_inner())
+        let mut client = client(address)?;
+        let mut whole: Option<BalancesReply> = None;
+        let mut after = 0;
+        loop {
+            let request = BalancesRequest { campaigns: campaigns.clone(), after, limit: 0 };
+            let silent = |_| ClientError::Unreachable(format!("{address}: no answer"));
+            let page = tokio::time::timeout(TRY_TIMEOUT, client.balances(request)).await.map_err(silent)??.into_inner();
+            after = page.next;
+            whole = Some(match whole.take() {
+                None => page,
+                Some(before) => joined(before, page),
+            });
+            if let Some(whole) = whole.take_if(|_| after == 0) {
+                return Ok(whole);
+            }
+        }
     }
 
     /// The balances of the first voter that answers.
@@ -131,4 +144,14 @@ impl LedgerClient {
 fn client(address: &str) -> Result<LedgerServiceClient<Channel>, ClientError> {
     let client = LedgerServiceClient::new(transport::channel(address)?);
     Ok(client.max_decoding_message_size(INTERNAL_MESSAGE_BYTES_MAX))
+}
+
+/// A page behind others. Entries may have come in between: then the digest says nothing.
+fn joined(before: BalancesReply, mut page: BalancesReply) -> BalancesReply {
+    if before.state_digest != page.state_digest {
+        page.state_digest.clear();
+    }
+    let mut campaigns = before.campaigns;
+    campaigns.append(&mut page.campaigns);
+    BalancesReply { campaigns, ..page }
 }

@@ -7,7 +7,7 @@ use crate::catalogue::Progress;
 use crate::transport::{self, ClientError};
 use gavel_proto::limits::CHUNK_BYTES_MAX;
 use gavel_proto::wire::blob_service_client::BlobServiceClient;
-use gavel_proto::wire::{BlobChunk, BlobStatRequest};
+use gavel_proto::wire::{BlobChunk, BlobPutResponse, BlobStatRequest};
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
@@ -102,9 +102,23 @@ async fn put(client: &mut BlobServiceClient<Channel>, blob: &Blob) -> Result<(),
     if held.whole {
         return Ok(());
     }
+    let from = held.bytes_held.min(blob.bytes);
+    let mut reply = send(client, blob, from).await?;
+    if !reply.whole && reply.bytes_held < from {
+        // What it took to be there was another blob's, or damaged: it says from where it wants it.
+        reply = send(client, blob, reply.bytes_held).await?;
+    }
+    if reply.whole { Ok(()) } else { Err(tonic::Status::aborted(format!("{} bytes arrived", reply.bytes_held)).into()) }
+}
+
+/// Sends what comes behind an offset.
+async fn send(
+    client: &mut BlobServiceClient<Channel>,
+    blob: &Blob,
+    mut offset: u64,
+) -> Result<BlobPutResponse, ClientError> {
     let failed = |e| ClientError::File(blob.path.clone(), e);
     let mut file = File::open(&blob.path).await.map_err(failed)?;
-    let mut offset = held.bytes_held.min(blob.bytes);
     file.seek(SeekFrom::Start(offset)).await.map_err(failed)?;
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     let put = client.put(ReceiverStream::new(receiver));
@@ -125,6 +139,5 @@ async fn put(client: &mut BlobServiceClient<Channel>, blob: &Blob) -> Result<(),
     };
     let (reply, read) = tokio::join!(put, read);
     read?;
-    let reply = reply?.into_inner();
-    if reply.whole { Ok(()) } else { Err(tonic::Status::aborted(format!("{} bytes arrived", reply.bytes_held)).into()) }
+    Ok(reply?.into_inner())
 }

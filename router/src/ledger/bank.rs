@@ -7,7 +7,7 @@
 use super::event_log::EventLog;
 use super::events::{self, Waiting};
 use super::post::Post;
-use super::purse::{Granted, Hold, Purse, Wish};
+use super::purse::{Granted, Hold, PURSES, Purse, Report, Wish, purse_of};
 use arc_swap::ArcSwapOption;
 use gavel_member::member::Voters;
 use gavel_member::token::{self, Token};
@@ -18,7 +18,8 @@ use gavel_proto::ids::CampaignId;
 use gavel_proto::limits::LEDGER_EVENTS_MAX;
 use gavel_proto::wire::ledger_wish::Body;
 use gavel_proto::wire::{CloseLease, GrantIssuer, LedgerAnswer, LedgerVerdict, OpenLease, Role, TokenKey, View};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -34,6 +35,12 @@ const GRANT_UNBUDGETED_MS: u64 = 2_000;
 const GRANT_MS_MAX: u64 = 12 * 3_600_000;
 /// Events that may wait.
 const QUEUE_MAX: usize = 16_384;
+/// A router that cannot hear whether there is a ledger takes requests after so long.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// The last reports of a router that ends take so long at most: it does not stay for them.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// The mark that a ledger was heard of, in the data folder.
+const MARK: &str = "ledger-known";
 /// Tries of a round: what is not answered is asked again in the next.
 const TRIES: usize = 4;
 
@@ -57,10 +64,24 @@ impl Grant {
     }
 }
 
+/// Who says what this router may spend?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// The ledger, which has granted an issuer.
+    Granted,
+    /// Nobody yet: no ledger was ever heard of, and ads go on (decision 20).
+    Never,
+    /// There is a ledger, and it has not confirmed this router for hours, or not since it started: what is billed at the
+    /// impression stays out, because nothing could be charged for it.
+    Lost,
+}
+
 /// What the bank needs to know of its router.
 pub struct Surroundings {
     /// The cluster.
     pub cluster_id: String,
+    /// Where the router remembers that there is a ledger.
+    pub data_dir: PathBuf,
     /// Where voters are.
     pub voters: Arc<Voters>,
     /// Who lives.
@@ -76,7 +97,14 @@ pub struct Surroundings {
 /// Leases, tokens and events of this router.
 #[derive(Debug)]
 pub struct Bank {
-    purse: Mutex<Purse>,
+    /// By the hash of the campaign.
+    purses: [Mutex<Purse>; PURSES],
+    /// A ledger was heard of, by this process or one before it.
+    known: AtomicBool,
+    mark: Option<PathBuf>,
+    /// There was a grant, or the time to wait for one is over.
+    settled: watch::Sender<bool>,
+    post: Option<Arc<Post>>,
     grant: ArcSwapOption<Grant>,
     sequence: AtomicU64,
     queue: mpsc::Sender<Waiting>,
@@ -87,13 +115,31 @@ impl Bank {
     /// A bank without a ledger: no tokens, no leases, ads go on.
     #[must_use]
     pub fn off() -> Arc<Self> {
-        Arc::new(Self::new(EventLog::off()).0)
+        Arc::new(Self::new(EventLog::off(), None, None).0)
     }
 
-    fn new(events: EventLog) -> (Self, mpsc::Receiver<Waiting>) {
+    /// A bank whose ledger does not answer.
+    #[cfg(test)]
+    pub(crate) fn lost() -> Arc<Self> {
+        let this = Self::new(EventLog::off(), None, None).0;
+        this.known.store(true, Ordering::Relaxed);
+        Arc::new(this)
+    }
+
+    fn new(events: EventLog, post: Option<Arc<Post>>, mark: Option<PathBuf>) -> (Self, mpsc::Receiver<Waiting>) {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let (purse, grant) = (Mutex::default(), ArcSwapOption::empty());
-        let this = Self { purse, grant, sequence: AtomicU64::new(1), queue, events };
+        let this = Self {
+            purses: Default::default(),
+            known: AtomicBool::new(mark.as_ref().is_some_and(|mark| mark.exists())),
+            mark,
+            // Without a ledger there is nothing to wait for.
+            settled: watch::Sender::new(post.is_none()),
+            post,
+            grant: ArcSwapOption::empty(),
+            sequence: AtomicU64::new(1),
+            queue,
+            events,
+        };
         (this, waiting)
     }
 
@@ -101,9 +147,10 @@ impl Bank {
     #[must_use]
     pub fn start(mut surroundings: Surroundings, shutdown: Shutdown) -> Arc<Self> {
         let events = std::mem::replace(&mut surroundings.events, EventLog::off());
-        let (this, waiting) = Self::new(events);
-        let this = Arc::new(this);
         let post = Arc::new(Post::new(&surroundings.cluster_id, Arc::clone(&surroundings.voters)));
+        let mark = surroundings.data_dir.join(MARK);
+        let (this, waiting) = Self::new(events, Some(Arc::clone(&post)), Some(mark));
+        let this = Arc::new(this);
         let working = events::work(Arc::clone(&post), waiting);
         let following = Arc::clone(&this).follow(surroundings, post);
         tokio::spawn(async move {
@@ -116,10 +163,30 @@ impl Bank {
         this
     }
 
-    /// Whether somebody holds budgets for this router.
+    /// Who says what this router may spend.
     #[must_use]
-    pub fn has_authority(&self) -> bool {
-        self.grant().is_some()
+    pub fn authority(&self) -> Authority {
+        match self.grant() {
+            Some(_) => Authority::Granted,
+            None if self.known.load(Ordering::Relaxed) => Authority::Lost,
+            None => Authority::Never,
+        }
+    }
+
+    /// Returns once there was a grant, or when none came in some seconds: what a router serves before cannot be charged.
+    pub async fn settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // Either it is settled, or it takes too long.
+        let _ = tokio::time::timeout(SETTLE_MAX, settled.wait_for(|settled| *settled)).await;
+    }
+
+    /// The last word on every lease, when nothing is served any more: the rest is back at once.
+    pub async fn farewell(&self) {
+        let Some((post, grant)) = self.post.as_ref().zip(self.grant()) else { return };
+        let reports: Vec<Report> = (0..PURSES).flat_map(|at| self.purse_at(at).last_reports()).collect();
+        if tokio::time::timeout(FAREWELL_MAX, report(post, grant.issuer, &reports, 2)).await.is_err() {
+            tracing::warn!(leases = reports.len(), "the leases end by themselves");
+        }
     }
 
     /// What was granted, as long as it is fresh.
@@ -157,17 +224,20 @@ impl Bank {
         &self.queue
     }
 
-    fn purse(&self) -> MutexGuard<'_, Purse> {
-        // The purse is changed in single steps; a panic elsewhere leaves it whole.
-        self.purse.lock().unwrap_or_else(PoisonError::into_inner)
+    fn purse(&self, campaign: CampaignId) -> MutexGuard<'_, Purse> {
+        self.purse_at(purse_of(campaign))
+    }
+
+    fn purse_at(&self, at: usize) -> MutexGuard<'_, Purse> {
+        // A purse is changed in single steps; a panic elsewhere leaves it whole.
+        self.purses[at % PURSES].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Campaigns whose impressions are billed are among the candidates, at these largest prices.
     pub fn see(&self, seen: impl Iterator<Item = (CampaignId, i64)>) {
         let now = self.now_ms();
-        let mut purse = self.purse();
         for (campaign, price_max) in seen {
-            purse.see(campaign, price_max, now);
+            self.purse(campaign).see(campaign, price_max, now);
         }
     }
 
@@ -177,12 +247,12 @@ impl Bank {
         if self.grant.load().as_ref().is_some_and(|grant| grant.campaigns == 0) {
             return Some(Hold::Unbudgeted);
         }
-        self.purse().hold(campaign, nanos, self.now_ms())
+        self.purse(campaign).hold(campaign, nanos, self.now_ms())
     }
 
     /// Gives back a part of a hold.
     pub fn release(&self, campaign: CampaignId, lease: u64, nanos: i64) {
-        self.purse().release(campaign, lease, nanos);
+        self.purse(campaign).release(campaign, lease, nanos);
     }
 
     async fn follow(self: Arc<Self>, surroundings: Surroundings, post: Arc<Post>) {
@@ -213,51 +283,64 @@ impl Bank {
         let at_ms = self.now_ms();
         if self.grant.load().as_ref().is_some_and(|held| held.issuer != issuer.id) {
             // Leases are bound to their issuer; those of the old one end by themselves.
-            self.purse().clear();
+            (0..PURSES).for_each(|at| self.purse_at(at).clear());
         }
         let (wall_ms, campaigns) = (reply.wall_ms, reply.campaigns);
         let grant = Grant { issuer: issuer.id, keys: reply.keys, wall_ms, at_ms, campaigns };
         tracing::debug!(issuer = grant.issuer, keys = grant.keys.len(), "the ledger granted an issuer");
         self.grant.store(Some(Arc::new(grant)));
+        self.settled.send_replace(true);
+        if !self.known.swap(true, Ordering::Relaxed)
+            && let Some(mark) = self.mark.clone()
+        {
+            let written = tokio::task::spawn_blocking(move || std::fs::write(mark, b"")).await;
+            if let Ok(Err(error)) = written {
+                tracing::warn!(%error, "a router that starts without the ledger will not know that there is one");
+            }
+        }
     }
 
-    /// Takes what came of wishes; one without an answer is lost.
-    fn take(&self, wishes: &[Wish], verdicts: &[LedgerVerdict], asked_ms: u64) {
-        let (mut purse, now) = (self.purse(), self.now_ms());
+    /// Takes what came of wishes; one without an answer is asked again.
+    fn take(&self, wishes: &[Wish], verdicts: &[LedgerVerdict]) {
+        let now = self.now_ms();
         for (at, wish) in wishes.iter().enumerate() {
+            let mut purse = self.purse(wish.campaign);
             match verdicts.get(at) {
-                Some(verdict) => purse.granted(wish.campaign, granted(verdict), asked_ms, now),
+                Some(verdict) => purse.granted(wish.campaign, granted(verdict), now),
                 None => purse.lost(wish.campaign, now),
             }
         }
     }
 
-    /// Asks for leases and reports those that are over.
+    /// Reports the leases that are over, and then asks for others: the time of a lease counts from its asking, and
+    /// reports to a ledger without a leader may take seconds.
     async fn round(&self, post: &Post, issuer: u64, (own, view): (u64, Option<&View>)) {
-        let asked_ms = self.now_ms();
-        let (mut wishes, reports) = {
-            let mut purse = self.purse();
-            let (leases, left) = purse.totals();
-            metrics::gauge!("gavel_router_leases_count").set(leases as f64);
-            metrics::gauge!("gavel_router_leased_nanos").set(left as f64);
-            (purse.wishes(asked_ms), purse.reports(asked_ms))
-        };
+        let (mut leases, mut left, mut reports) = (0, 0, Vec::new());
+        for at in 0..PURSES {
+            let mut purse = self.purse_at(at);
+            reports.extend(purse.reports(self.now_ms()));
+            let (count, nanos) = purse.totals();
+            (leases, left) = (leases + count, left + nanos);
+        }
+        metrics::gauge!("gavel_router_leases_count").set(leases as f64);
+        metrics::gauge!("gavel_router_leased_nanos").set(left as f64);
+        // A report that is lost costs nothing: the lease ends by itself.
+        report(post, issuer, &reports, TRIES).await;
         let routers = routers(view);
-        let close =
-            |r: &super::purse::Report| Body::CloseLease(CloseLease { issuer, lease: r.lease, issued_nanos: r.issued });
-        let closes: Vec<Body> = reports.iter().map(close).collect();
-        for bodies in closes.chunks(LEDGER_EVENTS_MAX) {
-            // A report that is lost costs nothing: the lease ends by itself.
-            drop(post.post(bodies.to_vec(), TRIES).await);
-        }
-        while !wishes.is_empty() {
-            let rest = wishes.split_off(wishes.len().min(LEDGER_EVENTS_MAX));
+        let wishes: Vec<Wish> = (0..PURSES).flat_map(|at| self.purse_at(at).wishes(self.now_ms())).collect();
+        for wishes in wishes.chunks(LEDGER_EVENTS_MAX) {
             let opens = wishes.iter().map(|wish| Body::OpenLease(open(wish, issuer, own, &routers))).collect();
-            // Its time counts from before the first try, so that no lease is used after the ledger took it back.
             let reply = post.post(opens, TRIES).await;
-            self.take(&wishes, reply.map(|reply| reply.verdicts).unwrap_or_default().as_slice(), asked_ms);
-            wishes = rest;
+            self.take(wishes, reply.map(|reply| reply.verdicts).unwrap_or_default().as_slice());
         }
+    }
+}
+
+/// Reports leases.
+async fn report(post: &Post, issuer: u64, reports: &[Report], tries: usize) {
+    for reports in reports.chunks(LEDGER_EVENTS_MAX) {
+        let close = |r: &Report| Body::CloseLease(CloseLease { issuer, lease: r.lease, issued_nanos: r.issued });
+        drop(post.post(reports.iter().map(close).collect(), tries).await);
     }
 }
 
@@ -286,10 +369,27 @@ fn open(wish: &Wish, issuer: u64, own: u64, routers: &[u64]) -> OpenLease {
     let heir = routers.iter().max_by_key(|router| combine(wish.campaign.0, **router));
     OpenLease {
         issuer,
+        wish: wish.number,
         campaign_id: wish.campaign.0,
         rate_nanos: wish.rate,
         price_max_nanos: wish.price_max.max(1),
         routers: u32::try_from(routers.len().max(1)).unwrap_or(u32::MAX),
         heir: heir.is_none_or(|heir| *heir == own),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It served paid impressions unheld and without tokens, as if there had never been a ledger.
+    #[test]
+    fn a_router_remembers_that_there_is_a_ledger() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = || Bank::new(EventLog::off(), None, Some(folder.path().join(MARK))).0.authority();
+        assert_eq!(authority(), Authority::Never);
+        std::fs::write(folder.path().join(MARK), b"").expect("written");
+        assert_eq!(authority(), Authority::Lost);
+        assert_eq!(Bank::off().authority(), Authority::Never);
     }
 }

@@ -13,7 +13,7 @@ mod events;
 mod mint;
 mod post;
 
-pub use bank::{Bank, Surroundings};
+pub use bank::{Authority, Bank, Surroundings};
 pub use event_log::EventLog;
 pub use events::{AdEvent, EVENTS_MAX, Reported};
 pub use mint::{Held, Sale};

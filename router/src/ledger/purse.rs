@@ -3,8 +3,14 @@
 //! A kernel: time is an argument, milliseconds of a clock that runs on while the machine sleeps. A lease is used until a
 //! little before its time is over, counted from when it was asked for, so that the ledger takes nothing back that may
 //! still be issued. A campaign is worth a lease while it has been among candidates within a minute (decision 18); the next
-//! lease is asked for when a third of the one in use is gone, or when its time is soon over.
+//! lease is asked for when a third of the one in use is gone, or when its time is soon over. A question whose answer was
+//! lost is asked again under the same number, so that the ledger answers with the lease that it granted then; its time
+//! counts from the first asking.
+//!
+//! Campaigns are spread over [`PURSES`] purses by their hash: a look through one of them, several times a second, holds up only
+//! the requests for its own campaigns.
 
+use gavel_proto::hash::mix64;
 use gavel_proto::ids::CampaignId;
 use std::collections::BTreeMap;
 
@@ -20,8 +26,10 @@ const REFUSED_MS: u64 = 1_000;
 const UNBUDGETED_MS: u64 = 5_000;
 /// Time over which spending is averaged.
 const RATE_MS: u64 = 5_000;
-/// Campaigns that are followed; beyond it new ones wait. Ours: above what a minute's candidates name.
-const CAMPAIGNS_MAX: usize = 100_000;
+/// Purses of a router. Ours: with 100,000 campaigns one look through one of them takes less than a request does.
+pub const PURSES: usize = 16;
+/// Campaigns that a purse follows; beyond it new ones wait. Ours: 100,000 in all, above what a minute's candidates name.
+const CAMPAIGNS_MAX: usize = 100_000 / PURSES;
 
 /// A lease as the router holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +49,10 @@ struct Wallet {
     seen_ms: u64,
     /// A request for a lease is on its way.
     asked: bool,
+    /// The question that has no answer yet; 0 for none.
+    wish: u64,
+    /// When it was asked for the first time.
+    wish_ms: u64,
     not_before_ms: u64,
     unbudgeted_until_ms: u64,
     spent: i64,
@@ -69,6 +81,8 @@ pub enum Hold {
 pub struct Wish {
     /// Whose money.
     pub campaign: CampaignId,
+    /// Which question; the same when it is asked again.
+    pub number: u64,
     /// Spent in a second.
     pub rate: i64,
     /// Of one impression.
@@ -102,11 +116,19 @@ pub enum Granted {
     Refused,
 }
 
-/// The leases of this router.
+/// The purse of a campaign.
+#[must_use]
+pub const fn purse_of(campaign: CampaignId) -> usize {
+    (mix64(campaign.0) % PURSES as u64) as usize
+}
+
+/// The leases of this router for some campaigns.
 #[derive(Clone, Debug, Default)]
 pub struct Purse {
     wallets: BTreeMap<CampaignId, Wallet>,
     over: Vec<Report>,
+    /// Questions so far.
+    wishes: u64,
 }
 
 impl Purse {
@@ -150,16 +172,22 @@ impl Purse {
             let is_seen = now_ms.saturating_sub(wallet.seen_ms) <= SEEN_MS;
             if is_seen && !wallet.asked && now_ms >= wallet.not_before_ms && wallet.needs_another(now_ms) {
                 wallet.asked = true;
-                wishes.push(Wish { campaign: *campaign, rate: wallet.rate, price_max: wallet.price_max });
+                if wallet.wish == 0 || now_ms.saturating_sub(wallet.wish_ms) >= USE_MS {
+                    self.wishes += 1;
+                    (wallet.wish, wallet.wish_ms) = (self.wishes, now_ms);
+                }
+                let (number, rate, price_max) = (wallet.wish, wallet.rate, wallet.price_max);
+                wishes.push(Wish { campaign: *campaign, number, rate, price_max });
             }
         }
         wishes
     }
 
-    /// What came of a wish that was sent at `asked_ms`.
-    pub fn granted(&mut self, campaign: CampaignId, granted: Granted, asked_ms: u64, now_ms: u64) {
+    /// What came of the wish that is on its way.
+    pub fn granted(&mut self, campaign: CampaignId, granted: Granted, now_ms: u64) {
         let wallet = self.wallets.entry(campaign).or_default();
-        wallet.asked = false;
+        let asked_ms = wallet.wish_ms;
+        (wallet.asked, wallet.wish) = (false, 0);
         match granted {
             Granted::Lease { id, amount, wall_ms } => {
                 wallet.unbudgeted_until_ms = 0;
@@ -173,9 +201,18 @@ impl Purse {
         }
     }
 
-    /// A wish whose outcome is unknown: a lease that it led to is never used, and ends by itself.
+    /// A wish whose outcome is unknown: it is asked again, and a lease that it led to is then heard of.
     pub fn lost(&mut self, campaign: CampaignId, now_ms: u64) {
-        self.granted(campaign, Granted::Refused, now_ms, now_ms);
+        let wallet = self.wallets.entry(campaign).or_default();
+        (wallet.asked, wallet.not_before_ms) = (false, now_ms + REFUSED_MS);
+    }
+
+    /// Every lease, used up or not: this router serves nothing more.
+    pub fn last_reports(&mut self) -> Vec<Report> {
+        let wallets = std::mem::take(&mut self.wallets);
+        let leases = wallets.into_values().flat_map(|wallet| wallet.leases);
+        self.over.extend(leases.map(|lease| Report { lease: lease.id, issued: lease.issued }));
+        std::mem::take(&mut self.over)
     }
 
     /// Leases whose use is over, each until it was taken from here.
@@ -237,9 +274,9 @@ mod tests {
     fn with_lease(amount: i64) -> Purse {
         let mut purse = Purse::default();
         purse.see(C, 10, 1_000);
-        assert_eq!(purse.wishes(1_000), vec![Wish { campaign: C, rate: 0, price_max: 10 }]);
+        assert_eq!(purse.wishes(1_000), vec![Wish { campaign: C, number: 1, rate: 0, price_max: 10 }]);
         assert_eq!(purse.wishes(1_000), vec![], "it is asked for once");
-        purse.granted(C, Granted::Lease { id: 1, amount, wall_ms: 77 }, 1_000, 1_100);
+        purse.granted(C, Granted::Lease { id: 1, amount, wall_ms: 77 }, 1_100);
         purse
     }
 
@@ -266,7 +303,7 @@ mod tests {
             purse.hold(C, 10, 2_000);
         }
         assert_eq!(purse.wishes(2_100).len(), 1, "more than a third");
-        purse.granted(C, Granted::Lease { id: 2, amount: 100, wall_ms: 78 }, 2_100, 2_200);
+        purse.granted(C, Granted::Lease { id: 2, amount: 100, wall_ms: 78 }, 2_200);
         assert_eq!(purse.wishes(2_300), vec![]);
         purse.see(C, 10, 13_000);
         assert_eq!(purse.wishes(13_000), vec![], "two are open");
@@ -275,15 +312,45 @@ mod tests {
         assert_eq!(purse.wishes(100_000), vec![], "nobody has seen it for a minute");
     }
 
+    /// The answer to a question is lost, and the ledger has granted a lease: it was never used, and its money lay idle.
+    #[test]
+    fn a_question_without_an_answer_is_asked_again_and_its_lease_counts_from_the_first_asking() {
+        let mut purse = Purse::default();
+        purse.see(C, 10, 1_000);
+        let number = |wishes: Vec<Wish>| wishes.first().map(|wish| wish.number);
+        assert_eq!(number(purse.wishes(1_000)), Some(1));
+        purse.lost(C, 4_000);
+        assert_eq!(purse.wishes(4_500), vec![], "not at once");
+        assert_eq!(number(purse.wishes(5_000)), Some(1), "the same question");
+        purse.granted(C, Granted::Lease { id: 9, amount: 100, wall_ms: 77 }, 5_100);
+        assert!(purse.hold(C, 10, 15_499).is_some());
+        assert_eq!(purse.hold(C, 10, 15_500), None, "it may have been granted at the first asking");
+        // What was lost so long ago that no lease of it can be used is another question.
+        purse.see(C, 10, 20_000);
+        assert_eq!(number(purse.wishes(20_000)), Some(2));
+        purse.lost(C, 24_000);
+        assert_eq!(number(purse.wishes(20_000 + USE_MS)), Some(3));
+    }
+
+    /// A router that ended left its leases to their time, 77 s, though it would issue nothing more from them.
+    #[test]
+    fn the_last_reports_name_every_lease() {
+        let mut purse = with_lease(100);
+        purse.hold(C, 10, 1_200);
+        assert_eq!(purse.reports(1_300), vec![]);
+        assert_eq!(purse.last_reports(), vec![Report { lease: 1, issued: 10 }]);
+        assert_eq!((purse.last_reports(), purse.totals()), (vec![], (0, 0)));
+    }
+
     #[test]
     fn a_refusal_is_not_asked_for_again_at_once_and_no_budget_means_no_charge() {
         let mut purse = Purse::default();
         purse.see(C, 10, 0);
         purse.wishes(0);
-        purse.granted(C, Granted::Refused, 0, 100);
+        purse.granted(C, Granted::Refused, 100);
         assert_eq!((purse.hold(C, 1, 200), purse.wishes(200).len()), (None, 0));
         assert_eq!(purse.wishes(1_100).len(), 1);
-        purse.granted(C, Granted::Unbudgeted, 1_100, 1_200);
+        purse.granted(C, Granted::Unbudgeted, 1_200);
         assert_eq!(purse.hold(C, 1, 1_300), Some(Hold::Unbudgeted));
         assert_eq!((purse.wishes(6_100).len(), purse.wishes(6_200).len()), (0, 1));
         assert_eq!(purse.hold(C, 1, 6_900), Some(Hold::Unbudgeted), "while the answer is on its way");

@@ -107,6 +107,15 @@ pub(super) struct Impressions<'a> {
     unanswered: bool,
 }
 
+impl<'a> Impressions<'a> {
+    /// Of a request for which nothing is counted.
+    #[cfg(test)]
+    pub(super) fn uncounted(transport: &'a Arc<Transport>, rules: &'a RuleBook) -> Self {
+        let deadline = Deadline(gavel_proto::deadline::Instant(0));
+        Self { transport, rules, counting: None, reservation: 0, deadline, taken: Vec::new(), unanswered: false }
+    }
+}
+
 impl Impressions<'_> {
     /// Takes one for each winner that is counted and has none yet; the ads that get none, the first slot first.
     pub(super) async fn take(&mut self, ranking: &Ranking, clearing: &Clearing) -> Vec<AdId> {

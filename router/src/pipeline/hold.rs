@@ -7,7 +7,7 @@
 
 use super::frequency::Impressions;
 use crate::auction::{AuctionRule, Clearing, reclear_without};
-use crate::ledger::{Bank, Held, Sale, purse::Hold};
+use crate::ledger::{Authority, Bank, Held, Sale, purse::Hold};
 use crate::merge::{Candidate, Ranking};
 use crate::respond::{Decided, Entry, SlateEntry, placed_winners};
 use gavel_proto::cut::SPARE;
@@ -44,8 +44,14 @@ pub(super) async fn clear_and_hold<'a>(
 ) -> (Clearing, Holds<'a>) {
     let mut failed = Vec::new();
     let mut holds = Holds::none(bank);
-    if bank.has_authority() {
-        bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c))));
+    match bank.authority() {
+        Authority::Granted => bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c)))),
+        Authority::Never => {}
+        Authority::Lost => {
+            // Nothing could be charged for them, and budgets would be overspent unseen.
+            failed.extend(ranking.iter().filter(is_leased).map(|candidate| candidate.offer().ad));
+            metrics::counter!("gavel_router_unleased_total").increment(failed.len() as u64);
+        }
     }
     loop {
         let clearing = reclear_without(ranking, rule, &failed);
@@ -72,7 +78,7 @@ impl Holds<'_> {
     /// Holds the price of each winner that is billed at its impression and has none held yet; the first ad that nothing
     /// can be held for.
     fn hold(&mut self, ranking: &Ranking, clearing: &Clearing) -> Option<AdId> {
-        if !self.bank.has_authority() {
+        if self.bank.authority() != Authority::Granted {
             return None;
         }
         let mut lacking = None;
@@ -152,4 +158,69 @@ fn is_leased(candidate: &&Candidate) -> bool {
 /// The most that one impression may cost, in nanos: a price per mille in micros is one impression's in nanos.
 fn held_at_most(candidate: &Candidate) -> i64 {
     i64::try_from(candidate.billed(candidate.offer().bid).0).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auction::{AuctionTerms, Mechanism, TiePrice, UserModel};
+    use crate::merge::Offer;
+    use crate::transport::{Nodes, Transport};
+    use gavel_proto::cut::Neighbours;
+    use gavel_proto::frequency::RuleBook;
+    use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
+    use gavel_proto::money::Micros;
+    use std::sync::Arc;
+
+    fn candidate(id: u64, bid_type: BidType, bid: u64) -> Candidate {
+        Candidate::new(Offer {
+            ad: AdId(id),
+            item: ItemId(id),
+            campaign: CampaignId(id),
+            advertiser: AdvertiserId(id),
+            limit_category: 0,
+            bid_type,
+            bid: Micros(bid),
+            weight: 1_000_000_000_000,
+            event_weight: 1_000_000_000_000,
+            click_weight: 0,
+            continuation_ppm: 0,
+            value: 0,
+            reserve: Micros(0),
+            tie: id,
+            shard: ShardId(0),
+            row: 0,
+        })
+        .expect("valid")
+    }
+
+    fn rule() -> AuctionRule {
+        AuctionRule::new(AuctionTerms {
+            mechanism: Mechanism::FirstPrice,
+            slots: 2,
+            per_advertiser: 1,
+            per_category: None,
+            position_factors_ppm: vec![1_000_000; 2],
+            tie_price: TiePrice::Keyed,
+            neighbours: Neighbours::default(),
+            users: UserModel::Separable,
+        })
+        .expect("a rule")
+    }
+
+    /// Ad 1 pays for its impression and bids the most. Before there was ever a ledger it wins; with one that has not
+    /// granted an issuer nothing could be charged for it, and it neither wins nor sets a price.
+    #[tokio::test]
+    async fn what_cannot_be_charged_stays_out() {
+        let offers =
+            [candidate(1, BidType::Cpm, 900), candidate(2, BidType::Cpc, 800), candidate(3, BidType::Cpa, 700)];
+        let ranking = Ranking::sorted(&offers).expect("one list");
+        let (transport, rules) = (Transport::new(Arc::new(Nodes::default())), RuleBook::default());
+        for (bank, wins) in [(Bank::off(), [1, 2]), (Bank::lost(), [2, 3])] {
+            let mut impressions = Impressions::uncounted(&transport, &rules);
+            let (clearing, _) = clear_and_hold(&bank, &mut impressions, &ranking, &rule()).await;
+            let winners = clearing.winners.iter().map(|winner| ranking[winner.candidate].offer().ad.0);
+            assert_eq!(winners.collect::<Vec<_>>(), wins);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::auction::{AuctionRule, Clearing};
 use crate::clearing::{ClearingInputs, LoggedCandidate, Served, tie_key_id};
 use crate::fanout::Hedging;
 use crate::features::{UserRow, user_row};
-use crate::ledger::Bank;
+use crate::ledger::{Authority, Bank};
 use crate::merge::{Candidate, MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
 use crate::respond::{Answer, Decided, Entry, FunnelReport, SlateEntry, Timings, engagement, placed_winners, slate};
@@ -311,7 +311,7 @@ pub(super) fn coverage(
     if coverage.parts < query.coverage_parts_min {
         return Err(RequestError::Coverage { found: coverage.parts, wanted: query.coverage_parts_min });
     }
-    if !bank.has_authority() {
+    if bank.authority() != Authority::Granted {
         coverage.reasons |= NO_BUDGET_AUTHORITY;
     }
     if screened.is_unknown() {

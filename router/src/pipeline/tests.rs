@@ -137,6 +137,7 @@ async fn start() -> Fixture {
         voters: Arc::new(Voters::new(vec!["127.0.0.1:1".into()]).expect("one")),
         health: serving.health(),
         nodes,
+        bank: crate::ledger::Bank::off(),
     };
     staging.follow(surroundings, shutdown.clone());
     let mut beat = tokio::time::interval(Duration::from_millis(5));

@@ -15,7 +15,7 @@ use crate::request::Dimensions;
 use crate::topology::RouteTable;
 use crate::users::{UserCache, UserFile};
 use gavel_member::clock::now_us;
-use gavel_member::ready::{Refused, StagingPhase};
+use gavel_member::ready::{Refused, StagingPhase, Standing};
 use gavel_member::{Shutdown, signing, thread};
 use gavel_model::Bundle;
 use gavel_proto::deadline::Instant;
@@ -86,7 +86,11 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
             around.nodes.follow(&picture.nodes);
             loaded.forget(&picture);
             loaded.report(&around, &picture);
+            let first = staging.pin().is_none();
             if staging.take(&picture, &loaded) {
+                if first {
+                    around.bank.settled().await;
+                }
                 around.health.ready().await;
             }
             if tasks.is_empty() {
@@ -210,8 +214,11 @@ impl Loaded {
         let generations: Vec<u64> = generations.map(|g| g.generation).collect();
         // What may come yet is said as well: an operator who waits for it looks here.
         let refused = self.failures.iter().filter_map(|(item, failure)| {
-            let (Failure::Refused(reason) | Failure::Rests(_, reason)) = failure;
-            Some(Refused { subject: item.hash()?.to_vec(), reason: reason.clone() })
+            let (reason, standing) = match failure {
+                Failure::Refused(reason) => (reason, Standing::Final),
+                Failure::Rests(_, reason) => (reason, Standing::Rests),
+            };
+            Some(Refused { subject: item.hash()?.to_vec(), reason: reason.clone(), standing })
         });
         let refusals: Vec<Refused> = refused.collect();
         around.ready.update(|ready| {

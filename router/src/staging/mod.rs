@@ -127,6 +127,8 @@ pub struct Surroundings {
     pub health: Health,
     /// Told where nodes are.
     pub nodes: Arc<crate::transport::Nodes>,
+    /// Leases and tokens: requests wait for them to be settled.
+    pub bank: Arc<crate::ledger::Bank>,
 }
 
 impl Staging {

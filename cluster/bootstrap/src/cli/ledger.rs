@@ -22,7 +22,7 @@ pub enum LedgerCommand {
         /// Audit the files in this folder instead, without a cluster.
         #[arg(long)]
         journal: Option<PathBuf>,
-        /// Say of every charged token id how often it was charged.
+        /// Write every charged token: to FILE, and of several voters to one beside it for each.
         #[arg(long)]
         charges: Option<PathBuf>,
         /// As JSON.

@@ -11,7 +11,7 @@ use gavel_proto::money::{Micros, Nanos};
 use gavel_proto::wire::ledger_wish::Body;
 use gavel_proto::wire::{BalancesReply, LedgerAccount, LedgerAnswer, SetBudgets};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `gavel ctl ledger`.
 pub async fn run(admin: &AdminClient, cluster_id: &str, command: LedgerCommand) -> Result<(), Failure> {
@@ -105,12 +105,20 @@ async fn audit_voter(
     // A copy of what the voter has.
     let _ = std::fs::remove_dir_all(&folder);
     let (audited, differences) = audited?;
-    write_charges(charges, &audited)?;
+    // A file for each voter: what they say may differ.
+    write_charges(charges.map(|path| beside(path, address)).as_deref(), &audited)?;
     Ok(report(address, &audited, &differences))
 }
 
 fn unreadable(error: &JournalError) -> Failure {
     Failure::damaged(error)
+}
+
+/// `charges.txt` of the voter at 10.0.0.1:7001 is `charges-10.0.0.1-7001.txt`.
+fn beside(path: &Path, address: &str) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{}{extension}", address.replace([':', '[', ']'], "-")))
 }
 
 /// Each charged token once: issuer, sequence, kind and price.
@@ -247,4 +255,18 @@ fn table(reply: &BalancesReply) -> String {
 fn units(nanos: i64) -> String {
     let wide = i128::from(nanos);
     format!("{}{}.{:09}", if wide < 0 { "-" } else { "" }, wide.abs() / 1_000_000_000, wide.abs() % 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One file was written over by each voter, and only the last one was looked at.
+    #[test]
+    fn each_voter_has_a_file_of_charges() {
+        let name = |path: &str, address: &str| beside(Path::new(path), address).display().to_string();
+        assert_eq!(name("/tmp/charges.txt", "10.0.0.1:7001"), "/tmp/charges-10.0.0.1-7001.txt");
+        assert_eq!(name("charges", "[::1]:7002"), "charges----1--7002");
+        assert_ne!(name("charges", "a:1"), name("charges", "a:2"));
+    }
 }

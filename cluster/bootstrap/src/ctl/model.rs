@@ -157,7 +157,7 @@ fn pack(dir: &Path, work: &Path) -> Result<(String, Blob), Failure> {
 
 /// Returns once the version is ready everywhere.
 pub async fn wait_staged(admin: &AdminClient, version: u64) -> Result<Staged, Failure> {
-    let mut refused = 0;
+    let (mut refused, mut why) = (0, "see gavel ctl status".to_owned());
     for _ in 0..LOOKS_MAX {
         if let Ok(status) = admin.status().await {
             match staged(&status, version)? {
@@ -166,18 +166,22 @@ pub async fn wait_staged(admin: &AdminClient, version: u64) -> Result<Staged, Fa
                     return Err(failed(ClientError::Refused(reason)));
                 }
                 Look::Refused(_) => refused += 1,
-                Look::UnderWay => refused = 0,
+                Look::UnderWay(rests) => {
+                    refused = 0;
+                    why = rests.unwrap_or(why);
+                }
             }
         }
         tokio::time::sleep(LOOK).await;
     }
-    Err(failed(ClientError::NotActive(format!("version {version}: see gavel ctl status"))))
+    Err(failed(ClientError::NotActive(format!("version {version}: {why}"))))
 }
 
 /// What one look at the cluster says of a version.
 enum Look {
     Staged(Staged),
-    UnderWay,
+    /// And why some member tries something again.
+    UnderWay(Option<String>),
     /// By some member, and why.
     Refused(String),
 }
@@ -191,14 +195,14 @@ fn staged(status: &StatusResponse, version: u64) -> Result<Look, Failure> {
     let Some(pending) = view.staged_models.iter().find(|m| m.version == version) else {
         return Err(failed(ClientError::NotActive(format!("version {version} is no longer staged"))));
     };
-    let mut refusals = status.health.iter().flat_map(|h| &h.refusals);
-    if let Some(refusal) = refusals.find(|r| r.subject == pending.hash) {
+    let refusals = || status.health.iter().flat_map(|h| &h.refusals).filter(|r| r.subject == pending.hash);
+    if let Some(refusal) = refusals().find(|r| !r.rests) {
         return Ok(Look::Refused(refusal.reason.clone()));
     }
     // The first bundle activates by itself; a later one waits for its operator. What it lacks knows every replica.
     let lacks = status.models.iter().find(|m| m.model.as_ref().is_some_and(|m| m.version == version));
     let ready = view.active_model.is_some() && lacks.is_some_and(|m| m.lacks.is_empty());
-    Ok(if ready { Look::Staged(Staged::Ready) } else { Look::UnderWay })
+    Ok(if ready { Look::Staged(Staged::Ready) } else { Look::UnderWay(refusals().next().map(|r| r.reason.clone())) })
 }
 
 async fn active_version(admin: &AdminClient) -> Result<u64, Failure> {

@@ -5,6 +5,7 @@ use crate::cli::Format;
 use crate::failure::Failure;
 use crate::output::hex;
 use gavel_client::AdminClient;
+use gavel_control::convert;
 use gavel_proto::windows::{LATENCY_BINS, PREDICTION_BINS, latency_quantile_us, stability_index};
 use gavel_proto::wire::{
     ArmWindow, ModelPlace, ModelStatus, ReplicaState, RolloutEvent, RolloutKind, RolloutMode, RolloutStatus,
@@ -194,18 +195,7 @@ fn rollout_text(out: &mut String, rollout: &RolloutStatus) {
 pub fn comparison(rollout: &RolloutStatus) -> Option<String> {
     let shadow = rollout.plan.as_ref().is_some_and(|plan| plan.mode() == RolloutMode::RolloutShadow);
     let seen = rollout.sum.as_ref().and_then(|sum| sum.shadow).filter(|_| shadow)?;
-    let s = Compared::of(&seen);
-    Some(format!(
-        "{} requests, {} not scored, rank correlation {:.4}, predictions {:.3} times, expected revenue {:.3} times, \
-         ranker's time {:.2} ms against {:.2} ms",
-        seen.requests,
-        seen.failed,
-        s.rank_correlation,
-        s.prediction_ratio,
-        s.revenue_ratio,
-        s.candidate_rank_ms,
-        s.active_rank_ms
-    ))
+    Some(convert::rollout::shadow(seen).in_words())
 }
 
 fn mean(arm: &ArmWindow) -> f64 {
@@ -224,31 +214,8 @@ fn bins(arm: &ArmWindow) -> [u64; PREDICTION_BINS] {
     bins
 }
 
-/// What shadow requests showed: means a request, and quotients of the candidate to the active bundle.
-struct Compared {
-    rank_correlation: f64,
-    prediction_ratio: f64,
-    revenue_ratio: f64,
-    active_rank_ms: f64,
-    candidate_rank_ms: f64,
-}
-
-impl Compared {
-    fn of(s: &ShadowWindow) -> Self {
-        let per = |sum: f64| if s.requests == 0 { 0.0 } else { sum / s.requests as f64 };
-        let quotient = |a: f64, b: f64| if a == 0.0 { 0.0 } else { b / a };
-        Self {
-            rank_correlation: per(s.rank_correlation_sum),
-            prediction_ratio: quotient(s.active_prediction_sum, s.candidate_prediction_sum),
-            revenue_ratio: quotient(s.active_revenue_sum, s.candidate_revenue_sum),
-            active_rank_ms: per(s.active_rank_us as f64 / 1e3),
-            candidate_rank_ms: per(s.candidate_rank_us as f64 / 1e3),
-        }
-    }
-}
-
 fn compared(s: &ShadowWindow) -> Value {
-    let c = Compared::of(s);
+    let c = convert::rollout::shadow(*s).figures();
     json!({
         "requests": s.requests,
         "failed": s.failed,

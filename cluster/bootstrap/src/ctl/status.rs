@@ -85,7 +85,8 @@ fn member(out: &mut String, m: &MemberView, health: Option<&MemberHealth>) {
         }
     }
     for refusal in health.iter().flat_map(|h| &h.refusals) {
-        let _ = writeln!(out, "        refused {}: {}", output::hex(&refusal.subject), refusal.reason);
+        let standing = if refusal.rests { "tries again" } else { "refused" };
+        let _ = writeln!(out, "        {standing} {}: {}", output::hex(&refusal.subject), refusal.reason);
     }
 }
 

@@ -1,7 +1,8 @@
 //! In which files does the journal lie?
 //!
 //! `journal-INDEX.log` is written; one that is full becomes `journal-INDEX.log.zst`, INDEX being the first entry in it.
-//! `checkpoint-INDEX.zst` is a state that came as a snapshot. Records are those of the raft log ([`super::super::record`]).
+//! `checkpoint-INDEX.zst` is a state: one that came as a snapshot, or one of each week, which an audit begins from when the
+//! files before it have gone. Records are those of the raft log ([`super::super::record`]).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -17,6 +18,8 @@ use super::{Line, LineKind};
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Kept for so long (decision 19): a year's claims and a month to look at them.
 const KEPT_MS: u64 = 400 * 24 * 3_600_000;
+/// Between two checkpoints: a state may be as large as a file, and so little more than these is kept too long.
+const SEALED_MS: u64 = 7 * 24 * 3_600_000;
 /// Between speed and size: the journal is compressed on a thread that has nothing else to do.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -29,6 +32,9 @@ pub struct Files {
     bytes: u64,
     link: Link,
     last: Option<u64>,
+    file_bytes_max: u64,
+    /// When a state was sealed last; 0 for never.
+    sealed_ms: u64,
 }
 
 impl Files {
@@ -37,10 +43,20 @@ impl Files {
     /// # Errors
     /// When the last file is damaged or of another cluster, or the disk fails.
     pub fn open(folder: &Path, cluster_id: &str) -> Result<Self, DiskError> {
+        Self::with_files_of(FILE_BYTES_MAX, folder, cluster_id)
+    }
+
+    /// The same, with another size of files.
+    pub(super) fn with_files_of(file_bytes_max: u64, folder: &Path, cluster_id: &str) -> Result<Self, DiskError> {
         std::fs::create_dir_all(folder).map_err(DiskError::io(format!("create {}", folder.display())))?;
         let cluster = record::cluster_number(cluster_id);
         let (link, last) = (Link::default(), None);
-        let mut this = Self { folder: folder.to_owned(), cluster, file: None, bytes: 0, link, last };
+        let mut sealed_ms = 0;
+        for index in checkpoints(folder)? {
+            sealed_ms = sealed_ms.max(written_ms(&folder.join(checkpoint_name(index)))?);
+        }
+        let mut this =
+            Self { folder: folder.to_owned(), cluster, file: None, bytes: 0, link, last, file_bytes_max, sealed_ms };
         let names = names(folder)?;
         // A crash between the two steps of compressing leaves both.
         for name in &names {
@@ -55,7 +71,7 @@ impl Files {
                 if length.len() < RECORD_BYTES_MIN as u64 {
                     // It ended before the header was whole: nothing was ever in it.
                     remove(&path)?;
-                    return Self::open(folder, cluster_id);
+                    return Self::with_files_of(file_bytes_max, folder, cluster_id);
                 }
                 this.go_on(name)?;
             }
@@ -108,7 +124,7 @@ impl Files {
         if self.last.is_some_and(|last| line.index <= last) {
             return Ok(());
         }
-        if self.bytes >= FILE_BYTES_MAX {
+        if self.bytes >= self.file_bytes_max {
             self.rotate()?;
         }
         if self.file.is_none() {
@@ -132,12 +148,38 @@ impl Files {
         if self.last.is_some_and(|last| index <= last) {
             return Ok(());
         }
-        let path = self.folder.join(format!("checkpoint-{index:020}.zst"));
+        let payload = self.write_state(index, state)?;
+        self.append(&Line { term, index, kind: LineKind::Checkpoint, payload })
+    }
+
+    /// Seals a state of this voter, when none was for a week: what comes before it may go one day.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn seal(&mut self, term: u64, index: u64, state: &[u8], now_ms: u64) -> Result<(), DiskError> {
+        // What the journal does not hold yet is not the beginning of anything.
+        if now_ms.saturating_sub(self.sealed_ms) < SEALED_MS || self.last.is_none_or(|last| last < index) {
+            return Ok(());
+        }
+        if self.file.is_none() {
+            self.begin(self.last.map_or(0, |last| last + 1))?;
+        }
+        // Its place in the chain is behind entries that came while it was made; its index says where it belongs. Named
+        // first: a name without a state is passed over, a state without a name is nothing to begin from.
+        self.put(Kind::Checkpoint, term, index, blake3::hash(state).as_bytes())?;
+        self.sync()?;
+        self.write_state(index, state)?;
+        self.sealed_ms = now_ms;
+        Ok(())
+    }
+
+    /// Writes a state; its hash.
+    fn write_state(&self, index: u64, state: &[u8]) -> Result<Vec<u8>, DiskError> {
+        let path = self.folder.join(checkpoint_name(index));
         let failed = |what: &str| DiskError::io(format!("{what} {}", path.display()));
         let packed = zstd::encode_all(state, ZSTD_LEVEL).map_err(failed("compress"))?;
         disk::write_atomic(&path, &packed).map_err(failed("write"))?;
-        let payload = blake3::hash(state).as_bytes().to_vec();
-        self.append(&Line { term, index, kind: LineKind::Checkpoint, payload })
+        Ok(blake3::hash(state).as_bytes().to_vec())
     }
 
     /// Makes everything safe.
@@ -186,16 +228,63 @@ impl Files {
         let to = path.with_extension("log.zst");
         disk::write_atomic(&to, &packed).map_err(failed("write beside"))?;
         remove(&path)?;
-        for name in names(&self.folder)? {
-            let old = self.folder.join(&name);
-            let written = std::fs::metadata(&old).and_then(|m| m.modified()).map_err(failed("look beside"))?;
-            let ms = written.duration_since(std::time::UNIX_EPOCH).map_or(u64::MAX, |d| d.as_millis() as u64);
-            if ms.saturating_add(KEPT_MS) < clock::wall_ms() {
-                remove(&old)?;
+        self.forget(clock::wall_ms())
+    }
+
+    /// As if a file were full now.
+    #[cfg(test)]
+    pub(super) fn forget_at_once(&self) {
+        self.forget(clock::wall_ms()).expect("the disk works");
+    }
+
+    /// Removes files that are too old, as far as an audit can begin behind them: from a checkpoint of the entry before
+    /// the first one that is left, or of a later one. Checkpoints that come before that one are of no use any more.
+    fn forget(&self, now_ms: u64) -> Result<(), DiskError> {
+        let (names, checkpoints) = (names(&self.folder)?, checkpoints(&self.folder)?);
+        let mut old = 0;
+        for name in &names {
+            if written_ms(&self.folder.join(name))?.saturating_add(KEPT_MS) >= now_ms {
+                break;
             }
+            old += 1;
+        }
+        // The last file is never left out: it is where the next entry belongs.
+        let firsts: Vec<u64> = names.iter().take(old + 1).filter_map(|name| first_of(name)).collect();
+        let newest = checkpoints.last().copied();
+        let begins = |first: &u64| newest.is_some_and(|newest| newest + 1 >= *first);
+        let Some(left) = firsts.iter().rposition(begins).filter(|left| *left > 0) else { return Ok(()) };
+        for name in &names[..left] {
+            remove(&self.folder.join(name))?;
+        }
+        for index in checkpoints.iter().filter(|index| **index + 1 < firsts[left]) {
+            remove(&self.folder.join(checkpoint_name(*index)))?;
         }
         Ok(())
     }
+}
+
+fn written_ms(path: &Path) -> Result<u64, DiskError> {
+    let written = std::fs::metadata(path).and_then(|m| m.modified());
+    let written = written.map_err(DiskError::io(format!("look at {}", path.display())))?;
+    Ok(written.duration_since(std::time::UNIX_EPOCH).map_or(u64::MAX, |d| d.as_millis() as u64))
+}
+
+/// The file of a state.
+pub fn checkpoint_name(index: u64) -> String {
+    format!("checkpoint-{index:020}.zst")
+}
+
+/// The last entries of the states that are kept, ascending.
+pub fn checkpoints(folder: &Path) -> Result<Vec<u64>, DiskError> {
+    let failed = || DiskError::io(format!("list {}", folder.display()));
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed())? {
+        let name = entry.map_err(failed())?.file_name().to_string_lossy().into_owned();
+        let index = name.strip_prefix("checkpoint-").and_then(|rest| rest.strip_suffix(".zst"));
+        found.extend(index.and_then(|index| index.parse::<u64>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The files of entries, oldest first.
@@ -236,7 +325,8 @@ fn scan(bytes: &[u8], cluster: u64) -> (usize, Link, Option<u64>) {
             break;
         }
         if matches!(record.head.kind, Kind::Applied | Kind::Checkpoint) {
-            last = Some(record.head.index);
+            // A state that was sealed in passing is older than the entries before it.
+            last = last.max(Some(record.head.index));
         }
         at += record.bytes;
         link = Some(record.link);

@@ -14,14 +14,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gavel_member::clock;
+use gavel_member::transport::control_channel;
 use gavel_proto::deadline::Instant;
-use gavel_proto::limits::LEDGER_EVENTS_MAX;
+use gavel_proto::limits::{COMMAND_BYTES_MAX, LEDGER_EVENTS_MAX};
+use gavel_proto::wire;
+use gavel_proto::wire::ledger_service_client::LedgerServiceClient;
 use openraft::BasicNode;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tonic::Status;
 
 use super::super::{Leader, NotProposed, Voter};
 use super::LedgerVoter;
+use super::wall::Wall;
 use crate::consensus::Answer;
 use crate::convert::ledger::encode;
 use crate::ledger::HOUR_MS;
@@ -40,6 +44,9 @@ const IDLE_LEASED_US: u64 = 1_000_000;
 const IDLE_US: u64 = 10_000_000;
 /// A pause of more between two entries was none of this leader's life: the machine stood still.
 const PAUSE_US_MAX: u64 = 20_000_000;
+/// Between two questions for the others' clocks, and how long each may take to answer.
+const WITNESS_US: u64 = 5_000_000;
+const WITNESS_MAX: Duration = Duration::from_millis(500);
 /// A key seals for so long.
 const KEY_MS: u64 = 24 * HOUR_MS;
 
@@ -48,6 +55,8 @@ const KEY_MS: u64 = 24 * HOUR_MS;
 pub struct Waiting {
     /// In their order.
     pub events: Vec<Event>,
+    /// What they take in an entry.
+    pub bytes: usize,
     /// Who waits.
     pub done: oneshot::Sender<Result<(Vec<Verdict>, u64), NotProposed>>,
 }
@@ -57,6 +66,9 @@ pub struct Waiting {
 struct Counted {
     term: u64,
     at: Instant,
+    wall: Wall,
+    /// When the others were asked what time it is.
+    asked: Instant,
 }
 
 impl Counted {
@@ -95,7 +107,12 @@ pub async fn drive(
         if clock::now_us().0.saturating_sub(looked_at.0) >= TICK_US {
             looked_at = clock::now_us();
             form(&books, &voter, &addresses).await;
-            tick(&books, &mut counted).await;
+            let others: Vec<String> = addresses
+                .iter()
+                .filter(|(id, _)| **id != voter.own.node_id)
+                .map(|(_, address)| address.clone())
+                .collect();
+            tick(&books, &mut counted, &voter.own.cluster_id, &others).await;
         }
         let Some(first) = first else { continue };
         let mut gathered = gather(first, &mut wishes, &mut held).await;
@@ -117,16 +134,17 @@ pub async fn drive(
 
 /// Whatever comes soon, as far as it fits one entry; what does not is held.
 async fn gather(first: Waiting, wishes: &mut mpsc::Receiver<Waiting>, held: &mut Option<Waiting>) -> Vec<Waiting> {
-    let mut count = first.events.len();
+    let (mut count, mut bytes) = (first.events.len(), first.bytes);
     let mut gathered = vec![first];
     let all = async {
         while count < LEDGER_EVENTS_MAX {
             let Some(next) = wishes.recv().await else { return };
-            if count + next.events.len() > LEDGER_EVENTS_MAX {
+            if count + next.events.len() > LEDGER_EVENTS_MAX || bytes + next.bytes > COMMAND_BYTES_MAX {
                 *held = Some(next);
                 return;
             }
             count += next.events.len();
+            bytes += next.bytes;
             gathered.push(next);
         }
     };
@@ -137,7 +155,35 @@ async fn gather(first: Waiting, wishes: &mut mpsc::Receiver<Waiting>, held: &mut
 
 fn batch(books: &LedgerVoter, counted: &mut Counted, events: Vec<Event>) -> Batch {
     let term = books.core.raft.metrics().borrow().current_term;
-    Batch { elapsed_ms: counted.elapsed_ms(term, clock::now_us()), wall_ms: clock::wall_ms(), events }
+    let (now, own_ms) = (clock::now_us(), clock::wall_ms());
+    let ledger_ms = books.machine.applied().state.wall_ms;
+    let wall_ms = counted.wall.claim(term, (now, own_ms), ledger_ms);
+    metrics::gauge!("gavel_ledger_wall_ahead_ms").set(own_ms.saturating_sub(wall_ms) as f64);
+    Batch { elapsed_ms: counted.elapsed_ms(term, now), wall_ms, events }
+}
+
+/// Asks the other voters what time it is, when this one's clock alone says that the ledger is far behind.
+async fn ask_for_witnesses(counted: &mut Counted, cluster_id: &str, others: &[String]) {
+    let now = clock::now_us();
+    if !counted.wall.needs_witnesses() || now.0.saturating_sub(counted.asked.0) < WITNESS_US {
+        return;
+    }
+    counted.asked = now;
+    let mut others_ms = Vec::new();
+    for address in others {
+        let Ok(channel) = control_channel(address) else { continue };
+        let request = wire::ClockRequest { cluster_id: cluster_id.to_owned() };
+        let mut client = LedgerServiceClient::new(channel);
+        if let Ok(Ok(reply)) = tokio::time::timeout(WITNESS_MAX, client.clock(request)).await {
+            others_ms.push(reply.into_inner().wall_ms);
+        }
+    }
+    let own_ms = clock::wall_ms();
+    if counted.wall.witness(own_ms, &others_ms, others.len() + 1) {
+        tracing::info!(own_ms, ?others_ms, "the ledger's time goes on: the voters' clocks agree");
+    } else {
+        tracing::error!(own_ms, ?others_ms, "the ledger's wall time stands: set this voter's clock, or the others'");
+    }
 }
 
 /// Has an entry applied.
@@ -187,12 +233,13 @@ async fn form(books: &LedgerVoter, voter: &Voter, addresses: &BTreeMap<u64, Stri
 }
 
 /// Lets time pass, and sees to the keys.
-async fn tick(books: &LedgerVoter, counted: &mut Counted) {
+async fn tick(books: &LedgerVoter, counted: &mut Counted, cluster_id: &str, others: &[String]) {
     let leads = books.core.leader() == Leader::Own && books.is_settled();
     metrics::gauge!("gavel_ledger_leader").set(if leads { 1.0 } else { 0.0 });
     if !leads {
         return;
     }
+    ask_for_witnesses(counted, cluster_id, others).await;
     let (leased, newest) = {
         let ledger = &books.machine.applied().state;
         tell_metrics(ledger);
@@ -246,5 +293,21 @@ mod tests {
         assert_eq!(counted.elapsed_ms(4, at(6_000_000)), 0, "another leader counted meanwhile");
         assert_eq!(counted.elapsed_ms(4, at(27_000_000)), 0, "it stood still");
         assert_eq!(counted.elapsed_ms(4, at(27_000_000)), 0);
+    }
+
+    /// Entries were counted by their events alone, and 512 long time zones were more than a command may be.
+    #[tokio::test]
+    async fn an_entry_is_full_by_its_bytes_as_well() {
+        let (sender, mut wishes) = mpsc::channel(4);
+        for _ in 0..3 {
+            let (done, _) = oneshot::channel();
+            let grant = Event::GrantIssuer { member: gavel_proto::ids::MemberId(1), incarnation: 1 };
+            let waiting = Waiting { events: vec![grant], bytes: COMMAND_BYTES_MAX / 2, done };
+            sender.try_send(waiting).expect("room");
+        }
+        let first = wishes.recv().await.expect("the first");
+        let mut held = None;
+        let gathered = gather(first, &mut wishes, &mut held).await;
+        assert_eq!((gathered.len(), held.is_some()), (2, true));
     }
 }

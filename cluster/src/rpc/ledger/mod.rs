@@ -5,16 +5,20 @@
 //! answered when its entry is applied, hence committed. A voter that does not lead names the one that does.
 
 mod drive;
+mod wall;
 mod wishes;
 
 pub use drive::Waiting;
 pub use drive::drive;
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gavel_member::clock;
 use gavel_proto::ids::CampaignId;
-use gavel_proto::limits::{CHUNK_BYTES_MAX, LEDGER_EVENTS_MAX};
+use gavel_proto::limits::{CHUNK_BYTES_MAX, COMMAND_BYTES_MAX, LEDGER_EVENTS_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::ledger_service_server::LedgerService;
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Core, Leader, NotProposed};
-use crate::convert::ledger::key_to_wire;
+use crate::convert::ledger::{events_bytes, key_to_wire};
 use crate::convert::ledger_snapshot::{balance, counts_to_wire};
 use crate::ledger::Ledger;
 use crate::ledger::types::Verdict;
@@ -34,6 +38,8 @@ use wishes::Parsed;
 const WAITING_MAX: usize = 1_024;
 /// A request that waits longer has an unknown outcome for its caller, who sends it again.
 const POST_TIMEOUT: Duration = Duration::from_secs(3);
+/// Campaigns in one answer: with three accounts each it stays far below a message's limit.
+const BALANCES_MAX: usize = 5_000;
 /// Chunks of a journal on their way.
 const CHUNKS_MAX: usize = 4;
 
@@ -109,26 +115,42 @@ impl LedgerService for LedgerEndpoint {
     }
 
     async fn balances(&self, request: Request<wire::BalancesRequest>) -> Result<Response<wire::BalancesReply>, Status> {
-        let wanted = request.into_inner().campaigns;
+        let wire::BalancesRequest { campaigns: wanted, after, limit } = request.into_inner();
+        let limit = match limit as usize {
+            0 => BALANCES_MAX,
+            limit => limit.min(BALANCES_MAX),
+        };
+        let wanted: BTreeSet<u64> = wanted.into_iter().collect();
         let state_digest = self.0.machine.digest().await;
         let metrics = self.0.core.raft.metrics().borrow().clone();
         let applied = self.0.machine.applied();
         let ledger = &applied.state;
         let is_wanted = |id: &CampaignId| wanted.is_empty() || wanted.contains(&id.0);
-        let campaigns = ledger.campaigns.iter().filter(|(id, _)| is_wanted(id));
+        let behind = (Bound::Excluded(CampaignId(after)), Bound::Unbounded);
+        // Campaign 0 is behind nothing.
+        let zero = ledger.campaigns.get_key_value(&CampaignId(0)).filter(|_| after == 0);
+        let mut found = zero.into_iter().chain(ledger.campaigns.range(behind)).filter(|(id, _)| is_wanted(id));
+        let campaigns: Vec<_> = found.by_ref().take(limit).map(|(id, c)| balance(ledger, *id, c)).collect();
+        let next = found.next().and(campaigns.last()).map_or(0, |last| last.campaign_id);
         let applied_index = applied.last.map_or(0, |id| id.index);
         // Entries may have come since the digest was made: then it says nothing.
         let digest = if state_digest.index == applied_index { state_digest.hash.to_vec() } else { Vec::new() };
         Ok(Response::new(wire::BalancesReply {
             applied_index,
             state_digest: digest,
-            campaigns: campaigns.map(|(id, campaign)| balance(ledger, *id, campaign)).collect(),
+            campaigns,
+            next,
             leader_id: metrics.current_leader.unwrap_or_default(),
             term: metrics.current_term,
             counts: Some(counts_to_wire(ledger.counts)),
             wall_ms: ledger.wall_ms,
             leases: ledger.leases.len() as u64,
         }))
+    }
+
+    async fn clock(&self, request: Request<wire::ClockRequest>) -> Result<Response<wire::ClockReply>, Status> {
+        self.0.core.check_cluster(&request.into_inner().cluster_id)?;
+        Ok(Response::new(wire::ClockReply { wall_ms: clock::wall_ms() }))
     }
 
     async fn read_journal(
@@ -154,9 +176,14 @@ impl LedgerEndpoint {
         if events.is_empty() {
             return Ok((Vec::new(), 0));
         }
+        let bytes = events_bytes(&events);
+        if bytes > COMMAND_BYTES_MAX {
+            let status = Status::invalid_argument("the wishes are too large for one entry: send them in parts");
+            return Err(NotProposed::Status(status));
+        }
         let (done, answered) = oneshot::channel();
         let full = |_| NotProposed::Status(Status::resource_exhausted("too many requests wait for the ledger"));
-        self.0.waiting.try_send(Waiting { events, done }).map_err(full)?;
+        self.0.waiting.try_send(Waiting { events, bytes, done }).map_err(full)?;
         let unknown = || NotProposed::Status(Status::unavailable("unknown outcome: send the same again"));
         match tokio::time::timeout(POST_TIMEOUT, answered).await {
             Ok(Ok(answer)) => answer,
@@ -181,31 +208,42 @@ fn count(verdict: &wire::LedgerVerdict) {
     metrics::counter!("gavel_ledger_answers_total", "answer" => answer.to_owned()).increment(1);
 }
 
+/// Work on the disk, or over the whole ledger, off the async threads.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| Status::internal(e.to_string()))
+}
+
 /// The state first, so that the journal reaches it; then the files; then the state.
 async fn send_journal(
     books: &LedgerVoter,
     sender: &mpsc::Sender<Result<wire::JournalChunk, Status>>,
 ) -> Result<(), Status> {
     let journal = books.machine.journal().ok_or_else(|| Status::internal("no journal"))?;
-    let (state, index) = {
-        let applied = books.machine.applied().clone();
+    let machine = books.machine.clone();
+    let (state, index) = off_thread(move || {
+        let applied = machine.applied().clone();
         let index = applied.last.map_or(0, |id| id.index);
         let position = crate::convert::snapshot::Position { last: applied.last, membership: applied.membership };
-        (applied.state.encode(&position), index)
-    };
+        Ok((applied.state.encode(&position), index))
+    })
+    .await?;
     journal.safe_up_to(index).await;
     let folder = journal.folder().to_owned();
     let gone = |_| Status::cancelled("the reader has gone");
-    let mut names: Vec<String> = Vec::new();
-    let listed = std::fs::read_dir(&folder).map_err(|e| Status::internal(e.to_string()))?;
-    for entry in listed {
-        names.push(entry.map_err(|e| Status::internal(e.to_string()))?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
+    let listed = folder.clone();
+    let names = off_thread(move || {
+        let name = |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let mut names = std::fs::read_dir(listed)?.map(name).collect::<std::io::Result<Vec<String>>>()?;
+        names.sort();
+        Ok(names)
+    })
+    .await?;
     for name in names {
         let path = folder.join(&name);
-        let bytes = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-        let bytes = bytes.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| Status::internal(e.to_string()))?;
+        let bytes = off_thread(move || std::fs::read(path)).await?;
         for data in bytes.chunks(CHUNK_BYTES_MAX) {
             let chunk = wire::JournalChunk { file: name.clone(), data: data.to_vec(), state: Vec::new() };
             sender.send(Ok(chunk)).await.map_err(gone)?;

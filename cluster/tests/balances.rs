@@ -1,0 +1,51 @@
+//! Are balances answered in parts, each campaign once?
+
+mod support;
+
+use gavel_member::{Shutdown, transport};
+use gavel_proto::wire::ledger_service_client::LedgerServiceClient;
+use gavel_proto::wire::ledger_wish::Body;
+use gavel_proto::wire::{BalancesRequest, ClockRequest, LedgerRequest, LedgerWish, SetBudgets};
+use support::{CLUSTER, PATIENCE, lone};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn balances_come_in_pages() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shutdown = Shutdown::new();
+    let running = lone(folder.path(), &shutdown).await;
+    let channel = transport::control_channel(&running.address.to_string()).expect("an address");
+    let mut ledger = LedgerServiceClient::new(channel);
+
+    let ids = [0, 3, 4, 90, 91];
+    let set = |id| SetBudgets { campaign_id: id, advertiser_id: 1, lifetime_nanos: Some(5), ..SetBudgets::default() };
+    let wishes = ids.iter().map(|id| LedgerWish { body: Some(Body::SetBudgets(set(*id))) }).collect();
+    let request = LedgerRequest { cluster_id: CLUSTER.to_owned(), wishes };
+    let formed = async {
+        while ledger.clone().post(request.clone()).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, formed).await.expect("the ledger is formed");
+
+    let mut found = Vec::new();
+    let mut after = 0;
+    loop {
+        let request = BalancesRequest { campaigns: Vec::new(), after, limit: 2 };
+        let page = ledger.balances(request).await.expect("answers").into_inner();
+        assert!(page.campaigns.len() <= 2);
+        found.push(page.campaigns.iter().map(|c| c.campaign_id).collect::<Vec<_>>());
+        after = page.next;
+        if after == 0 {
+            break;
+        }
+    }
+    assert_eq!(found, [vec![0, 3], vec![4, 90], vec![91]]);
+    let some = BalancesRequest { campaigns: vec![4, 91, 7], after: 0, limit: 0 };
+    let some = ledger.balances(some).await.expect("answers").into_inner();
+    assert_eq!((some.campaigns.len(), some.next), (2, 0));
+
+    let clock = ledger.clock(ClockRequest { cluster_id: CLUSTER.to_owned() }).await.expect("answers").into_inner();
+    assert!(clock.wall_ms >= some.wall_ms, "a voter says what its own clock says");
+    shutdown.trigger();
+    running.task.await.expect("joined").expect("stopped as asked");
+}
