@@ -1,12 +1,14 @@
 //! What may be said on the command line?
 
 mod ledger;
+mod load;
 mod log;
 mod model;
 mod rollout;
 mod store;
 
 pub use ledger::{BudgetArgs, LedgerCommand};
+pub use load::LoadArgs;
 pub use log::{LogArgs, LogCommand};
 pub use model::{CheckArgs, MadeTowers, ModelCommand, PackArgs};
 pub use rollout::{CanaryArgs, GuardArgs, Model, PolicyArgs, PublishArgs, ShadowArgs};
@@ -284,25 +286,6 @@ pub enum Ctl {
     Ad(AskArgs),
     /// The same, with the reasons of every stage.
     Explain(AskArgs),
-}
-
-/// `gavel ctl load`.
-#[derive(Debug, Args)]
-pub struct LoadArgs {
-    /// A folder, or a single .jsonl or .csv file (.zst and .gz too).
-    pub path: PathBuf,
-    /// Shards of the generation.
-    #[arg(long, default_value_t = 2)]
-    pub shards: u32,
-    /// Replicas of each shard.
-    #[arg(long, default_value_t = 1)]
-    pub replicas: u32,
-    /// Folder for the work; a load that broke off goes on from it. Default: PATH.load
-    #[arg(long)]
-    pub work_dir: Option<PathBuf>,
-    /// End when the generation is accepted, without waiting until it serves.
-    #[arg(long)]
-    pub no_wait: bool,
 }
 
 /// Members.
