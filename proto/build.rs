@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "gavel/v1/epoch.proto",
     "gavel/v1/catalogue.proto",
     "gavel/v1/auction.proto",
     "gavel/v1/ads.proto",
     "gavel/v1/shard.proto",
+    "gavel/v1/campaign.proto",
     "gavel/v1/control.proto",
     "gavel/v1/raft.proto",
     "gavel/v1/ledger.proto",

@@ -82,6 +82,8 @@ pub struct Size {
     pub retrieved: u32,
     /// Of a core, for each node's staging while it serves.
     pub staging_cpu_share: f64,
+    /// Whether routers log every clearing.
+    pub log_clearings: bool,
 }
 
 impl Size {
@@ -96,6 +98,7 @@ impl Size {
         ranked: 80,
         retrieved: 160,
         staging_cpu_share: 1.0,
+        log_clearings: false,
     };
 }
 
@@ -202,7 +205,12 @@ impl Fleet {
         }
         for i in 0..routers {
             let (grpc, http) = (at(controls + nodes + i), at(controls + nodes + routers + i));
-            fleet.add(Role::Router, i, &grpc, &["router", "--control", &control, "--http-listen", &http])?;
+            let clearings = fleet.clearing_log(i).display().to_string();
+            let mut arguments = vec!["router", "--control", &control, "--http-listen", &http];
+            if size.log_clearings {
+                arguments.extend(["--clearing-log", &clearings, "--clearing-log-share", "1"]);
+            }
+            fleet.add(Role::Router, i, &grpc, &arguments)?;
         }
         Ok(fleet)
     }
@@ -280,6 +288,16 @@ impl Fleet {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.folder.clone()
+    }
+
+    fn clearing_log(&self, router: usize) -> PathBuf {
+        self.folder.join(format!("clearings-of-router-{}", router + 1))
+    }
+
+    /// Where routers log every clearing, where they do.
+    #[must_use]
+    pub fn clearing_logs(&self) -> Vec<PathBuf> {
+        (0..self.addresses(Role::Router).len()).map(|router| self.clearing_log(router)).collect()
     }
 
     /// Ends every process.

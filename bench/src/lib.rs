@@ -7,6 +7,7 @@
 pub mod arrays;
 pub mod auction;
 pub mod corpus;
+pub mod delivery;
 pub mod fleet;
 pub mod frequency;
 pub mod gate;

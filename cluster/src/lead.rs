@@ -4,7 +4,10 @@
 //! `reconcile` a few times a second what to propose. It looks whether it is led itself, whether its disk still
 //! answers, and which blobs nobody needs any more.
 
+mod campaigns;
 mod phases;
+
+pub use campaigns::follow_catalogue;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};

@@ -16,6 +16,7 @@ mod lead;
 
 pub mod audit;
 pub mod blobs;
+pub mod catalogue;
 pub mod convert;
 pub mod guards;
 pub mod ledger;

@@ -42,7 +42,7 @@ pub struct View<'a> {
     pub auction: &'a Auction,
     /// By name.
     pub placements: Vec<&'a Placement>,
-    /// Version of bids, statuses and multipliers.
+    /// The version of bids, statuses and multipliers with which the active generation began.
     pub delivery_version: u64,
 }
 
@@ -98,7 +98,7 @@ pub fn view(state: &State) -> View<'_> {
         model_policy: &state.model_policy,
         auction: &state.auction,
         placements: state.placements.values().collect(),
-        delivery_version: state.delivery_version,
+        delivery_version: state.delivery.since,
     }
 }
 

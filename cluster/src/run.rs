@@ -14,7 +14,9 @@ use gavel_member::{Shutdown, identity, transport};
 use gavel_proto::limits::BLOBS_BYTES_MAX;
 use gavel_proto::wire::admin_service_server::AdminServiceServer;
 use gavel_proto::wire::blob_service_server::BlobServiceServer;
+use gavel_proto::wire::campaign_service_server::CampaignServiceServer;
 use gavel_proto::wire::control_service_server::ControlServiceServer;
+use gavel_proto::wire::delivery_service_server::DeliveryServiceServer;
 use gavel_proto::wire::ledger_service_server::LedgerServiceServer;
 use gavel_proto::wire::raft_service_server::RaftServiceServer;
 use openraft::SnapshotPolicy;
@@ -32,7 +34,10 @@ use crate::raft::machine::Machine;
 use crate::raft::recovery::{Expected, FORMAT, Header};
 use crate::raft::stall::WriteClock;
 use crate::raft::{DiskError, Raft};
-use crate::rpc::{AdminEndpoint, BlobEndpoint, Core, LedgerEndpoint, LedgerVoter, MemberEndpoint, Voter, drive};
+use crate::rpc::{
+    AdminEndpoint, BlobEndpoint, CampaignEndpoint, Core, DeliveryEndpoint, LedgerEndpoint, LedgerVoter, MemberEndpoint,
+    Voter, drive,
+};
 use crate::transport::{Identity, Peers, RaftEndpoint};
 use crate::{formation, lead};
 
@@ -192,6 +197,7 @@ async fn serve_on(
         () = lead::publish_on(&voter, &health) => Ok(()),
         () = lead::sweep_on(&voter, &blobs) => Ok(()),
         () = lead::reconcile_on(&voter) => Ok(()),
+        () = lead::follow_catalogue(&voter, &blobs, &admission.addresses) => Ok(()),
         () = driving => Ok(()),
         () = formation::remember_ledger_on(&books, &admission.folder) => Ok(()),
         reason = lead::core_ended(&voter.core) => Err(ControlError::Raft(reason)),
@@ -303,6 +309,16 @@ fn routes(voter: &Arc<Voter>, blobs: Shelf, raft: RaftEndpoint, books: Arc<Ledge
         .add_service(RaftServiceServer::new(raft).max_decoding_message_size(message).max_encoding_message_size(message))
         .add_service(
             ControlServiceServer::new(MemberEndpoint(Arc::clone(voter)))
+                .max_decoding_message_size(message)
+                .max_encoding_message_size(message),
+        )
+        .add_service(
+            CampaignServiceServer::new(CampaignEndpoint::new(Arc::clone(voter), Arc::clone(&books)))
+                .max_decoding_message_size(message)
+                .max_encoding_message_size(message),
+        )
+        .add_service(
+            DeliveryServiceServer::new(DeliveryEndpoint(Arc::clone(voter)))
                 .max_decoding_message_size(message)
                 .max_encoding_message_size(message),
         )

@@ -10,6 +10,7 @@ pub mod code;
 pub mod coverage;
 pub mod cut;
 pub mod deadline;
+pub mod delivery;
 pub mod epoch;
 pub mod frequency;
 pub mod hash;

@@ -116,6 +116,17 @@ pub const FREQUENCY_COUNTERS_PER_AD_MAX: usize = 64;
 pub const FREQUENCY_COPIES_MAX: usize = 4_096;
 /// Capped campaigns, and capped ads, of one search; beyond it everything that is counted is left out.
 pub const CAPPED_MAX: usize = 2_048;
+/// Changes of one command to delivery. Ours: with every field they stay below a command's bytes.
+pub const DELIVERY_CHANGES_MAX: usize = 4_096;
+/// Campaigns of which something is said beyond the catalogue. Ours: more than the largest catalogue measured.
+pub const DELIVERY_OVERRIDES_MAX: usize = 262_144;
+/// Delivery versions whose changes the control state keeps: a member that missed more gets the whole.
+pub const DELIVERY_DELTAS_MAX: usize = 64;
+/// Campaigns named by all of these together.
+pub const DELIVERY_DELTA_CAMPAIGNS_MAX: usize = 65_536;
+/// Campaigns that a router may leave out of one search, on top of those that its request blocks. Ours: 128 KiB a call, for
+/// the moment until nodes have a version.
+pub const EXCLUDED_CAMPAIGNS_MAX: usize = 16_384;
 /// Command receipts kept for idempotency.
 pub const RECEIPTS_MAX: usize = 10_000;
 /// Bytes of a file of auctions to clear. Ours: 100,000 auctions of a few hundred bytes.
@@ -131,6 +142,12 @@ pub const CLEAR_NUMBER_BYTES_MAX: usize = 256;
 /// Decimal exponent of one of its numbers; beyond it the exact integers would be large for no reason.
 pub const CLEAR_EXPONENT_MAX: u32 = 64;
 
+const _: () = assert!(EXCLUDED_CAMPAIGNS_MAX >= 4 * DELIVERY_CHANGES_MAX, "a few full batches of pauses are named");
+const _: () = assert!(DELIVERY_CHANGES_MAX * 192 < COMMAND_BYTES_MAX, "a full batch with every field is one command");
+const _: () =
+    assert!(DELIVERY_CHANGES_MAX < DELIVERY_DELTA_CAMPAIGNS_MAX, "the changes of the last version are always kept");
+const _: () =
+    assert!(DELIVERY_OVERRIDES_MAX * 192 < SNAPSHOT_BYTES_MAX, "all that is said of campaigns is in a snapshot");
 const _: () = assert!(LEDGER_EVENTS_MAX * 2 * TOKEN_BYTES_MAX < COMMAND_BYTES_MAX, "a full batch is one command");
 const _: () = assert!(LEDGER_AMOUNT_NANOS_MAX < i64::MAX / 8, "a few of them add up");
 const _: () = assert!(COMMAND_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a command travels in one append");

@@ -26,6 +26,8 @@ pub struct RouterConfig {
     pub requests_in_flight: usize,
     /// Whether anybody may probe, which costs three answers.
     pub probes: ProbePolicy,
+    /// Whether campaigns are managed over HTTP: whoever reaches the port may pause them.
+    pub campaigns: CampaignPolicy,
     /// Where clearings are logged; `None` = nowhere.
     pub clearing_log: Option<PathBuf>,
     /// Of so many auctions in a million; explained ones always are.
@@ -50,6 +52,16 @@ pub enum ProbePolicy {
     Refused,
 }
 
+/// Are campaigns managed over HTTP here?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CampaignPolicy {
+    /// Yes: the port is only reached by who may.
+    Answered,
+    /// No.
+    #[default]
+    Refused,
+}
+
 impl Default for RouterConfig {
     fn default() -> Self {
         Self {
@@ -63,6 +75,7 @@ impl Default for RouterConfig {
             workers: 0,
             requests_in_flight: 256,
             probes: ProbePolicy::default(),
+            campaigns: CampaignPolicy::default(),
             clearing_log: None,
             clearing_log_share_ppm: 0,
             scored_log: None,

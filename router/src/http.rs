@@ -7,6 +7,8 @@
 //! The port is open to anybody: connections are capped, a head must come in time, and a stop waits a while for calls
 //! that run. HTTP/1 alone: whoever speaks HTTP/2 has the gRPC port.
 
+pub mod campaigns;
+
 use crate::ledger::{AdEvent, EVENTS_MAX};
 use crate::pipeline::Pipeline;
 use crate::request::{Arrival, Draft, RequestError};
@@ -62,14 +64,10 @@ struct ErrorReport {
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve(
-    listen: &str,
-    pipeline: Arc<Pipeline>,
-    shutdown: Shutdown,
-) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+pub async fn serve(listen: &str, routes: Router, shutdown: Shutdown) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
-    Ok((address, tokio::spawn(accept(listener, routes(pipeline), PATIENCE, shutdown))))
+    Ok((address, tokio::spawn(accept(listener, routes, PATIENCE, shutdown))))
 }
 
 async fn accept(listener: TcpListener, routes: Router, patience: Patience, shutdown: Shutdown) {

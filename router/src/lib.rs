@@ -33,6 +33,8 @@ pub mod transport;
 
 pub mod ledger;
 
+pub mod campaigns;
+
 pub mod staging;
 
 pub mod respond;
@@ -53,5 +55,5 @@ mod config;
 mod convert;
 mod server;
 
-pub use config::{ProbePolicy, RouterConfig};
+pub use config::{CampaignPolicy, ProbePolicy, RouterConfig};
 pub use server::{RouterError, Running, run};

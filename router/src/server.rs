@@ -1,7 +1,8 @@
 //! How does a router start and stop?
 
+use crate::campaigns::Desk;
 use crate::clearing_log::ClearingLog;
-use crate::config::{ProbePolicy, RouterConfig};
+use crate::config::{CampaignPolicy, ProbePolicy, RouterConfig};
 use crate::http;
 use crate::ledger::{self, Bank, EventLog};
 use crate::pipeline::{Gate, Logs, Pipeline};
@@ -69,7 +70,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
     let bound = serve::bind(&config.listen).await?;
     let address = bound.address;
     let member = Member::start(member_config(&config, address), wire::Role::Router, &shutdown)?;
-    let nodes = Arc::new(Nodes::default());
+    let nodes = Arc::new(Nodes::telling(Arc::clone(&member.delivery)));
     let transport = Transport::new(Arc::clone(&nodes));
     let workers = config.workers();
     let pool = CpuPool::new("user-part", workers, workers * QUEUE_PER_WORKER, Scratch::default);
@@ -100,6 +101,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
     let surroundings = Surroundings {
         data_dir: config.data_dir.clone(),
         view: Arc::clone(&member.view),
+        delivery: Arc::clone(&member.delivery),
         ready: Arc::clone(&member.ready),
         voters: Arc::clone(&member.voters),
         health: serving.health(),
@@ -107,7 +109,12 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         bank: Arc::clone(&bank),
     };
     let staging_task = staging.follow(surroundings, shutdown.clone());
-    let http = http::serve(&config.http_listen, pipeline, closed.clone()).await;
+    let mut pages = http::routes(pipeline);
+    if config.campaigns == CampaignPolicy::Answered {
+        let desk = Desk::new(&config.cluster_id, Arc::clone(&member.voters));
+        pages = pages.merge(http::campaigns::routes(Arc::new(desk)));
+    }
+    let http = http::serve(&config.http_listen, pages, closed.clone()).await;
     let (http_address, http_task) = http.map_err(|e| RouterError::Http(config.http_listen.clone(), e))?;
     tracing::info!(%address, http = %http_address, name = %config.name, "the router listens");
     let task = tokio::spawn(async move {

@@ -165,6 +165,8 @@ impl Cluster {
                 &control,
                 "--probes",
                 "on",
+                "--campaigns",
+                "on",
                 "--clearing-log",
                 &clearings,
                 "--clearing-log-share",
@@ -361,6 +363,12 @@ impl Process {
             rest.rsplit(' ').next()?.parse::<f64>().ok()
         };
         page.lines().filter_map(of).sum()
+    }
+
+    /// Listens where it does now when it is started again: others look for it there while no voter tells them better.
+    pub fn keep_address(&mut self) {
+        let at = self.arguments.iter().position(|a| a == "--listen").expect("it listens somewhere");
+        self.arguments[at + 1].clone_from(&self.grpc);
     }
 
     /// Ends the process at once, as `kill -9` does.

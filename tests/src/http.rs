@@ -25,6 +25,12 @@ pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
     exchange(address, &format!("GET {path} HTTP/1.1"), "")
 }
 
+/// A request line with its headers, and a body: status and text of the answer; `None` when there is none.
+#[must_use]
+pub fn send(address: &str, head: &str, body: &str) -> Option<(u16, String)> {
+    exchange(address, &format!("{head}\r\nContent-Type: application/json\r\nContent-Length: {}", body.len()), body)
+}
+
 fn exchange(address: &str, head: &str, body: &str) -> Option<(u16, String)> {
     let address = address.to_socket_addrs().ok()?.next()?;
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;

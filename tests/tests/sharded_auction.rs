@@ -7,7 +7,7 @@
 
 use gavel_node::ranking::AdTable;
 use gavel_node::ranking::auction::{self as node, AuctionTerms as NodeTerms, HeadRoles, score_and_cut};
-use gavel_node::ranking::delivery::{CampaignStatus, Counting, DeliveryRow};
+use gavel_node::ranking::delivery::{CampaignStatus, DeliveryRow};
 use gavel_node::ranking::explain::Unwatched;
 use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::epoch::Epoch;
@@ -95,7 +95,7 @@ fn catalogue(dice: &mut Dice) -> Table {
         multiplier_ppm: dice.pick(&[1_000_000, 1_000_000, 700_000, 333_333, 1]),
         status: if dice.roll(8) == 0 { CampaignStatus::Paused } else { CampaignStatus::Active },
         reserve_micros: dice.pick(&[0, 0, 50_000]),
-        counting: Counting::Uncounted,
+        ..DeliveryRow::UNKNOWN
     };
     let rows: Vec<DeliveryRow> = (0..campaigns).map(|campaign| row(campaign, dice)).collect();
     let (advertisers, categories) = (1 + dice.roll(9), 1 + dice.roll(5));

@@ -1,5 +1,6 @@
 //! What may be said on the command line?
 
+mod campaign;
 mod ledger;
 mod load;
 mod log;
@@ -7,6 +8,7 @@ mod model;
 mod rollout;
 mod store;
 
+pub use campaign::{CampaignArgs, CampaignCommand, StrategyChoice, WriteArgs};
 pub use ledger::{BudgetArgs, LedgerCommand};
 pub use load::LoadArgs;
 pub use log::{LogArgs, LogCommand};
@@ -45,10 +47,11 @@ pub enum LogForm {
     Json,
 }
 
-/// Whether what `gavel bench truth` asks is answered: it costs as much as thousands of requests, and anybody may ask.
+/// Whether something that not everybody may ask is answered: what `gavel bench truth` asks costs as much as thousands
+/// of requests, and who manages campaigns may pause all of them.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Probes {
-    /// Answered; both the router and its nodes have to.
+    /// Answered.
     On,
     /// Refused.
     Off,
@@ -234,6 +237,9 @@ pub struct RouterArgs {
     /// Whether `gavel bench truth` is answered.
     #[arg(long, value_enum, default_value_t = Probes::Off)]
     pub probes: Probes,
+    /// Whether campaigns are managed over HTTP: only on a port that nobody else reaches.
+    #[arg(long, value_enum, default_value_t = Probes::Off)]
+    pub campaigns: Probes,
     /// Folder for the log of clearings, which `gavel auction replay` reads; none without it.
     #[arg(long)]
     pub clearing_log: Option<PathBuf>,
@@ -282,6 +288,9 @@ pub enum Ctl {
     /// Budgets, balances and their audit.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Bids, statuses, schedules, strategies, frequency rules and budgets of campaigns.
+    #[command(subcommand)]
+    Campaign(CampaignCommand),
     /// Ask a router for ads.
     Ad(AskArgs),
     /// The same, with the reasons of every stage.
@@ -480,6 +489,8 @@ pub enum Bench {
     Ledger(gavel_bench::ledger::LedgerArgs),
     /// Time checks and reservations of frequency caps against nodes of its own.
     Frequency(gavel_bench::frequency::FrequencyArgs),
+    /// Pause, resume and rebid campaigns on a cluster of its own under load; time it, and look for paused ones in the logs.
+    Delivery(gavel_bench::delivery::DeliveryArgs),
     /// Time a bundle's ranker on one thread, or score rows with it.
     Rank(gavel_bench::rank::RankArgs),
     /// Time clearings on one thread, and compare random ones with their obvious twin.

@@ -151,6 +151,11 @@ async fn run_bench(bench: Bench) -> Result<(), Failure> {
             Err(error) => Err(Failure::other(error)),
         },
         Bench::Frequency(args) => gavel_bench::frequency::run(args).await.map_err(Failure::other),
+        Bench::Delivery(args) => match gavel_bench::delivery::run(args).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::other("a promise was not kept: see the report")),
+            Err(error) => Err(Failure::other(error)),
+        },
         Bench::Truth(args) => gavel_bench::truth::run(args).await.map_err(Failure::other),
         Bench::Auction(args) => {
             let ran = tokio::task::spawn_blocking(move || gavel_bench::auction::run(&args)).await;

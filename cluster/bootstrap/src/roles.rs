@@ -8,7 +8,7 @@ use gavel_control::ControlConfig;
 use gavel_member::{Shutdown, telemetry};
 use gavel_node::{NodeConfig, OraclePolicy};
 use gavel_proto::money::PPM;
-use gavel_router::{ProbePolicy, RouterConfig};
+use gavel_router::{CampaignPolicy, ProbePolicy, RouterConfig};
 use std::net::SocketAddr;
 
 /// The metrics page is so far above the gRPC port.
@@ -69,6 +69,10 @@ pub async fn router(args: RouterArgs, cluster_id: String) -> Result<(), Failure>
         probes: match args.probes {
             Probes::On => ProbePolicy::Answered,
             Probes::Off => ProbePolicy::Refused,
+        },
+        campaigns: match args.campaigns {
+            Probes::On => CampaignPolicy::Answered,
+            Probes::Off => CampaignPolicy::Refused,
         },
         clearing_log: args.clearing_log,
         clearing_log_share_ppm: ppm(args.clearing_log_share),

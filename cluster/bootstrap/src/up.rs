@@ -17,7 +17,7 @@ use gavel_client::{AdminClient, ClientError};
 use gavel_control::ControlConfig;
 use gavel_member::{Shutdown, telemetry};
 use gavel_node::{NodeConfig, OraclePolicy};
-use gavel_router::{ProbePolicy, RouterConfig};
+use gavel_router::{CampaignPolicy, ProbePolicy, RouterConfig};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -158,6 +158,7 @@ async fn start(
         control: voters,
         name: "router-1".to_owned(),
         probes: ProbePolicy::Answered,
+        campaigns: CampaignPolicy::Answered,
         ..roles::with_logs(&args.logs)
     };
     let router = gavel_router::run(config, shutdown.clone()).await.map_err(|e| Failure::of_role(&e))?;

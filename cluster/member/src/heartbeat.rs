@@ -241,7 +241,6 @@ fn request_of(ready: Ready, member_id: u64, incarnation: u64, view_epoch: u64) -
             .into_iter()
             .map(|r| Refusal { subject: r.subject, reason: r.reason, rests: r.standing == Standing::Rests })
             .collect(),
-        delivery_versions: ready.delivery_versions,
         model_phases: ready.phases.into_iter().map(phase_of).collect(),
         rollout: ready.window,
         resident_bytes: crate::telemetry::resident_bytes(),

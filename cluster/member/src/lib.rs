@@ -9,6 +9,7 @@
 pub mod blobs;
 pub mod catalogue;
 pub mod clock;
+pub mod delivery;
 pub mod disk;
 pub mod heartbeat;
 pub mod identity;

@@ -3,6 +3,7 @@
 //! [`Member::start`] takes the last View from disk, then joins, beats and follows the View in the background. It
 //! never waits for the control plane: a process with a View on disk can serve before any voter answers.
 
+use crate::delivery::{self, DeliveryFeed};
 use crate::heartbeat::Heartbeat;
 use crate::identity::{Identity, IdentityError};
 use crate::view::{self, ViewFeed};
@@ -77,6 +78,8 @@ impl Voters {
 pub struct Member {
     /// The newest View.
     pub view: Arc<ViewFeed>,
+    /// What is said of campaigns.
+    pub delivery: Arc<DeliveryFeed>,
     /// What the process is ready for; it writes, the heartbeat reads.
     pub ready: Arc<ReadyState>,
     /// Where voters are.
@@ -112,6 +115,7 @@ impl Member {
     ) -> Result<Self, MemberError> {
         let voters = Arc::new(Voters::new(config.control.clone()).ok_or(MemberError::NoControl)?);
         let feed = Arc::new(ViewFeed::default());
+        let said = Arc::new(DeliveryFeed::default());
         let ready = Arc::new(ReadyState::new());
         let (id_sender, member_id) = watch::channel(0);
         if let Some(last) = view::load_last(&config.data_dir, &config.cluster_id) {
@@ -120,6 +124,10 @@ impl Member {
                 voters.learn(&held);
                 tracing::info!(map_epoch = held.map_epoch, "starting from the View on disk");
             }
+        }
+        if let Some(book) = delivery::load_last(&config.data_dir) {
+            tracing::info!(version = book.version, campaigns = book.rows().len(), "starting from the delivery on disk");
+            said.offer(book);
         }
         let heartbeat = Heartbeat {
             config: config.clone(),
@@ -133,13 +141,30 @@ impl Member {
         };
         // The View is followed until it has said that this member leaves.
         let (shutdown, left) = (shutdown.clone(), Shutdown::new());
+        let hear = delivery::follow(
+            config.clone(),
+            identity.incarnation,
+            Arc::clone(&voters),
+            Arc::clone(&said),
+            member_id.clone(),
+            left.clone(),
+        );
         let follow = view::follow(config, Arc::clone(&voters), Arc::clone(&feed), member_id.clone(), left.clone());
         let beats = async move {
             heartbeat.run(shutdown).await;
             left.trigger();
         };
-        let tasks = vec![tokio::spawn(beats), tokio::spawn(follow)];
-        Ok(Self { view: feed, ready, voters, member_id, incarnation: identity.incarnation, tasks, _identity: identity })
+        let tasks = vec![tokio::spawn(beats), tokio::spawn(follow), tokio::spawn(hear)];
+        Ok(Self {
+            view: feed,
+            delivery: said,
+            ready,
+            voters,
+            member_id,
+            incarnation: identity.incarnation,
+            tasks,
+            _identity: identity,
+        })
     }
 
     /// Returns after the shutdown, once the View has told everybody that this member leaves, or a second later when

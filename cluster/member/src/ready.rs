@@ -53,8 +53,6 @@ pub struct Ready {
     pub generations: Vec<u64>,
     /// Refusals that stand.
     pub refusals: Vec<Refused>,
-    /// Delivery versions that are held.
-    pub delivery_versions: Vec<u64>,
     /// The process is on its way out.
     pub draining: bool,
     /// Bundles that are on their way.

@@ -203,6 +203,28 @@ impl Shelf {
         }
     }
 
+    /// Where a blob of this length lies on the disk, brought there from the store when only that has it; none when this
+    /// voter cannot have it by itself.
+    ///
+    /// # Errors
+    /// When the disk fails, or the store is away or its object is damaged.
+    pub async fn at_hand(&self, hash: Hash32, total: u64) -> Result<Option<PathBuf>, BlobError> {
+        if self.local(hash).await?.is_none() {
+            match self.fetch(hash, total).await {
+                Ok(()) => {}
+                Err(BlobError::Unknown) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(self.path(&hash)))
+    }
+
+    /// Where one copy of what this voter does not hold may lie until it is read: no blob has this name.
+    #[must_use]
+    pub fn aside(&self, name: &str) -> PathBuf {
+        self.folder.path(&Hash32::default()).with_file_name(name)
+    }
+
     /// Up to one chunk of a blob on the disk.
     ///
     /// # Errors

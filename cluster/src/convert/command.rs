@@ -8,7 +8,7 @@ use gavel_proto::score::QualityRule;
 use gavel_proto::wire;
 use prost::Message;
 
-use super::{Malformed, hash32, malformed, ready, role, role_to_wire, rollout, view};
+use super::{Malformed, delivery, hash32, malformed, ready, role, role_to_wire, rollout, view};
 use crate::state::command::{
     BeginGeneration, Blob, Body, Command, EndedBy, Liveness, PublishModel, RegisterMember, SetAlive, Staging,
 };
@@ -92,6 +92,7 @@ fn parse_body(body: &WireBody) -> Result<Body, Malformed> {
             incarnation: m.incarnation,
             ready: ready::parse(&ready::Lists::from(m))?,
         },
+        WireBody::PublishDelivery(m) => Body::PublishDelivery(delivery::wish(m)?),
         WireBody::RemoveMember(m) => Body::RemoveMember { member: m.member_id },
     })
 }
@@ -183,6 +184,7 @@ fn body_to_wire(body: &Body) -> WireBody {
         Body::SetPlacement(wish) => {
             WireBody::SetPlacement(wire::SetPlacement { placement: Some(view::placement(wish)), remove: false })
         }
+        Body::PublishDelivery(wish) => WireBody::PublishDelivery(delivery::wish_to_wire(wish)),
         Body::RemovePlacement { name } => {
             let placement = wire::Placement { name: name.clone(), ..wire::Placement::default() };
             WireBody::SetPlacement(wire::SetPlacement { placement: Some(placement), remove: true })

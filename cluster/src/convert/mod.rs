@@ -3,7 +3,9 @@
 //! Here, and in `rpc` and `transport`, the generated types are known. What comes in is parsed into types
 //! that cannot hold nonsense; a message that cannot be parsed is refused with the name of the field.
 
+pub mod campaign;
 pub mod command;
+pub mod delivery;
 pub mod envelope;
 pub mod ledger;
 pub mod ledger_snapshot;

@@ -10,7 +10,7 @@ use gavel_proto::limits::{MEMBERS_MAX, RECEIPTS_MAX};
 use gavel_proto::wire;
 use prost::Message;
 
-use super::{Malformed, command, envelope, hash32, malformed, ready, role, rollout, view};
+use super::{Malformed, command, delivery, envelope, hash32, malformed, ready, role, rollout, view};
 use crate::consensus::{LogId, StoredMembership};
 use crate::state::types::{Generation, Member, Model, ModelPlace, Outcome, Receipt, ShardSource};
 use crate::state::{EVENTS_MAX, State};
@@ -58,7 +58,8 @@ pub fn encode(state: &State, position: &Position) -> Vec<u8> {
         last_applied: position.last.map(envelope::log_id_to_wire),
         membership: Some(envelope::membership_to_wire(position.membership.membership())),
         membership_log_id: position.membership.log_id().map(envelope::log_id_to_wire),
-        delivery_version: state.delivery_version,
+        delivery_version: state.delivery.version,
+        delivery: Some(delivery::to_wire(&state.delivery)),
         formation: state.formation,
         rollout: state.rollout.as_ref().map(rollout::record_to_wire),
         history: state.history.iter().map(rollout::event_to_wire).collect(),
@@ -97,7 +98,7 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<(State, Position), Malfo
         rollout: m.rollout.as_ref().map(rollout::record).transpose()?,
         history: m.history.iter().map(rollout::event).collect::<Result<_, _>>()?,
         model_policy: m.model_policy.as_ref().map(rollout::policy).transpose()?.unwrap_or_default(),
-        delivery_version: m.delivery_version,
+        delivery: delivery::parse(m.delivery.as_ref(), m.delivery_version)?,
         receipts: m.receipts.iter().map(receipt).collect::<Result<_, _>>()?,
         applied_ms: m.applied_ms,
     };

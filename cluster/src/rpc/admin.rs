@@ -23,7 +23,11 @@ pub struct AdminEndpoint(pub Arc<Voter>);
 /// Commands that are the leader's conclusions, or have an RPC of their own.
 fn is_internal(body: &Body) -> bool {
     match body {
-        Body::RegisterMember(_) | Body::SetAlive(_) | Body::ReportReady(_) | Body::StepRollout(_) => true,
+        Body::RegisterMember(_)
+        | Body::SetAlive(_)
+        | Body::ReportReady(_)
+        | Body::StepRollout(_)
+        | Body::PublishDelivery(_) => true,
         // A guard speaks through the leader; an operator ends a rollout in their own name.
         Body::EndRollout(wish) => wish.guard,
         Body::PublishModel(_)

@@ -6,14 +6,18 @@
 
 mod admin;
 mod blob;
+mod campaigns;
 mod core;
+mod delivery;
 mod ledger;
 mod member;
 mod registry;
 
 pub use admin::AdminEndpoint;
 pub use blob::BlobEndpoint;
+pub use campaigns::CampaignEndpoint;
 pub use core::{Core, Leader, NotProposed};
+pub use delivery::{DeliveryEndpoint, Effect, Followers};
 pub use ledger::{LedgerEndpoint, LedgerVoter, drive};
 pub use member::MemberEndpoint;
 
@@ -29,6 +33,7 @@ use prost::Message;
 use tokio::sync::{Notify, watch};
 use tonic::Status;
 
+use crate::catalogue::Catalogue;
 use crate::consensus::{Answer, LogId};
 use crate::convert;
 use crate::publish;
@@ -61,6 +66,10 @@ pub struct Voter {
     pub news: Notify,
     /// The wish to stop, which ends streams.
     pub shutdown: Shutdown,
+    /// Who has heard what is said of campaigns.
+    pub followers: Followers,
+    /// The campaigns of the generation that serves, once this voter has read them as the leader.
+    pub catalogue: watch::Sender<Option<Arc<Catalogue>>>,
     hearing: Mutex<Hearing>,
     /// Where nodes said their bytes are; for status only, so no part of what is decided by.
     memory: Mutex<BTreeMap<u64, wire::NodeMemory>>,
@@ -98,6 +107,8 @@ impl Voter {
             admitted,
             news: Notify::new(),
             shutdown,
+            followers: Followers::default(),
+            catalogue: watch::Sender::new(None),
             hearing: Mutex::default(),
             memory: Mutex::default(),
             progress: Mutex::default(),

@@ -11,7 +11,7 @@ use gavel_proto::limits::{BLOB_BYTES_MAX, REPLICAS_MAX, SHARD_ITEMS_MAX, SHARDS_
 
 use super::command::{BeginGeneration, Blob};
 use super::types::{Generation, Hash32, ModelPlace, Role};
-use super::{State, Verdict};
+use super::{State, Verdict, delivery};
 use crate::placement;
 
 /// Seed of the placement's hash, so that it shares nothing with other uses of the same numbers.
@@ -57,8 +57,7 @@ pub fn activate(state: &mut State, number: u64) -> Verdict {
     }
     state.active_generation = Some(number);
     state.pending_generation = None;
-    // One delivery version a generation, until bids change without a load.
-    state.delivery_version = number;
+    delivery::begin_generation(state, number);
     state.map_epoch += 1;
     forget_old(state);
     Ok(number)

@@ -3,6 +3,8 @@
 //! One value per entry of the replicated log. Nothing here is checked yet: a command is what somebody
 //! wished, and `apply` says what came of it. Time enters only as `proposed_ms`.
 
+use gavel_proto::delivery::Change;
+
 use super::types::{Auction, Hash32, ModelPolicy, Placement, Ready, Role, RolloutPlan, ShardSource, Signature};
 
 /// An entry of the replicated log.
@@ -87,6 +89,8 @@ pub enum Body {
     SetAuction(Auction),
     /// Where ads may stand.
     SetPlacement(Placement),
+    /// Bids, statuses, multipliers and what else is said of campaigns.
+    PublishDelivery(PublishDelivery),
     /// A placement goes.
     RemovePlacement {
         /// Its name.
@@ -195,6 +199,17 @@ pub struct BeginGeneration {
     pub users: Option<Blob>,
     /// Copies of each shard.
     pub replicas: u32,
+}
+
+/// See [`Body::PublishDelivery`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishDelivery {
+    /// One after the other.
+    pub changes: Vec<Change>,
+    /// Only while this generation serves; 0 for whichever does.
+    pub generation: u64,
+    /// Digest of what the same request asked of others: a retry is told by it.
+    pub beside: Vec<u8>,
 }
 
 /// A content-addressed file and what it counts.

@@ -15,6 +15,7 @@ pub mod types;
 
 mod auction;
 mod catalogue;
+mod delivery;
 mod history;
 mod members;
 mod models;
@@ -27,6 +28,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 
 use command::{Body, Command, EndedBy};
+pub use delivery::{Delivery, Delta, Since};
 use gavel_proto::hash::combine;
 pub use history::{EVENTS_MAX, Event, Happened};
 pub use members::VOTER_WIPED;
@@ -71,8 +73,8 @@ pub struct State {
     pub history: VecDeque<Event>,
     /// Whose models are taken.
     pub model_policy: ModelPolicy,
-    /// Version of bids, statuses and multipliers.
-    pub delivery_version: u64,
+    /// What is said of campaigns beyond the catalogue.
+    pub delivery: Delivery,
     /// Answers already given, by command id.
     pub receipts: BTreeMap<String, Receipt>,
     /// The newest `proposed_ms`; never goes back.
@@ -104,7 +106,7 @@ impl State {
             rollout: None,
             history: VecDeque::new(),
             model_policy: ModelPolicy::default(),
-            delivery_version: 0,
+            delivery: Delivery::default(),
             receipts: BTreeMap::new(),
             applied_ms: 0,
         }
@@ -179,6 +181,7 @@ fn perform(state: &mut State, index: u64, body: &Body) -> Verdict {
         Body::ActivateGeneration { generation } => catalogue::activate(state, *generation),
         Body::SetAuction(wish) => auction::set_auction(state, wish),
         Body::SetPlacement(wish) => auction::set_placement(state, wish),
+        Body::PublishDelivery(wish) => delivery::publish(state, wish),
         Body::RemovePlacement { name } => auction::remove_placement(state, name),
     }
 }

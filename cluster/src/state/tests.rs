@@ -11,10 +11,12 @@ use super::types::{
 use super::{State, apply, auction};
 use crate::convert::snapshot::{Position, decode, digest, encode};
 use crate::{convert, publish};
+use gavel_proto::delivery::{Change, Status};
 use gavel_proto::limits::RECEIPTS_MAX;
 use gavel_proto::wire;
 use prost::Message;
 
+mod delivery;
 mod models;
 
 const CLUSTER: &str = "state";
@@ -378,6 +380,11 @@ fn body() -> impl Strategy<Value = Body> {
         (1u32..4, 1u32..3).prop_map(|(shards, replicas)| load(shards, replicas)),
         (1u64..6).prop_map(|generation| Body::ActivateGeneration { generation }),
         (1u64..12).prop_map(|member| Body::RemoveMember { member }),
+        (1u64..4, any::<bool>(), 0u32..3).prop_map(|(campaign, paused, multiplier)| {
+            let status = if paused { Status::Paused } else { Status::Active };
+            let change = Change { multiplier_ppm: Some(multiplier), ..delivery::pause(campaign, status) };
+            delivery::publish_delivery(vec![change])
+        }),
         (1u64..12, 1u64..3, ready).prop_map(|(member, incarnation, (shards, model, generation))| {
             let key = |(shard, generation, model): (u32, u64, u8)| ShardKey { shard, generation, model: [model; 32] };
             let shards = shards.into_iter().map(|s| (key(s), ShardCount { items: 10, ads: 20 })).collect();

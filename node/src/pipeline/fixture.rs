@@ -97,7 +97,7 @@ impl Staged {
     }
 
     pub fn target(&self) -> Target {
-        self.holdings.current().target(EPOCH, SHARD, &self.hash).unwrap()
+        self.holdings.current().target(EPOCH, SHARD, &self.hash, 12 * 3_600).unwrap()
     }
 
     /// A search as a router would send it.
@@ -250,8 +250,8 @@ pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
             bid: Micros(per_event + campaign * 10_000),
             multiplier_ppm: 900_000,
             status: if campaign == 11 { CampaignStatus::Paused } else { CampaignStatus::Active },
-            reserve_micros: 0,
             counting: if campaign % 10 == 7 { Counting::Counted } else { Counting::Uncounted },
+            ..DeliveryRow::UNKNOWN
         }
     })
 }

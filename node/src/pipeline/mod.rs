@@ -86,7 +86,7 @@ pub fn search_shard(
             let account = |found: &Found| {
                 let (admitted, eligible) = (shard.admitted(&query), &found.eligible.ads);
                 let barrier =
-                    |ad| if eligible.contains(ad) { None } else { table::barrier(shard, ad, &query, &admitted) };
+                    |ad| if eligible.contains(ad) { None } else { table::barrier(target, ad, &query, &admitted) };
                 Account::new(shard.ads(), barrier, || search.deadline.passed(clock()))
             };
             let (mut answer, account) = funnel(scratch, target, search, clock, account)?;
@@ -109,7 +109,7 @@ fn targeting<'a>(target: &'a Target, search: &'a Search) -> TargetingQuery<'a> {
             Counted::Known => None,
             Counted::Unknown => Some(&target.delivery.counted),
         },
-        excluded: Some(&target.delivery.silent),
+        excluded: Some(&target.silent),
     }
 }
 

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use crate::ranking::AdTable;
-use crate::ranking::delivery::DeliveryRow;
+use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
 use crate::ranking::explain::Reason;
 use crate::segment::{Bitset, Refusal, TargetingQuery};
 use crate::shard::Shard;
-use crate::staging::holdings::ShardDelivery;
+use crate::staging::holdings::{ShardDelivery, Target};
 
 /// The ads of one shard under one search and one delivery version.
 pub struct ShardTable<'a> {
@@ -50,11 +50,22 @@ impl AdTable for ShardTable<'_> {
 }
 
 /// Why an ad may not take part; `None` when it may. `admitted` are the ads whose targeting admits the request.
-pub fn barrier(shard: &Shard, ad: u32, query: &TargetingQuery<'_>, admitted: &Bitset) -> Option<Reason> {
+pub fn barrier(target: &Target, ad: u32, query: &TargetingQuery<'_>, admitted: &Bitset) -> Option<Reason> {
+    let shard = &target.loaded.shard;
     shard.refusal(ad, query, admitted).map(|refusal| match refusal {
         Refusal::Targeting => Reason::NotEligibleTargeting,
         Refusal::Advertiser | Refusal::Category | Refusal::Campaign => Reason::NotEligibleBlocked,
         Refusal::Capped => Reason::NotEligibleFrequency,
-        Refusal::Excluded => Reason::NotEligibleStatus,
+        Refusal::Excluded => silence(target.delivery.row(shard, ad), query.unix_s),
     })
+}
+
+/// Why a campaign does not bid.
+fn silence(row: &DeliveryRow, unix_s: i64) -> Reason {
+    match row.status {
+        CampaignStatus::Paused if row.campaign != DeliveryRow::UNKNOWN.campaign => Reason::NotEligiblePaused,
+        CampaignStatus::OutOfBudget => Reason::NotEligibleBudget,
+        CampaignStatus::Active if !row.schedule.runs_at(unix_s) => Reason::NotEligibleSchedule,
+        CampaignStatus::Active | CampaignStatus::Paused => Reason::NotEligibleStatus,
+    }
 }

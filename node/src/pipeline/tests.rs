@@ -156,13 +156,19 @@ fn every_ad_of_the_shard_has_one_reason() {
         Reason::NotEligibleTargeting,
         Reason::NotEligibleBlocked,
         Reason::NotEligibleStatus,
+        Reason::NotEligiblePaused,
         Reason::NotRetrieved,
         Reason::CutLight,
         Reason::CutShard,
     ] {
         assert!(counts.get(&reason).is_some_and(|n| *n > 0), "{reason:?} of {counts:?}");
     }
-    let refused = [Reason::NotEligibleTargeting, Reason::NotEligibleBlocked, Reason::NotEligibleStatus];
+    let refused = [
+        Reason::NotEligibleTargeting,
+        Reason::NotEligibleBlocked,
+        Reason::NotEligibleStatus,
+        Reason::NotEligiblePaused,
+    ];
     let refused: u64 = refused.iter().map(|reason| counts[reason]).sum();
     assert_eq!(refused + explained.funnel.eligible_ads, explained.funnel.ads_total);
     let winners: Vec<u64> = explained.candidates.iter().map(|c| c.ad_id).collect();

@@ -11,8 +11,14 @@ use std::collections::HashMap;
 pub enum Reason {
     /// Its targeting excludes the request.
     NotEligibleTargeting,
-    /// Its campaign is paused, unknown, or bids nothing after pacing.
+    /// Its campaign is unknown, or bids nothing after pacing.
     NotEligibleStatus,
+    /// Its campaign is paused.
+    NotEligiblePaused,
+    /// Its campaign has nothing left to spend.
+    NotEligibleBudget,
+    /// Its campaign has not begun, or is over.
+    NotEligibleSchedule,
     /// Its campaign, advertiser or category is blocked by the request.
     NotEligibleBlocked,
     /// The user has seen it, its campaign or its advertiser often enough, or nobody knows how often.
@@ -33,10 +39,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, from the furthest from winning to the nearest.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::NotEligibleTargeting,
         Self::NotEligibleBlocked,
         Self::NotEligibleStatus,
+        Self::NotEligiblePaused,
+        Self::NotEligibleSchedule,
+        Self::NotEligibleBudget,
         Self::NotEligibleFrequency,
         Self::NotRetrieved,
         Self::CutLight,
@@ -52,6 +61,9 @@ impl Reason {
         match self {
             Self::NotEligibleTargeting => "not_eligible_targeting",
             Self::NotEligibleStatus => "not_eligible_status",
+            Self::NotEligiblePaused => "not_eligible_paused",
+            Self::NotEligibleBudget => "not_eligible_budget",
+            Self::NotEligibleSchedule => "not_eligible_schedule",
             Self::NotEligibleBlocked => "not_eligible_blocked",
             Self::NotEligibleFrequency => "not_eligible_frequency",
             Self::NotRetrieved => "not_retrieved",

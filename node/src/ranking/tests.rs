@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{AuctionTerms, Candidate, HeadRoles, score_and_cut};
 use crate::ranking::AdTable;
-use crate::ranking::delivery::{CampaignStatus, Counting, DeliveryRow};
+use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
 use crate::ranking::explain::{Account, Reason, Unwatched};
 use crate::ranking::light::{LightItem, LightModel, Retrieved, light_cut};
 
@@ -57,8 +57,7 @@ prop_compose! {
     fn any_row()(bid in 0u64..5_000_000, bid_type in bid_type(), paused in prop::bool::weighted(0.1),
                  multiplier_ppm in prop::sample::select(vec![1u32, 400_000, 1_000_000]), reserve in 0u64..100_000) -> DeliveryRow {
         let status = if paused { CampaignStatus::Paused } else { CampaignStatus::Active };
-        DeliveryRow { campaign: bid, bid_type, bid: Micros(bid), multiplier_ppm, status, reserve_micros: reserve,
-                      counting: Counting::Uncounted }
+        DeliveryRow { campaign: bid, bid_type, bid: Micros(bid), multiplier_ppm, status, reserve_micros: reserve, ..DeliveryRow::UNKNOWN }
     }
 }
 

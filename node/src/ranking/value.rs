@@ -41,7 +41,7 @@ impl ValueModel {
 mod tests {
     use gavel_proto::money::{BidType, Micros};
 
-    use super::super::delivery::{CampaignStatus, Counting};
+    use super::super::delivery::CampaignStatus;
     use super::*;
 
     fn row(bid_type: BidType, bid: u64) -> DeliveryRow {
@@ -51,8 +51,7 @@ mod tests {
             bid: Micros(bid),
             multiplier_ppm: 1_000_000,
             status: CampaignStatus::Active,
-            reserve_micros: 0,
-            counting: Counting::Uncounted,
+            ..DeliveryRow::UNKNOWN
         }
     }
 

@@ -8,8 +8,8 @@ use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
 use gavel_proto::limits::{
-    BLOCKED_MAX, CANDIDATES_MAX, CAPPED_MAX, DEADLINE_MS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX,
-    SET_VALUES_MAX, SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
+    BLOCKED_MAX, CANDIDATES_MAX, CAPPED_MAX, DEADLINE_MS_MAX, EXCLUDED_CAMPAIGNS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX,
+    MEASURED_MS_MAX, SET_VALUES_MAX, SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
 };
 use gavel_proto::score::QualityRule;
 use gavel_proto::targeting::order;
@@ -83,7 +83,7 @@ pub fn search(
     let mode = retrieval(request.mode)?;
     at_most("blocked advertisers", request.blocked_advertisers.len(), BLOCKED_MAX)?;
     at_most("blocked categories", request.blocked_categories.len(), BLOCKED_MAX)?;
-    at_most("blocked campaigns", request.blocked_campaigns.len(), BLOCKED_MAX)?;
+    at_most("blocked campaigns", request.blocked_campaigns.len(), BLOCKED_MAX + EXCLUDED_CAMPAIGNS_MAX)?;
     at_most("capped campaigns", request.capped_campaigns.len(), CAPPED_MAX)?;
     at_most("capped ads", request.capped_ads.len(), CAPPED_MAX)?;
     at_most("items retrieved", quota as usize, reach as usize)?;

@@ -23,7 +23,7 @@ use crate::pipeline::executor::SearchExecutor;
 use crate::pipeline::probe::{ProbeSpec, RecallProbe};
 use crate::pipeline::thread::{cpu_us, lower_priority};
 use crate::staging::holdings::SharedHoldings;
-use crate::staging::{DataFolder, MemoryBudget, Pace, Stage, Staging, StagingError, Steps};
+use crate::staging::{DataFolder, Deliver, MemoryBudget, Pace, Stage, Staging, StagingError, Steps};
 
 /// A node that listens.
 #[derive(Debug)]
@@ -84,12 +84,24 @@ pub async fn run(config: NodeConfig, shutdown: Shutdown) -> Result<Running, Node
         holdings: Arc::clone(&holdings),
         ready: Arc::clone(&member.ready),
         view: Arc::clone(&member.view),
+        delivery: Arc::clone(&member.delivery),
         member_id: member.member_id.clone(),
         runtime: Handle::current(),
         shutdown: shutdown.clone(),
         pace: Pace::new(config.staging_cpu_share, cpu_us),
     };
     let staging = Staging::start(stage, lower_priority)?;
+    // It ends by itself after the shutdown.
+    drop(
+        Deliver {
+            holdings: Arc::clone(&holdings),
+            feed: Arc::clone(&member.delivery),
+            ready: Arc::clone(&member.ready),
+            runtime: Handle::current(),
+            shutdown: shutdown.clone(),
+        }
+        .start()?,
+    );
     let probe = ProbeSpec::of_share(config.recall_probe_share, config.recall_alarm);
     let service = ShardRpc {
         holdings: Arc::clone(&holdings),

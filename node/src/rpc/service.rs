@@ -61,7 +61,9 @@ impl ShardService for ShardRpc {
         let search = convert::search(request, bundle, self.oracle, clock::now_us()).map_err(refuse)?;
         let search = Arc::new(search);
         let parts: Vec<Part> = shards.iter().map(|shard| self.start(&holdings, *shard, &search)).collect();
-        let mut response = wire::SearchResponse { node_id, ..wire::SearchResponse::default() };
+        let versions = holdings.versions(epoch.generation);
+        let held_deliveries = if versions.contains(&epoch.delivery) { Vec::new() } else { versions };
+        let mut response = wire::SearchResponse { node_id, held_deliveries, ..wire::SearchResponse::default() };
         for (shard, part) in shards.into_iter().zip(parts) {
             let (answer, cpu_us) = finish((shard, search.auction.auction_id), node_id, epoch, part).await;
             response.answers.push(answer);
@@ -89,7 +91,7 @@ impl ShardService for ShardRpc {
 
 impl ShardRpc {
     fn start(&self, holdings: &Holdings, shard: u32, search: &Arc<Search>) -> Part {
-        let target = match holdings.target(search.epoch, shard, &search.model_hash) {
+        let target = match holdings.target(search.epoch, shard, &search.model_hash, search.unix_s) {
             Ok(target) => target,
             Err(lack @ Lack::Shard(_)) => return Part::Unanswered(AnswerStatus::AnswerNotHeld, lack.to_string()),
             Err(lack @ Lack::Version { .. }) => {
@@ -144,7 +146,7 @@ async fn finish((shard, auction): (u32, u64), node_id: u64, epoch: Epoch, part: 
 fn all_unavailable(node_id: u64, shards: &[u32], epoch: Epoch, why: &str) -> wire::SearchResponse {
     let status = AnswerStatus::AnswerVersionUnavailable;
     let answers = shards.iter().map(|shard| convert::unanswered(*shard, epoch, status, why.to_owned()));
-    wire::SearchResponse { node_id, answers: answers.collect(), cpu_us: 0 }
+    wire::SearchResponse { node_id, answers: answers.collect(), ..wire::SearchResponse::default() }
 }
 
 fn refuse(invalid: Invalid) -> Status {

@@ -12,8 +12,8 @@ use super::disk::io;
 use super::{StagingError, convert};
 use crate::ranking::delivery::{Counting, Delivery};
 
-/// Reads a campaigns blob as one delivery version.
-pub fn read(path: &Path, version: u64) -> Result<Delivery, StagingError> {
+/// Reads a campaigns blob: what the catalogue says, before anything else was said.
+pub fn read(path: &Path) -> Result<Delivery, StagingError> {
     let file = File::open(path).map_err(io(path))?;
     let (mut rows, mut rules) = (Vec::new(), Vec::new());
     for block in BlockReader::new(BufReader::new(file)) {
@@ -30,5 +30,5 @@ pub fn read(path: &Path, version: u64) -> Result<Delivery, StagingError> {
             row.counting = Counting::Counted;
         }
     }
-    Ok(Delivery::new(version, rows))
+    Ok(Delivery::new(0, rows))
 }

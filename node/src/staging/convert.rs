@@ -14,14 +14,14 @@ use gavel_proto::wire::feature_value::Value;
 
 use super::StagingError;
 use super::plan::{Blob, Hash, Wanted, WantedGeneration, WantedShard};
-use crate::ranking::delivery::{CampaignStatus, Counting, DeliveryRow};
+use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
 use crate::segment::{Creative, DocAd, DocFeature, DocItem, DocRule, DocSchedule, DocZone};
 
 /// What a View asks of the node with this member id.
 pub fn wanted(view: &wire::View, node: u64) -> Wanted {
     Wanted {
-        active: generation(view.active_generation.as_ref(), &view.shards, node, view.delivery_version),
-        pending: generation(view.pending_generation.as_ref(), &view.pending_shards, node, 0),
+        active: generation(view.active_generation.as_ref(), &view.shards, node),
+        pending: generation(view.pending_generation.as_ref(), &view.pending_shards, node),
         active_model: model(view.active_model.as_ref()),
         previous_model: model(view.previous_model.as_ref()),
         staged_models: staged_models(view),
@@ -32,7 +32,6 @@ fn generation(
     generation: Option<&wire::Generation>,
     placed: &[wire::ShardView],
     node: u64,
-    delivery_version: u64,
 ) -> Option<WantedGeneration> {
     let generation = generation?;
     let campaigns = Blob { hash: hash(&generation.campaigns_blob)?, bytes: generation.campaigns_blob_bytes };
@@ -42,9 +41,7 @@ fn generation(
         let documents = Blob { hash: hash(&blob.hash)?, bytes: blob.bytes };
         Some(WantedShard { shard: placed.shard, documents })
     });
-    // The first delivery version of a generation bears the generation's number.
-    let delivery_version = if delivery_version == 0 { generation.generation } else { delivery_version };
-    Some(WantedGeneration { generation: generation.generation, delivery_version, campaigns, shards: shards.collect() })
+    Some(WantedGeneration { generation: generation.generation, campaigns, shards: shards.collect() })
 }
 
 /// The pending one first: it is what somebody waits for.
@@ -80,7 +77,7 @@ pub fn campaign(campaign: &wire::Campaign) -> Result<DeliveryRow, StagingError> 
         multiplier_ppm: campaign.multiplier_ppm,
         status,
         reserve_micros: campaign.reserve_micros,
-        counting: Counting::Uncounted,
+        ..DeliveryRow::UNKNOWN
     })
 }
 

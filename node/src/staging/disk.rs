@@ -146,7 +146,6 @@ mod tests {
         let blob = Blob { hash: kept, bytes: 1 };
         let active = WantedGeneration {
             generation: 3,
-            delivery_version: 3,
             campaigns: blob,
             shards: vec![WantedShard { shard: 1, documents: blob }],
         };

@@ -4,17 +4,18 @@
 //! (generation, model) and its bids by the delivery version; what is not there is said, never substituted.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use gavel_model::{Bundle, HeadRole};
+use gavel_proto::delivery::Book;
 use gavel_proto::epoch::Epoch;
 
 use super::StagingError;
+pub use super::bids::ShardDelivery;
 use super::plan::{Hash, Held};
-use super::values::ValueTables;
 use crate::ranking::auction::HeadRoles;
-use crate::ranking::delivery::{Counting, Delivery, DeliveryRow, ResolvedDelivery, VERSIONS_KEPT};
+use crate::ranking::delivery::{Delivery, VERSIONS_KEPT};
 use crate::ranking::light::LightModel;
 use crate::ranking::value::ValueModel;
 use crate::segment::{Bitset, Content};
@@ -59,70 +60,23 @@ impl LoadedBundle {
     }
 }
 
-/// One delivery version as the ads of one content folder see it.
-pub struct ShardDelivery {
-    /// Bids by campaign place.
-    pub resolved: ResolvedDelivery,
-    /// Ads that do not bid: paused, bid 0, or of an unknown campaign.
-    pub silent: Bitset,
-    /// Campaigns that bid by the thousand impressions, with their paced bids, the highest first.
-    pub impression_bids: Vec<(u64, u64)>,
-    /// The ads of these.
-    pub impression_ads: Bitset,
-    /// Ads whose impressions are counted for a frequency rule.
-    pub counted: Bitset,
-    values: ValueTables,
-}
-
-impl ShardDelivery {
-    /// Resolves a version for a content folder.
-    #[must_use]
-    pub fn new(content: &Content, delivery: &Arc<Delivery>) -> Self {
-        let campaigns = content.campaigns();
-        let resolved = ResolvedDelivery::new(Arc::clone(delivery), campaigns.iter().copied());
-        let rows = || (0..).zip(campaigns).map(|(place, campaign)| (*campaign, resolved.row(place)));
-        let silent = content.ads_of_campaigns(rows().filter(|(_, row)| !row.bids()).map(|(campaign, _)| campaign));
-        let by_impression = rows().filter(|(_, row)| row.bids() && row.is_by_impression());
-        let mut impression_bids: Vec<(u64, u64)> = by_impression.map(|(id, row)| (id, row.paced().0)).collect();
-        impression_bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
-        let impression_ads = content.ads_of_campaigns(impression_bids.iter().map(|(campaign, _)| *campaign));
-        let counted = rows().filter(|(_, row)| row.counting == Counting::Counted).map(|(campaign, _)| campaign);
-        let counted = content.ads_of_campaigns(counted);
-        Self { resolved, silent, impression_bids, impression_ads, counted, values: ValueTables::default() }
-    }
-
-    /// Its number.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        self.resolved.delivery().version()
-    }
-
-    /// What each item of a shard is worth at best; none if the bundle does not weigh value.
-    #[must_use]
-    pub fn values(&self, loaded: &LoadedShard) -> Option<Arc<[f32]>> {
-        self.values.of(&loaded.shard, self, &loaded.bundle)
-    }
-
-    /// What the campaign of an ad bids.
-    #[inline]
-    #[must_use]
-    pub fn row(&self, shard: &Shard, ad: u32) -> &DeliveryRow {
-        let sealed = shard.content();
-        if ad < sealed.ads() {
-            return self.resolved.row(sealed.campaign_place(ad));
-        }
-        // A recent document's campaign may be new to the sealed content: it is looked up.
-        let delivery = self.resolved.delivery();
-        delivery.row(delivery.row_of(shard.campaign(ad).0))
-    }
-}
-
 /// A content folder with its delivery versions, newest last.
 pub struct HeldContent {
     /// The sealed folder.
     pub content: Arc<Content>,
     /// At most [`VERSIONS_KEPT`].
     pub deliveries: VecDeque<Arc<ShardDelivery>>,
+}
+
+impl HeldContent {
+    /// With one more version.
+    fn with(&self, newest: ShardDelivery) -> Arc<Self> {
+        let mut deliveries = self.deliveries.clone();
+        // Versions of another control plane may be newer by number; they count no more.
+        deliveries.retain(|held| held.version() < newest.version());
+        push_version(&mut deliveries, Arc::new(newest));
+        Arc::new(Self { content: Arc::clone(&self.content), deliveries })
+    }
 }
 
 /// A shard that can be searched with one model.
@@ -138,7 +92,11 @@ pub struct LoadedShard {
 pub struct Holdings {
     /// By content hash.
     pub bundles: BTreeMap<Hash, Arc<LoadedBundle>>,
-    /// Campaigns by generation, newest version last.
+    /// By generation, what its catalogue says of campaigns.
+    pub campaigns: BTreeMap<u64, Arc<Delivery>>,
+    /// What was said of campaigns since; none before it was heard.
+    pub book: Option<Arc<Book>>,
+    /// By generation, newest version last.
     pub deliveries: BTreeMap<u64, VecDeque<Arc<Delivery>>>,
     /// By generation and shard.
     pub contents: BTreeMap<(u64, u32), Arc<HeldContent>>,
@@ -153,6 +111,8 @@ pub struct Target {
     pub loaded: Arc<LoadedShard>,
     /// The pinned bids.
     pub delivery: Arc<ShardDelivery>,
+    /// Ads that do not bid at the time of the search.
+    pub silent: Arc<Bitset>,
 }
 
 /// Why there is no target.
@@ -172,11 +132,11 @@ pub enum Lack {
 }
 
 impl Holdings {
-    /// What a search of this epoch uses.
+    /// What a search of this epoch uses; `unix_s` is its time, for the schedules of campaigns.
     ///
     /// # Errors
     /// What is lacking.
-    pub fn target(&self, epoch: Epoch, shard: u32, model: &Hash) -> Result<Target, Lack> {
+    pub fn target(&self, epoch: Epoch, shard: u32, model: &Hash, unix_s: i64) -> Result<Target, Lack> {
         let version = |what, version| Lack::Version { what, version };
         let Some(content) = self.contents.get(&(epoch.generation, shard)) else {
             let known = self.deliveries.contains_key(&epoch.generation);
@@ -186,24 +146,73 @@ impl Holdings {
         let loaded = loaded.ok_or(version("model", epoch.model))?;
         let delivery = content.deliveries.iter().rev().find(|d| d.version() == epoch.delivery);
         let delivery = delivery.ok_or(version("delivery", epoch.delivery))?;
-        Ok(Target { loaded: Arc::clone(loaded), delivery: Arc::clone(delivery) })
+        let silent = delivery.silent_at(&content.content, unix_s);
+        Ok(Target { loaded: Arc::clone(loaded), delivery: Arc::clone(delivery), silent })
+    }
+
+    /// Adds what the catalogue of a generation says of campaigns; it can be searched once a book says what stands.
+    pub fn add_campaigns(&mut self, generation: u64, catalogue: Arc<Delivery>) {
+        self.campaigns.insert(generation, catalogue);
+        self.lay_book(generation);
+    }
+
+    /// Puts a book in force for every generation.
+    pub fn take_book(&mut self, book: Arc<Book>) {
+        let anew = self.book.as_ref().is_some_and(|held| held.formation != book.formation);
+        self.book = Some(book);
+        let generations: Vec<u64> = self.campaigns.keys().copied().collect();
+        for generation in generations {
+            if anew {
+                // Another control plane counts its versions from the beginning.
+                self.deliveries.remove(&generation);
+            }
+            self.lay_book(generation);
+        }
+    }
+
+    fn lay_book(&mut self, generation: u64) {
+        let (Some(book), Some(catalogue)) = (&self.book, self.campaigns.get(&generation)) else { return };
+        let before = self.deliveries.get(&generation).and_then(VecDeque::back).cloned();
+        if before.as_ref().is_some_and(|before| before.version() == book.version) {
+            return;
+        }
+        let (delivery, changed) = Delivery::overlaid(catalogue, before.as_deref(), book);
+        let delivery = Arc::new(delivery);
+        let Some((before, changed)) = before.zip(changed) else { return self.add_delivery(generation, delivery) };
+        push_version(self.deliveries.entry(generation).or_default(), Arc::clone(&delivery));
+        for (_, held) in self.contents.range_mut((generation, 0)..=(generation, u32::MAX)) {
+            let last = held.deliveries.back().filter(|last| last.version() == before.version());
+            let next = match last {
+                Some(last) => last.following(&held.content, &delivery, &changed),
+                None => ShardDelivery::new(&held.content, &delivery),
+            };
+            *held = held.with(next);
+        }
+    }
+
+    /// The versions of a generation that every content of it here can be searched with.
+    #[must_use]
+    pub fn versions(&self, generation: u64) -> Vec<u64> {
+        let contents = || self.contents.range((generation, 0)..=(generation, u32::MAX)).map(|(_, held)| held);
+        let everywhere = |version: u64| contents().all(|held| held.deliveries.iter().any(|d| d.version() == version));
+        let known = self.deliveries.get(&generation).into_iter().flatten();
+        known.map(|delivery| delivery.version()).filter(|version| everywhere(*version)).collect()
     }
 
     /// Adds a delivery version of a generation, and resolves it for every shard of it.
     pub fn add_delivery(&mut self, generation: u64, delivery: Arc<Delivery>) {
         push_version(self.deliveries.entry(generation).or_default(), Arc::clone(&delivery));
         for (_, held) in self.contents.range_mut((generation, 0)..=(generation, u32::MAX)) {
-            let mut deliveries = held.deliveries.clone();
-            push_version(&mut deliveries, Arc::new(ShardDelivery::new(&held.content, &delivery)));
-            *held = Arc::new(HeldContent { content: Arc::clone(&held.content), deliveries });
+            *held = held.with(ShardDelivery::new(&held.content, &delivery));
         }
     }
 
-    /// Adds a content folder, with every delivery version of its generation.
+    /// Adds a content folder, with the newest delivery version of its generation: who pins an older one has not been
+    /// told yet that this content is served here.
     pub fn add_content(&mut self, content: Arc<Content>) {
         let key = content.key();
-        let known = self.deliveries.get(&key.generation).into_iter().flatten();
-        let deliveries = known.map(|delivery| Arc::new(ShardDelivery::new(&content, delivery))).collect();
+        let newest = self.deliveries.get(&key.generation).and_then(VecDeque::back);
+        let deliveries = newest.map(|delivery| Arc::new(ShardDelivery::new(&content, delivery))).into_iter().collect();
         self.contents.insert((key.generation, key.shard), Arc::new(HeldContent { content, deliveries }));
     }
 
@@ -222,7 +231,7 @@ impl Holdings {
     pub fn held(&self) -> Held {
         Held {
             bundles: self.bundles.keys().copied().collect(),
-            campaigns: self.deliveries.keys().copied().collect(),
+            campaigns: self.campaigns.keys().copied().collect(),
             contents: self.contents.keys().copied().collect(),
             models: self.shards.keys().copied().collect(),
         }
@@ -236,10 +245,12 @@ fn push_version<T>(versions: &mut VecDeque<T>, newest: T) {
     versions.push_back(newest);
 }
 
-/// The picture, shared by the staging thread and the searches.
+/// The picture, shared by the threads that load and the searches.
 #[derive(Default)]
 pub struct SharedHoldings {
     current: ArcSwap<Holdings>,
+    /// Held by who changes it: the staging thread or the one that puts bids in force.
+    changing: Mutex<()>,
 }
 
 impl SharedHoldings {
@@ -249,8 +260,9 @@ impl SharedHoldings {
         self.current.load_full()
     }
 
-    /// Replaces it by a changed copy. One writer: the staging thread.
+    /// Replaces it by a changed copy.
     pub fn change(&self, change: impl FnOnce(&mut Holdings)) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Holdings::clone(&self.current.load());
         change(&mut next);
         next.prepare_values();

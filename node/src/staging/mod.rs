@@ -21,9 +21,11 @@
 pub mod holdings;
 pub mod plan;
 
+mod bids;
 mod campaigns;
 mod content;
 mod convert;
+mod deliver;
 mod disk;
 mod memory;
 mod model;
@@ -35,6 +37,7 @@ mod worker;
 use gavel_member::ready::Standing;
 
 pub use content::build as build_content;
+pub use deliver::Deliver;
 pub use disk::DataFolder;
 pub use memory::MemoryBudget;
 pub use pace::Pace;

@@ -32,8 +32,6 @@ pub struct WantedShard {
 pub struct WantedGeneration {
     /// Its number.
     pub generation: u64,
-    /// Its delivery version.
-    pub delivery_version: u64,
     /// Bids and statuses.
     pub campaigns: Blob,
     /// Placed here.
@@ -77,8 +75,6 @@ pub enum Step {
     LoadCampaigns {
         /// The generation.
         generation: u64,
-        /// The delivery version that they are.
-        version: u64,
         /// Where they are.
         blob: Blob,
     },
@@ -185,7 +181,7 @@ fn steps_of(generation: Option<&WantedGeneration>, model: Option<Blob>, held: &H
     let Some(wanted) = generation else { return steps };
     let generation = wanted.generation;
     if !held.campaigns.contains(&generation) && !wanted.shards.is_empty() {
-        steps.push(Step::LoadCampaigns { generation, version: wanted.delivery_version, blob: wanted.campaigns });
+        steps.push(Step::LoadCampaigns { generation, blob: wanted.campaigns });
     }
     for WantedShard { shard, documents } in &wanted.shards {
         if !held.contents.contains(&(generation, *shard)) {
@@ -212,7 +208,7 @@ mod tests {
 
     fn generation(generation: u64, shards: &[u32]) -> WantedGeneration {
         let shards = shards.iter().map(|s| WantedShard { shard: *s, documents: blob(*s as u8) }).collect();
-        WantedGeneration { generation, delivery_version: generation, campaigns: blob(99), shards }
+        WantedGeneration { generation, campaigns: blob(99), shards }
     }
 
     /// Carries steps out until none is left.

@@ -47,12 +47,12 @@ impl Steps {
                 let bundle = Arc::new(self.bundle(&blob)?);
                 holdings.change(|h| drop(h.bundles.insert(blob.hash, bundle)));
             }
-            Step::LoadCampaigns { generation, version, blob } => {
+            Step::LoadCampaigns { generation, blob } => {
                 let path = self.data.campaigns(generation)?;
                 self.fetch(&blob, &path)?;
-                let delivery = Arc::new(campaigns::read(&path, version)?);
-                tracing::info!(generation, version, campaigns = delivery.len(), "bids loaded");
-                holdings.change(|h| h.add_delivery(generation, delivery));
+                let catalogue = Arc::new(campaigns::read(&path)?);
+                tracing::info!(generation, campaigns = catalogue.len(), "bids loaded");
+                holdings.change(|h| h.add_campaigns(generation, catalogue));
             }
             Step::LoadContent { generation, shard, blob } => {
                 let content = Arc::new(self.content(ShardKey { generation, shard }, &blob, holdings)?);

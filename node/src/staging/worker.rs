@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gavel_member::delivery::DeliveryFeed;
 use gavel_member::ready::{LoadedShard as ReadyShard, Refused, StagingPhase, StagingProgress, Standing};
 use gavel_member::view::ViewFeed;
 use gavel_member::{ReadyState, Shutdown, clock, signing};
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::StagingError;
+use super::deliver::acknowledge;
 use super::holdings::{Holdings, SharedHoldings};
 use super::plan::{Step, Wanted};
 use super::steps::Steps;
@@ -44,6 +46,8 @@ pub struct Stage {
     pub ready: Arc<ReadyState>,
     /// What to follow.
     pub view: Arc<ViewFeed>,
+    /// Told which versions of bids are held.
+    pub delivery: Arc<DeliveryFeed>,
     /// Who we are; 0 before the first join.
     pub member_id: watch::Receiver<u64>,
     /// For waiting on the network.
@@ -228,9 +232,9 @@ impl Follower {
         self.stage.ready.update(|ready| {
             ready.shards = ready_shards(&holdings);
             ready.models = holdings.bundles.keys().copied().collect();
-            ready.delivery_versions = holdings.deliveries.values().flatten().map(|d| d.version()).collect();
             ready.refusals = refusals;
         });
+        acknowledge(&holdings, &self.stage.delivery);
     }
 
     /// Lets go of what nobody can ask for any more, in memory and on disk.
@@ -250,6 +254,7 @@ impl Follower {
         let stays =
             |generation: u64, shard: u32| kept == Some(generation) || wanted.shards_of(generation).contains(&shard);
         self.stage.holdings.change(|holdings| {
+            holdings.campaigns.retain(|g, _| kept == Some(*g) || generations.contains(g));
             holdings.deliveries.retain(|g, _| kept == Some(*g) || generations.contains(g));
             holdings.contents.retain(|(g, shard), _| stays(*g, *shard));
             holdings.shards.retain(|(g, shard, bundle), _| stays(*g, *shard) && bundles.contains(bundle));
@@ -289,7 +294,7 @@ fn is_wanted(step: &Step, generations: &BTreeSet<u64>, bundles: &BTreeSet<super:
 }
 
 /// A shard is ready when it has its bids as well.
-fn ready_shards(holdings: &Holdings) -> Vec<ReadyShard> {
+pub(super) fn ready_shards(holdings: &Holdings) -> Vec<ReadyShard> {
     let with_bids =
         holdings.shards.iter().filter(|((generation, _, _), _)| holdings.deliveries.contains_key(generation));
     let ready = with_bids.map(|((generation, shard, bundle), loaded)| {

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod ads;
+pub mod campaigns;
 pub mod catalogue;
 pub mod ledger;
 pub mod transport;
@@ -13,5 +14,6 @@ pub mod upload;
 
 pub use admin::AdminClient;
 pub use ads::AdsClient;
+pub use campaigns::CampaignClient;
 pub use ledger::LedgerClient;
 pub use transport::ClientError;

@@ -22,7 +22,7 @@ async fn start() -> (SocketAddr, Shutdown) {
         1,
     );
     let shutdown = Shutdown::new();
-    let (address, _) = serve("127.0.0.1:0", Arc::new(pipeline), shutdown.clone()).await.expect("listens");
+    let (address, _) = serve("127.0.0.1:0", routes(Arc::new(pipeline)), shutdown.clone()).await.expect("listens");
     (address, shutdown)
 }
 

@@ -195,6 +195,9 @@ impl Pipeline {
         // 0 would mean "draw one" in a replay.
         let auction_id = AuctionId(query.seed.unwrap_or(random.max(1)));
         let is_logged = asked_for == AskedFor::Candidates && self.logs.scored.samples(auction_id);
+        let unix_s = query.unix_s.unwrap_or_else(|| i64::try_from(wall_ms() / 1_000).unwrap_or(i64::MAX));
+        let mut blocked = query.blocked.clone();
+        blocked.campaigns.extend(pinned.excluded.at(unix_s));
         let terms = SearchTerms {
             given: Vec::new(),
             features: if is_logged { FeatureAnswer::Asked } else { FeatureAnswer::Unasked },
@@ -206,8 +209,8 @@ impl Pipeline {
             user_part: part.part,
             sets: user.sets,
             terms: resolved.terms,
-            unix_s: query.unix_s.unwrap_or_else(|| i64::try_from(wall_ms() / 1_000).unwrap_or(i64::MAX)),
-            blocked: query.blocked.clone(),
+            unix_s,
+            blocked,
             screen: screened.screen.clone(),
             quota: pinned.quota,
             light_keep: pinned.light_keep,

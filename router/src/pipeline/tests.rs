@@ -5,12 +5,14 @@ use crate::respond::Entry;
 use crate::rpc::AdRpc;
 use crate::staging::Surroundings;
 use crate::transport::Nodes;
+use gavel_member::delivery::DeliveryFeed;
 use gavel_member::member::Voters;
 use gavel_member::serve::{self, Exposure};
 use gavel_member::view::ViewFeed;
 use gavel_member::{ReadyState, Shutdown};
 use gavel_model::{Bundle, bundle};
 use gavel_proto::code::Code;
+use gavel_proto::delivery::Book;
 use gavel_proto::wire;
 use gavel_proto::wire::ad_service_client::AdServiceClient;
 use gavel_proto::wire::ad_service_server::AdServiceServer;
@@ -130,7 +132,10 @@ async fn start() -> Fixture {
     let routes = Routes::default().add_service(AdServiceServer::new(AdRpc(Arc::clone(&pipeline))));
     let serving = bound.serve(routes, Exposure::External, shutdown.clone()).await.expect("serves");
     let ready = Arc::new(ReadyState::new());
+    let said = Arc::new(DeliveryFeed::default());
+    said.offer(Book::new(0, 4, Vec::new()));
     let surroundings = Surroundings {
+        delivery: said,
         data_dir: folder.path().to_path_buf(),
         view: feed,
         ready: Arc::clone(&ready),

@@ -4,6 +4,7 @@
 //! first: a bundle's golden rows keep a core busy, and two at once would double their time. What cannot be loaded now
 //! rests a while and holds up nothing else.
 
+use super::bids::{Bids, Pinning};
 use super::drain::Drain;
 use super::load::{Haste, LoadError, Loader};
 use super::picture::{CandidatePicture, ModelRef, Picture, UsersRef};
@@ -75,23 +76,28 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
         haste: Haste::First,
     };
     let mut changes = around.view.subscribe();
+    let mut said = around.delivery.subscribe();
+    let mut pinning = Pinning::default();
     let mut loaded = Loaded::default();
     // One at a time.
     let mut tasks: JoinSet<Ended> = JoinSet::new();
     loop {
         // Marked as seen before it is read, so that no change is lost.
         changes.borrow_and_update();
+        said.borrow_and_update();
         if let Some(view) = around.view.current() {
             let picture = convert::picture(&view);
             around.nodes.follow(&picture.nodes);
             loaded.forget(&picture);
             loaded.report(&around, &picture);
             let first = staging.pin().is_none();
-            if staging.take(&picture, &loaded) {
+            let bids = pinning.bids(&picture, &around.delivery, now_us());
+            if bids.is_some_and(|bids| staging.take(&picture, &loaded, &bids)) {
                 if first {
                     around.bank.settled().await;
                 }
                 around.health.ready().await;
+                pinning.acknowledge(&around.delivery);
             }
             if tasks.is_empty() {
                 let haste = if staging.pin().is_some() { Haste::Beside } else { Haste::First };
@@ -99,9 +105,12 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
             }
         }
         let rest = Duration::from_micros(loaded.rest_us(now_us()));
+        let newer = Duration::from_micros(pinning.rest_us(now_us()));
         tokio::select! {
             () = shutdown.wait() => return,
             changed = changes.changed() => if changed.is_err() { return },
+            changed = said.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(newer) => {}
             Some(ended) = tasks.join_next() => match ended {
                 Ok(ended) => {
                     around.ready.update(|ready| ready.phases.clear());
@@ -120,23 +129,27 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
 
 impl Staging {
     /// Pins the picture's active pair when it is loaded; true when something is pinned now.
-    fn take(&self, picture: &Picture, loaded: &Loaded) -> bool {
+    fn take(&self, picture: &Picture, loaded: &Loaded, bids: &Bids) -> bool {
         let Some(active) = &picture.active else { return false };
         let pair = loaded.models.get(&active.model.hash).zip(loaded.users.get(&active.users));
         let Some((bundle, users)) = pair else { return false };
         metrics::gauge!("gavel_router_pinned_map_epoch").set(active.table.epoch.map as f64);
         let before = self.pinned.load_full();
+        let rules = users.rules.under(&bids.rules);
+        metrics::gauge!("gavel_router_frequency_rules_count").set(rules.len() as f64);
         let pinned = |table: &RouteTable, bundle: &Arc<Bundle>| {
             let version = table.epoch.model;
             let drain = before.as_ref().and_then(|pins| pins.drain(version)).cloned();
             // At most 1,024 shards.
             let shards = table.shards.len() as u32;
             Arc::new(Pinned {
-                table: table.clone(),
+                table: table.under(bids.pin.version, &bids.held),
+                said: Arc::clone(&bids.book),
+                excluded: Arc::clone(&bids.pin.excluded),
                 bundle: Arc::clone(bundle),
                 dimensions: Arc::clone(&users.dimensions),
                 users: Arc::clone(&users.cache) as _,
-                rules: users.rules.under(Vec::new()),
+                rules: Arc::clone(&rules),
                 counting: picture.counting.clone(),
                 auction: picture.auction.clone(),
                 placements: picture.placements.clone(),

@@ -139,9 +139,7 @@ impl Loader {
             std::fs::rename(&blob, file).map_err(later)
         };
         let file = self.data_dir.join("campaigns").join(hex(&hash));
-        let rules = kept::open_or_make(&file, open, LoadError::is_damage, make)?;
-        metrics::gauge!("gavel_router_frequency_rules_count").set(rules.under(Vec::new()).len() as f64);
-        Ok(rules)
+        kept::open_or_make(&file, open, LoadError::is_damage, make)
     }
 
     fn fetch(&self, hash: &[u8; 32], bytes: u64, blob: &Path) -> Result<(), LoadError> {

@@ -10,6 +10,7 @@
 //!
 //! Bundles and user files are on disk, and so is the last View: a restart needs no control plane.
 
+mod bids;
 mod convert;
 mod drain;
 mod follow;
@@ -23,15 +24,17 @@ pub use picture::{AuctionSettings, Picture, Placement, RolloutMode};
 pub use windows::{Arm, Compared, Shown, Windows};
 
 use crate::request::Dimensions;
-use crate::topology::RouteTable;
+use crate::topology::{Excluded, RouteTable};
 use crate::users::UserFeatures;
 use arc_swap::ArcSwapOption;
 use drain::Drain;
+use gavel_member::delivery::DeliveryFeed;
 use gavel_member::member::Voters;
 use gavel_member::serve::Health;
 use gavel_member::view::ViewFeed;
 use gavel_member::{ReadyState, Shutdown};
 use gavel_model::Bundle;
+use gavel_proto::delivery::Book;
 use gavel_proto::frequency::RuleBook;
 use gavel_proto::ids::MemberId;
 use std::path::PathBuf;
@@ -55,6 +58,10 @@ pub struct Pinned {
     pub auction: AuctionSettings,
     /// Where ads may stand.
     pub placements: Vec<Placement>,
+    /// What is said of campaigns: rules of frequency, and more than the pinned version where nodes lag.
+    pub said: Arc<Book>,
+    /// Campaigns that are left out on top of the pinned version.
+    pub excluded: Arc<Excluded>,
     /// Items that each shard retrieves.
     pub quota: u32,
     /// Items that each shard ranks.
@@ -119,6 +126,8 @@ pub struct Surroundings {
     pub data_dir: PathBuf,
     /// The View.
     pub view: Arc<ViewFeed>,
+    /// What is said of campaigns.
+    pub delivery: Arc<DeliveryFeed>,
     /// Where readiness is reported.
     pub ready: Arc<ReadyState>,
     /// Where blobs come from.

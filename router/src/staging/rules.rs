@@ -25,11 +25,11 @@ impl Rules {
     }
 
     /// What is in force when this is said.
-    pub(super) fn under(&self, said: Said) -> Arc<RuleBook> {
+    pub(super) fn under(&self, said: &Said) -> Arc<RuleBook> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.0 != said {
-            let book = Arc::new(RuleBook::laid_over(&self.catalogue, &said));
-            *latest = (said, book);
+        if latest.0 != *said {
+            let book = Arc::new(RuleBook::laid_over(&self.catalogue, said));
+            *latest = (said.clone(), book);
         }
         Arc::clone(&latest.1)
     }
@@ -50,13 +50,13 @@ mod tests {
             let counters = book.counters(AdId(70), CampaignId(id), AdvertiserId(9));
             counters.first().map(|counter| counter.max)
         };
-        let plain = rules.under(Vec::new());
+        let plain = rules.under(&Said::new());
         assert_eq!((max(&plain, 1), max(&plain, 2)), (Some(3), None));
         let said = || vec![(1, vec![rule(5)]), (2, vec![rule(1)]), (8, vec![rule(1)])];
-        let over = rules.under(said());
+        let over = rules.under(&said());
         assert_eq!((max(&over, 1), max(&over, 2)), (Some(5), Some(1)));
         assert_eq!(over.beyond_catalogue(), [2], "nodes do not know that it is counted");
-        assert!(Arc::ptr_eq(&over, &rules.under(said())));
-        assert_eq!(rules.under(Vec::new()), plain);
+        assert!(Arc::ptr_eq(&over, &rules.under(&said())));
+        assert_eq!(rules.under(&Said::new()), plain);
     }
 }

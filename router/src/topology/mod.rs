@@ -10,7 +10,9 @@
 pub mod choose;
 pub mod health;
 pub mod table;
+pub mod versions;
 
 pub use choose::{Choice, choose};
 pub use health::{Health, Verdict};
 pub use table::{RouteTable, ShardRoute};
+pub use versions::{Excluded, Held, Pin, Versions};

@@ -5,6 +5,7 @@
 //! questions after a user's counts, which must not wait behind candidate lists.
 
 use arc_swap::ArcSwap;
+use gavel_member::delivery::DeliveryFeed;
 use gavel_member::transport::{AddressError, data_channel};
 use gavel_proto::ids::MemberId;
 use std::collections::HashMap;
@@ -44,10 +45,23 @@ impl Node {
 #[derive(Default)]
 pub struct Nodes {
     map: ArcSwap<HashMap<MemberId, Arc<Node>>>,
+    /// Told which bids a node has when it lacks those of a search.
+    delivery: Arc<DeliveryFeed>,
     changing: Mutex<()>,
 }
 
 impl Nodes {
+    /// None yet; what they say of their bids goes to the feed.
+    #[must_use]
+    pub fn telling(delivery: Arc<DeliveryFeed>) -> Self {
+        Self { delivery, ..Self::default() }
+    }
+
+    /// A node said which versions of bids it holds.
+    pub(super) fn holds(&self, id: MemberId, generation: u64, versions: Vec<u64>) {
+        self.delivery.learn(id.0, generation, versions);
+    }
+
     /// Takes the nodes of a View; connections to those that have not moved stay. Call it inside the runtime.
     pub fn follow(&self, addresses: &[(MemberId, String)]) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -164,7 +164,11 @@ impl Transport {
             this.learned().health.sent(call.node, sent_at);
             let result = this.call(&call, message).await;
             let latency_us = now_us().0.saturating_sub(sent_at.0);
-            let result = result.map(|response| {
+            let result = result.map(|mut response| {
+                let held = std::mem::take(&mut response.held_deliveries);
+                if !held.is_empty() {
+                    this.nodes.holds(call.node, terms.epoch.generation, held);
+                }
                 let cpu_us = response.cpu_us;
                 NodeAnswer { shards: convert::answers(call.node, response, &terms), cpu_us }
             });

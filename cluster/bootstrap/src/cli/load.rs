@@ -20,4 +20,7 @@ pub struct LoadArgs {
     /// End when the generation is accepted, without waiting until it serves.
     #[arg(long)]
     pub no_wait: bool,
+    /// Have the ledger hold the weekly budget of each campaign that the catalogue gives one.
+    #[arg(long, conflicts_with = "no_wait")]
+    pub budgets: bool,
 }

@@ -9,19 +9,24 @@ use super::progress::Shown;
 use crate::cli::LoadArgs;
 use crate::failure::Failure;
 use gavel_client::catalogue::{self, BuildOptions, Built, LoadError, Progress};
-use gavel_client::{AdminClient, ClientError, upload};
-use gavel_proto::wire::BeginGeneration;
+use gavel_client::{AdminClient, CampaignClient, ClientError, upload};
+use gavel_member::catalogue::BlockReader;
 use gavel_proto::wire::command::Body;
+use gavel_proto::wire::{BeginGeneration, Campaign, CampaignBudgets, CampaignUpdate, DeliveryChange};
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Between two looks at the cluster.
 const LOOK: Duration = Duration::from_millis(250);
+/// Updates of one request, as the voter takes them.
+const UPDATES_MAX: usize = 512;
 /// Looks before the wait is given up: an hour, for the largest catalogue on a slow machine.
 const LOOKS_MAX: usize = 4 * 3_600;
 
 /// `gavel ctl load`.
-pub async fn run(admin: &mut AdminClient, args: LoadArgs) -> Result<(), Failure> {
+pub async fn run(admin: &mut AdminClient, cluster_id: &str, args: LoadArgs) -> Result<(), Failure> {
     let work_dir = args.work_dir.clone().unwrap_or_else(|| beside(&args.path));
     let built = build(args.path.clone(), args.shards, work_dir.clone()).await?;
     eprintln!(
@@ -42,9 +47,55 @@ pub async fn run(admin: &mut AdminClient, args: LoadArgs) -> Result<(), Failure>
         wait_active(admin, number).await?;
         println!("generation {number} serves {} ads", built.ads());
     }
+    if args.budgets {
+        let taken = budgets(admin, cluster_id, &built).await?;
+        println!("the ledger holds the weekly budgets of {taken} campaigns");
+    }
     // A left-over work folder costs space and nothing else.
     let _ = std::fs::remove_dir_all(&work_dir);
     Ok(())
+}
+
+/// Has the ledger hold the weekly budgets that the catalogue names; other budgets of the campaigns stay.
+async fn budgets(admin: &AdminClient, cluster_id: &str, built: &Built) -> Result<u64, Failure> {
+    let voters = admin.voters().await.map_err(failed)?;
+    let mut client = CampaignClient::new(cluster_id, voters).map_err(failed)?;
+    let file = File::open(&built.campaigns_blob.path).map_err(Failure::io)?;
+    let mut taken = 0;
+    let mut updates: Vec<CampaignUpdate> = Vec::new();
+    for block in BlockReader::new(BufReader::new(file)) {
+        let campaigns = block.map_err(Failure::damaged)?.campaigns;
+        for campaign in campaigns.iter().filter(|campaign| campaign.budget_micros > 0) {
+            updates.push(weekly(campaign)?);
+        }
+        while updates.len() >= UPDATES_MAX {
+            let rest = updates.split_off(UPDATES_MAX);
+            taken += set(&mut client, std::mem::replace(&mut updates, rest)).await?;
+        }
+    }
+    if !updates.is_empty() {
+        taken += set(&mut client, updates).await?;
+    }
+    Ok(taken)
+}
+
+async fn set(client: &mut CampaignClient, updates: Vec<CampaignUpdate>) -> Result<u64, Failure> {
+    let count = updates.len() as u64;
+    client.update(updates, Duration::ZERO).await.map_err(failed)?;
+    Ok(count)
+}
+
+fn weekly(campaign: &Campaign) -> Result<CampaignUpdate, Failure> {
+    let zone = if campaign.time_zone.is_empty() { "UTC" } else { &campaign.time_zone };
+    let zone = catalogue::offsets(zone).map_err(Failure::damaged)?;
+    let budgets = CampaignBudgets {
+        week_micros: Some(campaign.budget_micros),
+        zone_starts: zone.starts,
+        zone_offsets: zone.offset_seconds,
+        ..CampaignBudgets::default()
+    };
+    let change = DeliveryChange { campaign_id: campaign.campaign_id, ..DeliveryChange::default() };
+    Ok(CampaignUpdate { change: Some(change), budgets: Some(budgets) })
 }
 
 /// Builds the blobs, off the async threads.

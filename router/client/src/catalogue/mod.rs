@@ -25,7 +25,7 @@ use gavel_proto::wire::{Generation, ShardBlob};
 use std::path::PathBuf;
 
 pub use build::build;
-pub use zones::offsets;
+pub use zones::{instant, offsets};
 
 /// Told how far a load has come.
 pub trait Progress: Send {

@@ -42,6 +42,12 @@ pub fn offsets(text: &str) -> Result<wire::TimeZone, String> {
     Ok(table(&name(text)?))
 }
 
+/// The unix second of an instant such as `2026-12-01T00:00:00Z`.
+#[must_use]
+pub fn instant(text: &str) -> Option<i64> {
+    text.parse::<Timestamp>().ok().map(Timestamp::as_second)
+}
+
 /// The offsets of a zone that [`name`] gave.
 pub(super) fn table(name: &str) -> wire::TimeZone {
     let offsets = match fixed(name) {

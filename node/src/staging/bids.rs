@@ -1,0 +1,188 @@
+//! What do the campaigns of one content folder bid in one delivery version, and which of its ads are silent?
+//!
+//! Everything that a search needs of bids is made when a version arrives, off the request path: rows by campaign place,
+//! the ads that do not bid, and the list by bid of those billed by the thousand impressions. A version that follows
+//! another does work for the campaigns that changed and copies or shares the rest.
+//!
+//! Campaigns that bid at some times only are silent at the others. The set of silent ads stays the same from one start or
+//! end of a schedule to the next, so it is kept for the stretch that searches are in.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use gavel_proto::delivery::Schedule;
+
+use super::holdings::LoadedShard;
+use super::values::ValueTables;
+use crate::ranking::delivery::{Counting, Delivery, DeliveryRow, ResolvedDelivery};
+use crate::segment::{Bitset, Content};
+use crate::shard::Shard;
+
+/// One delivery version as the ads of one content folder see it.
+pub struct ShardDelivery {
+    /// Bids by campaign place.
+    pub resolved: ResolvedDelivery,
+    /// Campaigns that bid by the thousand impressions, with their paced bids, the highest first.
+    pub impression_bids: Vec<(u64, u64)>,
+    /// The ads of these.
+    pub impression_ads: Arc<Bitset>,
+    /// Ads whose impressions are counted for a frequency rule of the catalogue: the same in all its versions.
+    pub counted: Arc<Bitset>,
+    /// Ads that do not bid at any time: paused, without budget, bid 0, or of an unknown campaign.
+    silent: Arc<Bitset>,
+    /// Campaigns that bid, and when; ascending.
+    timed: Vec<(u64, Schedule)>,
+    stretch: ArcSwapOption<Stretch>,
+    values: ValueTables,
+}
+
+/// The silent ads from one instant up to another.
+struct Stretch {
+    from: i64,
+    until: i64,
+    silent: Arc<Bitset>,
+}
+
+impl ShardDelivery {
+    /// Resolves a version for a content folder.
+    #[must_use]
+    pub fn new(content: &Content, delivery: &Arc<Delivery>) -> Self {
+        let campaigns = content.campaigns();
+        let resolved = ResolvedDelivery::new(Arc::clone(delivery), campaigns.iter().copied());
+        let rows = || (0..).zip(campaigns).map(|(place, campaign)| (*campaign, resolved.row(place)));
+        let silent = content.ads_of_campaigns(rows().filter(|(_, row)| !row.bids()).map(|(campaign, _)| campaign));
+        let mut impression_bids: Vec<(u64, u64)> = rows().filter_map(impression_bid).collect();
+        impression_bids.sort_by_key(highest_first);
+        let impression_ads = content.ads_of_campaigns(impression_bids.iter().map(|(campaign, _)| *campaign));
+        let counted = rows().filter(|(_, row)| row.counting == Counting::Counted).map(|(campaign, _)| campaign);
+        let counted = content.ads_of_campaigns(counted);
+        let timed = rows().filter_map(timed).collect();
+        Self {
+            resolved,
+            impression_bids,
+            impression_ads: Arc::new(impression_ads),
+            counted: Arc::new(counted),
+            silent: Arc::new(silent),
+            timed,
+            stretch: ArcSwapOption::empty(),
+            values: ValueTables::default(),
+        }
+    }
+
+    /// The version after this one, in which only these campaigns may differ; ascending.
+    #[must_use]
+    pub fn following(&self, content: &Content, delivery: &Arc<Delivery>, changed: &[u64]) -> Self {
+        let resolved = self.resolved.of_version(Arc::clone(delivery));
+        let row = |campaign: &u64| (*campaign, *delivery.row(delivery.row_of(*campaign)));
+        let here = changed.iter().filter(|campaign| !content.ads_of_campaign_id(**campaign).is_empty());
+        let rows: Vec<(u64, DeliveryRow)> = here.map(row).collect();
+        let mut next = Self {
+            resolved,
+            impression_bids: self.impression_bids.clone(),
+            impression_ads: Arc::clone(&self.impression_ads),
+            counted: Arc::clone(&self.counted),
+            silent: Arc::clone(&self.silent),
+            timed: self.timed.clone(),
+            stretch: ArcSwapOption::empty(),
+            values: self.values.following(),
+        };
+        if rows.is_empty() {
+            return next;
+        }
+        let is_changed = |campaign: u64| rows.binary_search_by_key(&campaign, |(id, _)| *id).is_ok();
+        next.impression_bids.retain(|(campaign, _)| !is_changed(*campaign));
+        next.timed.retain(|(campaign, _)| !is_changed(*campaign));
+        let (silent, listed) = (Arc::make_mut(&mut next.silent), Arc::make_mut(&mut next.impression_ads));
+        for (campaign, row) in &rows {
+            for ad in content.ads_of_campaign_id(*campaign) {
+                place(silent, *ad, !row.bids());
+                place(listed, *ad, row.bids() && row.is_by_impression());
+            }
+            next.impression_bids.extend(impression_bid((*campaign, row)));
+            next.timed.extend(timed((*campaign, row)));
+        }
+        // Both were sorted but for the few at the end.
+        next.impression_bids.sort_by_key(highest_first);
+        next.timed.sort_by_key(|(campaign, _)| *campaign);
+        next
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.resolved.delivery().version()
+    }
+
+    /// The ads that do not bid at an instant.
+    #[must_use]
+    pub fn silent_at(&self, content: &Content, unix_s: i64) -> Arc<Bitset> {
+        if self.timed.is_empty() {
+            return Arc::clone(&self.silent);
+        }
+        let held = self.stretch.load();
+        if let Some(stretch) = held.as_deref().filter(|s| s.from <= unix_s && unix_s < s.until) {
+            return Arc::clone(&stretch.silent);
+        }
+        let stretch = self.stretch_at(content, unix_s);
+        let silent = Arc::clone(&stretch.silent);
+        self.stretch.store(Some(Arc::new(stretch)));
+        silent
+    }
+
+    fn stretch_at(&self, content: &Content, unix_s: i64) -> Stretch {
+        let (mut from, mut until) = (i64::MIN, i64::MAX);
+        let mut silent = Bitset::clone(&self.silent);
+        for (campaign, schedule) in &self.timed {
+            for edge in [schedule.starts_s, schedule.ends_s].into_iter().filter(|edge| *edge != 0) {
+                if edge <= unix_s {
+                    from = from.max(edge);
+                } else {
+                    until = until.min(edge);
+                }
+            }
+            if !schedule.runs_at(unix_s) {
+                content.ads_of_campaign_id(*campaign).iter().for_each(|ad| silent.insert(*ad));
+            }
+        }
+        Stretch { from, until, silent: Arc::new(silent) }
+    }
+
+    /// What each item of a shard is worth at best; none if the bundle does not weigh value.
+    #[must_use]
+    pub fn values(&self, loaded: &LoadedShard) -> Option<Arc<[f32]>> {
+        self.values.of(&loaded.shard, self, &loaded.bundle)
+    }
+
+    /// What the campaign of an ad bids.
+    #[inline]
+    #[must_use]
+    pub fn row(&self, shard: &Shard, ad: u32) -> &DeliveryRow {
+        let sealed = shard.content();
+        if ad < sealed.ads() {
+            return self.resolved.row(sealed.campaign_place(ad));
+        }
+        // A recent document's campaign may be new to the sealed content: it is looked up.
+        let delivery = self.resolved.delivery();
+        delivery.row(delivery.row_of(shard.campaign(ad).0))
+    }
+}
+
+fn impression_bid((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, u64)> {
+    (row.bids() && row.is_by_impression()).then(|| (campaign, row.paced().0))
+}
+
+fn timed((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, Schedule)> {
+    (row.bids() && !row.schedule.is_open()).then_some((campaign, row.schedule))
+}
+
+fn highest_first((campaign, bid): &(u64, u64)) -> (Reverse<u64>, u64) {
+    (Reverse(*bid), *campaign)
+}
+
+fn place(ads: &mut Bitset, ad: u32, is_in: bool) {
+    if is_in { ads.insert(ad) } else { ads.remove(ad) }
+}
+
+#[cfg(test)]
+mod tests;
