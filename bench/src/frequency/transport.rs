@@ -56,7 +56,7 @@ impl CountingNode {
             campaign_id: *campaign,
             counters: counters.iter().map(counter).collect(),
         };
-        let request = wire::ReserveRequest { user, reservation_id, ads: ads.iter().map(ad).collect() };
+        let request = wire::ReserveRequest { user, reservation_id, ads: ads.iter().map(ad).collect(), looks: false };
         let reply = self.client.reserve(request).await.map_err(|status| self.failed(&status))?.into_inner();
         let granted = i32::from(wire::ReserveVerdict::ReserveGranted);
         Ok(reply.verdicts.into_iter().filter(|verdict| *verdict == granted).count() as u64)

@@ -134,6 +134,15 @@ impl Store {
         Ok(verdicts)
     }
 
+    /// What a reservation would meet now; nothing counts.
+    ///
+    /// # Errors
+    /// When this node does not hold the user.
+    pub fn look(&self, user: u64, ads: Vec<AdToCount>) -> Result<Vec<Verdict>, NotHere> {
+        self.check(user)?;
+        Ok(self.tables.lock(Tables::of(user)).table.look(user, ads, self.now_ms()))
+    }
+
     /// Gives back what was reserved. Whoever holds the reservation takes it, also when the user has moved meanwhile.
     pub fn release(&self, user: u64, reservation: u64, ads: &[u64]) {
         let mut slot = self.tables.lock(Tables::of(user));

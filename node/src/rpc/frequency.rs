@@ -24,6 +24,11 @@ impl FrequencyService for FrequencyRpc {
     async fn reserve(&self, request: Request<wire::ReserveRequest>) -> Result<Response<wire::ReserveReply>, Status> {
         let (began, request) = (now_us().0, request.into_inner());
         let ads = convert::ads(request.ads).map_err(Status::invalid_argument)?;
+        if request.looks {
+            let verdicts = self.0.look(request.user, ads).map_err(elsewhere)?;
+            took("look", began);
+            return Ok(Response::new(reply(verdicts.into_iter().map(convert::verdict))));
+        }
         let verdicts = self.0.reserve(request.user, request.reservation_id, ads).map_err(elsewhere)?;
         let verdicts: Vec<wire::ReserveVerdict> = verdicts.into_iter().map(convert::verdict).collect();
         for verdict in &verdicts {
@@ -35,7 +40,7 @@ impl FrequencyService for FrequencyRpc {
             metrics::counter!("gavel_frequency_reserved_total", "verdict" => word).increment(1);
         }
         took("reserve", began);
-        Ok(Response::new(wire::ReserveReply { verdicts: verdicts.into_iter().map(Into::into).collect() }))
+        Ok(Response::new(reply(verdicts.into_iter())))
     }
 
     async fn release(&self, request: Request<wire::ReleaseRequest>) -> Result<Response<wire::ReleaseReply>, Status> {
@@ -63,6 +68,10 @@ impl FrequencyService for FrequencyRpc {
             copies_waiting: self.0.copies().waiting(),
         }))
     }
+}
+
+fn reply(verdicts: impl Iterator<Item = wire::ReserveVerdict>) -> wire::ReserveReply {
+    wire::ReserveReply { verdicts: verdicts.map(Into::into).collect() }
 }
 
 /// The other node of the user may say.

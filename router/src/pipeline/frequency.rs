@@ -6,14 +6,14 @@
 //!
 //! After the auction each winner that is counted takes an impression. One that is refused, by another request of the
 //! same user a moment ago, is taken out like one without money. What was taken and does not come to stand on the page,
-//! or whose client has gone, is given back.
+//! or whose client has gone, is given back. An explanation asks in the same way what would be granted, and takes nothing.
 
 use super::Pipeline;
 use crate::auction::Clearing;
 use crate::merge::Ranking;
 use crate::request::AdQuery;
 use crate::staging::Pinned;
-use crate::transport::{Grant, Reservation, Transport};
+use crate::transport::{AskedFor, Grant, Reservation, Taking, Transport};
 use gavel_member::clock::now_us;
 use gavel_proto::deadline::Deadline;
 use gavel_proto::frequency::{Capped, Owners, RuleBook, Screen, owners};
@@ -70,21 +70,27 @@ impl Pipeline {
         }
     }
 
-    /// Takes impressions for the winners of a request.
+    /// Takes impressions for the winners of a request that is answered with ads.
     pub(super) fn impressions<'a>(
         &'a self,
-        pinned: &'a Pinned,
-        query: &AdQuery,
+        (pinned, query): (&'a Pinned, &AdQuery),
         screened: &Screened,
         reservation: u64,
+        asked_for: AskedFor,
     ) -> Impressions<'a> {
+        let taking = match asked_for {
+            AskedFor::Candidates => Taking::Takes,
+            AskedFor::Reasons | AskedFor::Everything | AskedFor::EverythingExactly => Taking::Looks,
+        };
         Impressions {
             transport: &self.transport,
             rules: &pinned.rules,
             counting: screened.counting,
             reservation,
             deadline: query.deadline,
+            taking,
             taken: Vec::new(),
+            refused: Vec::new(),
             unanswered: false,
         }
     }
@@ -101,8 +107,11 @@ pub(super) struct Impressions<'a> {
     counting: Option<(Owners, u64)>,
     reservation: u64,
     deadline: Deadline,
+    taking: Taking,
     /// Places in the ranking, with their ads.
     taken: Vec<(usize, AdId)>,
+    /// Winners that got none.
+    refused: Vec<AdId>,
     /// Nobody answered: whoever wins next is not asked for, but refused.
     unanswered: bool,
 }
@@ -112,13 +121,41 @@ impl<'a> Impressions<'a> {
     #[cfg(test)]
     pub(super) fn uncounted(transport: &'a Arc<Transport>, rules: &'a RuleBook) -> Self {
         let deadline = Deadline(gavel_proto::deadline::Instant(0));
-        Self { transport, rules, counting: None, reservation: 0, deadline, taken: Vec::new(), unanswered: false }
+        Self {
+            transport,
+            rules,
+            counting: None,
+            reservation: 0,
+            deadline,
+            taking: Taking::Takes,
+            taken: Vec::new(),
+            refused: Vec::new(),
+            unanswered: false,
+        }
     }
 }
 
 impl Impressions<'_> {
+    /// Winners that got none so far.
+    pub(super) fn refused(&self) -> Vec<AdId> {
+        self.refused.clone()
+    }
+
     /// Takes one for each winner that is counted and has none yet; the ads that get none, the first slot first.
+    #[tracing::instrument(level = "debug", name = "frequency_reserve", skip_all)]
     pub(super) async fn take(&mut self, ranking: &Ranking, clearing: &Clearing) -> Vec<AdId> {
+        let refused = self.ask(ranking, clearing).await;
+        if !refused.is_empty() {
+            tracing::debug!(ads = refused.len(), "winners get no impression");
+        }
+        if self.taking == Taking::Takes {
+            metrics::counter!("gavel_router_frequency_refused_total").increment(refused.len() as u64);
+        }
+        self.refused.extend(&refused);
+        refused
+    }
+
+    async fn ask(&mut self, ranking: &Ranking, clearing: &Clearing) -> Vec<AdId> {
         let Some((owners, user)) = self.counting else { return Vec::new() };
         let (mut places, mut ads) = (Vec::new(), Vec::new());
         for winner in clearing.winners.iter().filter(|w| !self.taken.iter().any(|(place, _)| *place == w.candidate)) {
@@ -132,9 +169,11 @@ impl Impressions<'_> {
         if ads.is_empty() || self.unanswered {
             return places.into_iter().map(|(_, ad)| ad).collect();
         }
-        // Before it is known whether they count: a request that ends meanwhile gives them back.
-        self.taken.extend(&places);
-        let wanted = Reservation { user, id: self.reservation, ads };
+        if self.taking == Taking::Takes {
+            // Before it is known whether they count: a request that ends meanwhile gives them back.
+            self.taken.extend(&places);
+        }
+        let wanted = Reservation { user, id: self.reservation, ads, taking: self.taking };
         let granted = self.transport.reserve(owners, &wanted, patience_us(self.deadline)).await;
         let is_granted = |at: usize| granted.as_ref().is_some_and(|grants| grants.get(at) == Some(&Grant::Granted));
         let refused: Vec<(usize, AdId)> =
@@ -142,10 +181,9 @@ impl Impressions<'_> {
         if granted.is_none() {
             self.unanswered = true;
             // Either node may have counted them all the same.
-            self.give_back(|_| false, &refused);
+            self.give_back(|place| !self.taken.iter().any(|(taken, _)| *taken == place), &refused);
         }
         self.taken.retain(|place| !refused.contains(place));
-        metrics::counter!("gavel_router_frequency_refused_total").increment(refused.len() as u64);
         refused.into_iter().map(|(_, ad)| ad).collect()
     }
 

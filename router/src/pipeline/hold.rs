@@ -74,6 +74,23 @@ pub(super) async fn clear_and_hold<'a>(
     }
 }
 
+/// Clears the auction as far as impressions decide it, and takes none.
+pub(super) async fn clear_and_look(
+    impressions: &mut Impressions<'_>,
+    ranking: &Ranking,
+    rule: &AuctionRule,
+) -> Clearing {
+    let mut failed = Vec::new();
+    loop {
+        let clearing = reclear_without(ranking, rule, &failed);
+        let refused = impressions.take(ranking, &clearing).await;
+        if refused.is_empty() {
+            return clearing;
+        }
+        failed.extend(refused);
+    }
+}
+
 impl Holds<'_> {
     /// Holds the price of each winner that is billed at its impression and has none held yet; the first ad that nothing
     /// can be held for.

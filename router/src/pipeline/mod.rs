@@ -146,13 +146,18 @@ impl Pipeline {
             let coverage = stages::coverage(&gathered, &query, &self.bank, &screened)?;
             trace.merge(now_us());
             trace.shows(stages::shown(pinned, &gathered, &coverage));
-            let mut impressions = self.impressions(pinned, &query, &screened, plan.random);
+            let mut impressions = self.impressions((pinned, &query), &screened, plan.random, asked_for);
             let (clearing, holds) = match asked_for {
                 AskedFor::Candidates => hold::clear_and_hold(&self.bank, &mut impressions, &ranking, &plan.rule).await,
-                AskedFor::Reasons | AskedFor::Everything | AskedFor::EverythingExactly => {
+                AskedFor::Reasons => {
+                    let clearing = hold::clear_and_look(&mut impressions, &ranking, &plan.rule).await;
+                    (clearing, hold::Holds::none(&self.bank))
+                }
+                AskedFor::Everything | AskedFor::EverythingExactly => {
                     (crate::auction::clear(&ranking, &plan.rule), hold::Holds::none(&self.bank))
                 }
             };
+            let refused = impressions.refused();
             trace.auction(now_us());
             let decided = stages::allocate(&course, ranking, clearing, &gathered);
             let creatives = self.creatives(pinned, &decided, &gathered, query.deadline).await;
@@ -166,7 +171,7 @@ impl Pipeline {
             }
             let clearing = self.record(&course, &decided, &gathered, asked_for);
             let (ads, reasons) = match asked_for {
-                AskedFor::Reasons => reasons(&pinned.table, &decided, &plan.rule, &gathered.bodies),
+                AskedFor::Reasons => reasons(&pinned.table, (&decided, &refused), &plan.rule, &gathered.bodies),
                 AskedFor::Candidates | AskedFor::Everything | AskedFor::EverythingExactly => Default::default(),
             };
             let shadow = choice.shadow.as_ref().filter(|_| asked_for == AskedFor::Candidates);

@@ -44,15 +44,16 @@ pub struct ReasonCount {
     pub ads: u64,
 }
 
-/// The single ads nearest to winning, and the reason of every ad of the table.
+/// The single ads nearest to winning, and the reason of every ad of the table. `refused` are winners that no impression
+/// was left for.
 #[must_use]
 pub fn reasons(
     table: &RouteTable,
-    decided: &Decided,
+    (decided, refused): (&Decided, &[AdId]),
     rule: &AuctionRule,
     bodies: &HashMap<ShardId, ShardBody>,
 ) -> (Vec<Explained>, Vec<ReasonCount>) {
-    let judged = judged(decided, rule);
+    let judged = judged(decided, refused, rule);
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for route in &table.shards {
         let of_shard = match bodies.get(&route.shard) {
@@ -70,7 +71,7 @@ pub fn reasons(
 }
 
 /// The word of the auction and the page on each candidate.
-fn judged(decided: &Decided, rule: &AuctionRule) -> HashMap<AdId, Explained> {
+fn judged(decided: &Decided, refused: &[AdId], rule: &AuctionRule) -> HashMap<AdId, Explained> {
     let on_page = |slot: usize| {
         let is_it = |index: usize| decided.clearing.winners.get(index).is_some_and(|w| w.slot == slot);
         decided.page.iter().any(|p| matches!(p.entry, Place::Ad(index) if is_it(index)))
@@ -88,6 +89,9 @@ fn judged(decided: &Decided, rule: &AuctionRule) -> HashMap<AdId, Explained> {
             Outcome::Lost { score_gap, bid_needed } => {
                 let needed = bid_needed.map_or(String::new(), |bid| format!(", a bid of {bid} would have won"));
                 ("lost_auction", format!("by {:.3} micros an impression{needed}", micros(score_gap)))
+            }
+            Outcome::Removed if refused.contains(&candidate.offer().ad) => {
+                ("not_eligible_frequency", "it won, and no impression was left for it".to_owned())
             }
             Outcome::Removed => ("not_eligible_budget", "it could not be served".to_owned()),
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::allocation::{AllocationRule, Engagement, ShadowBid};
-use crate::auction::{AuctionRule, AuctionTerms, Mechanism, TiePrice, clear};
+use crate::auction::{AuctionRule, AuctionTerms, Mechanism, TiePrice, clear, reclear_without};
 use crate::merge::{Candidate, Offer, ShardList, merge};
 use crate::request::Organic;
 use crate::topology::{RouteTable, ShardRoute};
@@ -98,7 +98,7 @@ fn case() -> Case {
 #[test]
 fn every_ad_of_the_map_has_one_reason() {
     let case = case();
-    let (ads, reasons) = reasons(&case.table, &case.decided, &case.rule, &case.bodies);
+    let (ads, reasons) = reasons(&case.table, (&case.decided, &[]), &case.rule, &case.bodies);
     assert_eq!(reasons.iter().map(|r| r.ads).sum::<u64>(), case.table.ads());
     let of = |reason: &str| reasons.iter().find(|r| r.reason == reason).map_or(0, |r| r.ads);
     assert_eq!((of("won"), of("no_slot"), of("limit_advertiser"), of("lost_auction")), (1, 1, 1, 1));
@@ -107,6 +107,20 @@ fn every_ad_of_the_map_has_one_reason() {
     let words: Vec<&str> = ads.iter().map(|ad| ad.reason.as_str()).collect();
     assert_eq!(words, ["won", "no_slot", "lost_auction", "limit_advertiser"]);
     assert_eq!(ads[0].predictions[0].head, "click");
+}
+
+/// A winner that is taken out after the auction has the reason for which it was.
+#[test]
+fn a_winner_that_is_taken_out_says_why() {
+    let mut case = case();
+    let out = case.decided.ranking[case.decided.clearing.winners[0].candidate].offer().ad;
+    case.decided.clearing = reclear_without(&case.decided.ranking, &case.rule, &[out]);
+    let reason = |refused: &[AdId]| {
+        let (ads, _) = reasons(&case.table, (&case.decided, refused), &case.rule, &case.bodies);
+        ads.into_iter().find(|ad| ad.ad_id == out.0).map(|ad| ad.reason)
+    };
+    assert_eq!(reason(&[out]).as_deref(), Some("not_eligible_frequency"));
+    assert_eq!(reason(&[]).as_deref(), Some("not_eligible_budget"));
 }
 
 fn check(json: &impl Serialize, expected: Expect) {

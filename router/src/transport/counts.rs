@@ -39,6 +39,17 @@ pub struct Reservation {
     pub id: u64,
     /// Each with its campaign and what it counts in.
     pub ads: Vec<(u64, u64, Vec<CounterLimit>)>,
+    /// Whether it is to count.
+    pub taking: Taking,
+}
+
+/// Whether impressions that are granted count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taking {
+    /// They do: the ads are about to be served.
+    Takes,
+    /// They do not: somebody asks what would be granted.
+    Looks,
 }
 
 /// What becomes of one impression that is wanted.
@@ -161,7 +172,12 @@ fn reserve_request(wanted: &Reservation) -> wire::ReserveRequest {
         campaign_id: *campaign,
         counters: counters.iter().map(counter).collect(),
     };
-    wire::ReserveRequest { user: wanted.user, reservation_id: wanted.id, ads: wanted.ads.iter().map(ad).collect() }
+    wire::ReserveRequest {
+        user: wanted.user,
+        reservation_id: wanted.id,
+        ads: wanted.ads.iter().map(ad).collect(),
+        looks: wanted.taking == Taking::Looks,
+    }
 }
 
 impl Doubts {

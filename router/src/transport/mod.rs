@@ -14,7 +14,7 @@ mod search;
 
 pub use answer::{Explained, Funnel, Prediction, Predictions, ScoredFeatures, ShardBody, ShardTiming};
 pub use convert::{AskedFor, FeatureAnswer, SearchTerms, Shape};
-pub use counts::{Grant, Reservation};
+pub use counts::{Grant, Reservation, Taking};
 pub use hydrate::{Creative, CreativeKey};
 pub use nodes::Nodes;
 pub use search::{Gathered, Transport};

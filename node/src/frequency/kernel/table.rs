@@ -165,6 +165,19 @@ impl Table {
         (verdicts.collect(), ops)
     }
 
+    /// What a new reservation would meet: the same decisions on a copy of the user, so that nothing counts. Unlike one, it
+    /// makes no room by forgetting users whose windows are empty.
+    #[must_use]
+    pub fn look(&self, user: u64, ads: Vec<AdToCount>, now_ms: u64) -> Vec<Verdict> {
+        let users: HashMap<u64, Vec<Counter>> =
+            self.users.get(&user).into_iter().map(|counters| (user, counters.clone())).collect();
+        let counters = users.values().map(Vec::len).sum();
+        let others = self.counted_bytes() - Self::counted_bytes_of(users.len(), counters);
+        let bytes_max = self.bytes_max.saturating_sub(others);
+        let mut copy = Self { users, counters, bytes_max, swept_ms: now_ms, ..Self::default() };
+        copy.reserve(user, 0, ads, now_ms).0
+    }
+
     /// Takes back what was reserved for these ads; the ops are what was.
     pub fn release(&mut self, user: u64, reservation: u64, ads: &[u64]) -> Vec<Op> {
         let released = ads.iter().filter_map(|ad| {

@@ -98,7 +98,9 @@ proptest! {
                 Step::Reserve { user, ads, again, back } => {
                     reservation += 1;
                     let ads: Vec<AdToCount> = ads.into_iter().map(ad).collect();
+                    let looked = table.look(user, ads.clone(), now_ms);
                     let (verdicts, ops) = table.reserve(user, reservation, ads.clone(), now_ms);
+                    prop_assert_eq!(looked, verdicts.clone(), "who looks is told what a reservation meets");
                     prop_assert!(ops.iter().all(|op| replica.apply(op, now_ms)));
                     let mut decided = std::collections::HashMap::new();
                     for (ad, verdict) in ads.iter().zip(&verdicts) {
