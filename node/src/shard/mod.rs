@@ -224,9 +224,12 @@ impl Shard {
         }
         let (content, local) = self.ad(ad);
         let gone = self.tombstones.contains(ad) || query.excluded.is_some_and(|out| out.contains(ad));
-        let counted = || query.counted.is_some_and(|out| out.contains(ad));
-        let blocked = content.blocked(local, query);
-        blocked.or_else(|| counted().then_some(Refusal::Capped)).or_else(|| gone.then_some(Refusal::Excluded))
+        let counted = || query.counted.is_some_and(|out| out.contains(ad)).then_some(Refusal::Capped);
+        match content.blocked(local, query) {
+            // What its campaign does says more than what this user has seen.
+            Some(Refusal::Capped) | None if gone => Some(Refusal::Excluded),
+            blocked => blocked.or_else(counted),
+        }
     }
 
     /// What the targeting of an ad does not admit in the request, in words; `None` when it admits it.
