@@ -37,7 +37,7 @@ pub struct DeliveryArgs {
     pub json: Option<PathBuf>,
 }
 
-/// Changes, and looks what came of it; true when no paused campaign was in an auction.
+/// Changes, and looks what came of it; true when all were in force in time and no paused campaign was in an auction.
 ///
 /// # Errors
 /// When the cluster cannot be started or asked.
