@@ -235,7 +235,7 @@ fn write_content(data: &DataFolder, bundle: &Bundle) {
     builder.seal().unwrap();
 }
 
-/// Every bid type; campaign 11 is paused, campaign 12 unknown, those that end with 7 are counted.
+/// Every bid type; campaigns 11 and 15 are paused, campaign 12 unknown, those that end with 7 are counted.
 pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
     (0..60).filter(|campaign| *campaign != 12).map(|campaign| {
         let bid_type = BidType::ALL[campaign as usize % 5];
@@ -249,7 +249,7 @@ pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
             bid_type,
             bid: Micros(per_event + campaign * 10_000),
             multiplier_ppm: 900_000,
-            status: if campaign == 11 { CampaignStatus::Paused } else { CampaignStatus::Active },
+            status: if matches!(campaign, 11 | 15) { CampaignStatus::Paused } else { CampaignStatus::Active },
             counting: if campaign % 10 == 7 { Counting::Counted } else { Counting::Uncounted },
             ..DeliveryRow::UNKNOWN
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gavel_proto::limits::{BLOCKED_MAX, EXCLUDED_CAMPAIGNS_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::AnswerStatus;
 use gavel_proto::wire::shard_service_server::ShardService;
@@ -119,7 +120,7 @@ async fn a_wrong_call_is_told_so() {
         wire::SearchRequest { light_keep: u32::MAX, ..right.clone() },
         wire::SearchRequest { auction: None, ..right.clone() },
         wire::SearchRequest { mode: 9, ..right.clone() },
-        wire::SearchRequest { blocked_campaigns: vec![1; 1_025], ..right.clone() },
+        wire::SearchRequest { blocked_campaigns: vec![1; BLOCKED_MAX + EXCLUDED_CAMPAIGNS_MAX + 1], ..right.clone() },
         wire::SearchRequest { return_all_scored: true, ..right.clone() },
     ];
     for (at, request) in wrong.into_iter().enumerate() {

@@ -1,3 +1,5 @@
+//! Do operators and the pacer leave each other alone, and does what is said survive its message?
+
 use proptest::option::of;
 use proptest::prelude::*;
 

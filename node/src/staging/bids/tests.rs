@@ -1,3 +1,5 @@
+//! Is a version that follows another the one made anew, and do versions stand beside each other?
+
 use gavel_proto::delivery::{Book, News, Override, Read, Status};
 use gavel_proto::money::BidType;
 use proptest::prelude::*;
