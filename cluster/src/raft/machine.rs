@@ -278,8 +278,9 @@ impl<S: Replicated> RaftSnapshotBuilder<TypeConfig> for Machine<S> {
         let encoded = tokio::task::spawn_blocking(move || applied.state.encode(&position)).await;
         let bytes = Arc::new(encoded.map_err(|e| StorageIOError::write_snapshot(None, &e))?);
         if let (Some(journal), Some(last)) = (&self.journal, meta.last_log_id) {
-            journal.safe_up_to(last.index).await;
+            // First: once a snapshot is made, nothing that led to it is still being written.
             journal.offer(last.leader_id.term, last.index, Arc::clone(&bytes)).await;
+            journal.safe_up_to(last.index).await;
         }
         self.keep(Kept { meta: meta.clone(), bytes: Arc::clone(&bytes) }).await?;
         metrics::counter!("gavel_control_snapshots_built_total", "group" => S::GROUP.word()).increment(1);
