@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "gavel/v1/epoch.proto",
     "gavel/v1/catalogue.proto",
     "gavel/v1/auction.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 11] = [
     "gavel/v1/raft.proto",
     "gavel/v1/ledger.proto",
     "gavel/v1/frequency.proto",
+    "gavel/v1/pacing.proto",
     "gavel/v1/local.proto",
 ];
 

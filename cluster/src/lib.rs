@@ -4,7 +4,7 @@
 //! state, publishes it as a View, and moves rollouts forward when members report that they are ready. It is
 //! never on the path of a request (RQ1): when it is away, everybody serves on with the last View.
 //!
-//! `placement` says who holds which shard, `state` what a command means, `guards` whether a rollout goes on, `reconcile` what the leader should
+//! `placement` says who holds which shard, `state` what a command means, `guards` whether a rollout goes on, `pacing` who is out of budget and how bids are held back, `reconcile` what the leader should
 //! propose next, `publish` what members see. Around these kernels, `convert` speaks the wire, `raft` agrees in the
 //! types of `consensus` and stores, `transport` reaches the other voters, `rpc` answers, `formation` admits, `lead` keeps things moving, and `run` puts it
 //! together.
@@ -20,6 +20,7 @@ pub mod catalogue;
 pub mod convert;
 pub mod guards;
 pub mod ledger;
+pub mod pacing;
 pub mod placement;
 pub mod publish;
 pub mod raft;

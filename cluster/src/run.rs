@@ -18,6 +18,7 @@ use gavel_proto::wire::campaign_service_server::CampaignServiceServer;
 use gavel_proto::wire::control_service_server::ControlServiceServer;
 use gavel_proto::wire::delivery_service_server::DeliveryServiceServer;
 use gavel_proto::wire::ledger_service_server::LedgerServiceServer;
+use gavel_proto::wire::pacing_service_server::PacingServiceServer;
 use gavel_proto::wire::raft_service_server::RaftServiceServer;
 use openraft::SnapshotPolicy;
 use tokio::task::JoinHandle;
@@ -35,8 +36,8 @@ use crate::raft::recovery::{Expected, FORMAT, Header};
 use crate::raft::stall::WriteClock;
 use crate::raft::{DiskError, Raft};
 use crate::rpc::{
-    AdminEndpoint, BlobEndpoint, CampaignEndpoint, Core, DeliveryEndpoint, LedgerEndpoint, LedgerVoter, MemberEndpoint,
-    Voter, drive,
+    AdminEndpoint, BlobEndpoint, CampaignEndpoint, Core, DeliveryEndpoint, Desk, LedgerEndpoint, LedgerVoter,
+    MemberEndpoint, PacingEndpoint, Voter, drive,
 };
 use crate::transport::{Identity, Peers, RaftEndpoint};
 use crate::{formation, lead};
@@ -145,7 +146,9 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
     let (books, wishes) = LedgerVoter::new(ledger.core, ledger.machine);
     let books = Arc::new(books);
     let voter = Arc::new(Voter::new(control.core, address, control.machine, admitted, shutdown.clone()));
-    let routes = routes(&voter, blobs.clone(), raft_endpoint, Arc::clone(&books));
+    let desk = Arc::new(Desk::default());
+    let pacing = PacingEndpoint { voter: Arc::clone(&voter), books: Arc::clone(&books), desk: Arc::clone(&desk) };
+    let routes = routes(&voter, blobs.clone(), raft_endpoint, Arc::clone(&books), pacing);
     let serving = bound.serve(routes, Exposure::Internal, shutdown.clone()).await?;
 
     let address = serving.address;
@@ -301,7 +304,13 @@ fn raft_config(config: &ControlConfig) -> Result<openraft::Config, ControlError>
     wish.validate().map_err(|e| ControlError::Config(e.to_string()))
 }
 
-fn routes(voter: &Arc<Voter>, blobs: Shelf, raft: RaftEndpoint, books: Arc<LedgerVoter>) -> Routes {
+fn routes(
+    voter: &Arc<Voter>,
+    blobs: Shelf,
+    raft: RaftEndpoint,
+    books: Arc<LedgerVoter>,
+    pacing: PacingEndpoint,
+) -> Routes {
     let message = transport::MESSAGE_BYTES_MAX;
     let chunk = transport::CHUNK_MESSAGE_BYTES_MAX;
     let mut routes = Routes::builder();
@@ -326,6 +335,9 @@ fn routes(voter: &Arc<Voter>, blobs: Shelf, raft: RaftEndpoint, books: Arc<Ledge
             LedgerServiceServer::new(LedgerEndpoint(books))
                 .max_decoding_message_size(message)
                 .max_encoding_message_size(message),
+        )
+        .add_service(
+            PacingServiceServer::new(pacing).max_decoding_message_size(message).max_encoding_message_size(message),
         )
         .add_service(
             AdminServiceServer::new(AdminEndpoint(Arc::clone(voter)))

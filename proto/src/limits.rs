@@ -127,6 +127,10 @@ pub const DELIVERY_DELTA_CAMPAIGNS_MAX: usize = 65_536;
 /// Campaigns that a router may leave out of one search, on top of those that its request blocks. Ours: 128 KiB a call, for
 /// the moment until nodes have a version.
 pub const EXCLUDED_CAMPAIGNS_MAX: usize = 16_384;
+/// Campaigns of one report of what a router served. Ours: whole flights of all of them stay below a message.
+pub const SERVED_LINES_MAX: usize = 2_048;
+/// Campaigns times routers of which the pacer holds what was served. Ours: 1 GiB at a week of conversions each.
+pub const SERVED_PARTS_MAX: usize = 500_000;
 /// Command receipts kept for idempotency.
 pub const RECEIPTS_MAX: usize = 10_000;
 /// Bytes of a file of auctions to clear. Ours: 100,000 auctions of a few hundred bytes.
@@ -148,6 +152,8 @@ const _: () =
     assert!(DELIVERY_CHANGES_MAX < DELIVERY_DELTA_CAMPAIGNS_MAX, "the changes of the last version are always kept");
 const _: () =
     assert!(DELIVERY_OVERRIDES_MAX * 192 < SNAPSHOT_BYTES_MAX, "all that is said of campaigns is in a snapshot");
+const _: () =
+    assert!(SERVED_LINES_MAX * 1_900 < INTERNAL_MESSAGE_BYTES_MAX, "a flight has 92 sums of at most 20 bytes");
 const _: () = assert!(LEDGER_EVENTS_MAX * 2 * TOKEN_BYTES_MAX < COMMAND_BYTES_MAX, "a full batch is one command");
 const _: () = assert!(LEDGER_AMOUNT_NANOS_MAX < i64::MAX / 8, "a few of them add up");
 const _: () = assert!(COMMAND_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX, "a command travels in one append");

@@ -10,24 +10,29 @@
 //! * [`Throttle`]: the published probabilistic one (Agarwal, Ghosh, Wei and You, KDD 2014).
 //! * [`Autobid`]: most value within a budget, a target cost per conversion, or both (dual of the linear program).
 //! * [`Actuator`]: a PID controller of a ratio such as the cost per click (Zhang et al., WSDM 2016).
+//! * [`Flight`] and [`Arrival`]: what was served and may still be charged.
 //!
 //! Multipliers leave as parts per million: what they multiply is an integer bid, rounded down before ranking.
 //! Inside are floats, which money never sees.
 
 mod actuator;
 mod adaptive;
+pub mod arrival;
 mod autobid;
 mod convergence;
 mod curve;
+pub mod flight;
 mod forecast;
 pub mod published;
 mod throttle;
 
 pub use actuator::{Actuator, Gains};
 pub use adaptive::AdaptivePacing;
+pub use arrival::{Arrival, Delays};
 pub use autobid::Autobid;
 pub use convergence::{Convergence, convergence};
 pub use curve::CurvePacing;
+pub use flight::Flight;
 pub use forecast::Forecast;
 pub use throttle::{Throttle, participates};
 

@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod envelope;
 pub mod ledger;
 pub mod ledger_snapshot;
+pub mod pacing;
 pub mod ready;
 pub mod rollout;
 pub mod snapshot;

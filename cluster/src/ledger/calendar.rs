@@ -71,15 +71,34 @@ impl Zone {
     /// The period of a span in which an instant, milliseconds of UTC, lies.
     #[must_use]
     pub fn period(&self, span: Span, ms: u64) -> Period {
-        let ms = i64::try_from(ms).unwrap_or(i64::MAX / 2);
-        let at = self.0.partition_point(|(start, _)| start.saturating_mul(1_000) <= ms);
-        let offset = self.0.get(at.saturating_sub(1)).map_or(0, |(_, offset)| i64::from(*offset));
-        let day = (ms + offset * 1_000).div_euclid(MS_A_DAY);
+        let day = self.local_ms(ms).div_euclid(MS_A_DAY);
         let number = match span {
             Span::Day => day,
             Span::Week => (day + DAYS_SINCE_MONDAY).div_euclid(7),
             Span::Lifetime => 0,
         };
         Period { span, number }
+    }
+
+    /// How much of the period of an instant has passed, and how long it is by the offset that holds then; `None` for a
+    /// life. A day on which clocks change is an hour longer or shorter.
+    #[must_use]
+    pub fn elapsed_ms(&self, span: Span, ms: u64) -> Option<(u64, u64)> {
+        let local = self.local_ms(ms);
+        let (length, since) = match span {
+            Span::Day => (MS_A_DAY, 0),
+            Span::Week => (7 * MS_A_DAY, DAYS_SINCE_MONDAY * MS_A_DAY),
+            Span::Lifetime => return None,
+        };
+        let elapsed = (local + since).rem_euclid(length);
+        Some((elapsed.unsigned_abs(), length.unsigned_abs()))
+    }
+
+    /// Milliseconds of the zone's own clock.
+    fn local_ms(&self, ms: u64) -> i64 {
+        let ms = i64::try_from(ms).unwrap_or(i64::MAX / 2);
+        let at = self.0.partition_point(|(start, _)| start.saturating_mul(1_000) <= ms);
+        let offset = self.0.get(at.saturating_sub(1)).map_or(0, |(_, offset)| i64::from(*offset));
+        ms + offset * 1_000
     }
 }

@@ -11,6 +11,7 @@ mod core;
 mod delivery;
 mod ledger;
 mod member;
+mod pacing;
 mod registry;
 
 pub use admin::AdminEndpoint;
@@ -20,6 +21,7 @@ pub use core::{Core, Leader, NotProposed};
 pub use delivery::{DeliveryEndpoint, Effect, Followers};
 pub use ledger::{LedgerEndpoint, LedgerVoter, drive};
 pub use member::MemberEndpoint;
+pub use pacing::{Desk, PacingEndpoint};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

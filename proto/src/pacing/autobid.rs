@@ -20,6 +20,8 @@ pub struct Autobid {
 
 /// Neither dual variable goes below it: at 0 together the bid would have no bound.
 const DUAL_MIN: f64 = 1e-3;
+/// Smallest margin over the target that a bid goes on from, in targets: below it the way back would take long.
+const MARGIN_MIN: f64 = 0.01;
 /// Where both begin: the bid of one unit of money for one of value.
 const DUAL_START: f64 = 1.0;
 
@@ -30,6 +32,14 @@ impl Autobid {
     pub fn new(rate: Option<f64>, target: Option<f64>, step: f64) -> Self {
         let start = |constraint: Option<f64>| if constraint.is_some() { DUAL_START } else { 0.0 };
         Self { target, rate, lambda: start(rate), mu: start(target), step }
+    }
+
+    /// Goes on from a bid of the target alone: `bid = target + 1 / mu`. At or below the target the margin is small.
+    #[must_use]
+    pub fn bidding(self, bid_per_value: f64) -> Self {
+        let Some(target) = self.target.filter(|_| self.rate.is_none()) else { return self };
+        let margin = (bid_per_value - target).max(target * MARGIN_MIN);
+        Self { mu: if margin.is_finite() { (1.0 / margin).max(DUAL_MIN) } else { self.mu }, ..self }
     }
 
     /// Ends an observation: what was paid, and what it was worth.

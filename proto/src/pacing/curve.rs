@@ -39,7 +39,7 @@ impl CurvePacing {
 
     /// Ends an interval: `spent` of `budget`, in-flight spend included, at this share of the period's traffic.
     pub fn observe(&mut self, budget: f64, spent: f64, share: f64) {
-        if !(budget > 0.0 && spent.is_finite()) {
+        if !(budget > 0.0 && spent.is_finite() && share.is_finite()) {
             return;
         }
         let error = share - spent / budget;

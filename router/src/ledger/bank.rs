@@ -6,8 +6,11 @@
 
 use super::event_log::EventLog;
 use super::events::{self, Waiting};
+use super::mint::Sale;
 use super::post::Post;
 use super::purse::{Granted, Hold, PURSES, Purse, Report, Wish, purse_of};
+use super::report::Reporter;
+use super::served::Served;
 use arc_swap::ArcSwapOption;
 use gavel_member::member::Voters;
 use gavel_member::token::{self, Token};
@@ -109,6 +112,7 @@ pub struct Bank {
     sequence: AtomicU64,
     queue: mpsc::Sender<Waiting>,
     events: EventLog,
+    served: Mutex<Served>,
 }
 
 impl Bank {
@@ -139,6 +143,7 @@ impl Bank {
             sequence: AtomicU64::new(1),
             queue,
             events,
+            served: Mutex::default(),
         };
         (this, waiting)
     }
@@ -152,11 +157,13 @@ impl Bank {
         let (this, waiting) = Self::new(events, Some(Arc::clone(&post)), Some(mark));
         let this = Arc::new(this);
         let working = events::work(Arc::clone(&post), waiting);
+        let reporting = Reporter::new(&surroundings).report_on(Arc::clone(&this));
         let following = Arc::clone(&this).follow(surroundings, post);
         tokio::spawn(async move {
             tokio::select! {
                 () = working => {}
                 () = following => {}
+                () = reporting => {}
                 () = shutdown.wait() => {}
             }
         });
@@ -222,6 +229,30 @@ impl Bank {
 
     pub(super) const fn queue(&self) -> &mpsc::Sender<Waiting> {
         &self.queue
+    }
+
+    /// What was served; changed in single steps like the purse.
+    pub(super) fn served(&self) -> MutexGuard<'_, Served> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ledger's wall time, while campaigns have budgets in it.
+    pub(super) fn budgeted_wall_ms(&self) -> Option<u64> {
+        self.grant().filter(|grant| grant.campaigns > 0).map(|grant| grant.wall_ms(self.now_ms()))
+    }
+
+    /// A request is answered: the day's curve is made of these.
+    pub fn arrive(&self) {
+        if let Some(grant) = self.grant() {
+            self.served().arrive(grant.wall_ms(self.now_ms()));
+        }
+    }
+
+    /// An ad is served: the pacer hears what it may cost.
+    pub fn deliver(&self, sale: &Sale<'_>) {
+        if let Some(wall_ms) = self.budgeted_wall_ms() {
+            self.served().deliver(sale.candidate.offer().campaign, &sale.delivered(), wall_ms);
+        }
     }
 
     fn purse(&self, campaign: CampaignId) -> MutexGuard<'_, Purse> {

@@ -97,6 +97,9 @@ impl Bank {
                 // A key that was not there a moment ago may be now.
                 token = token.or_else(|| self.opened(&event.token));
                 self.event_log().take(event.kind, token.as_ref(), &word, came_ms);
+                if let Some(token) = token.filter(|_| word == CHARGED) {
+                    self.served().charged(token.billed, came_ms.saturating_sub(token.issued_ms));
+                }
             }
             reported.push(Reported { answer: word, token });
         }

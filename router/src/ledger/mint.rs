@@ -16,6 +16,9 @@ const CLICK_MS: u64 = 24 * 3_600_000;
 /// A conversion counts for a week.
 const CONVERSION_MS: u64 = 7 * CLICK_MS;
 
+/// A probability of 1: weights are of 1e15, position factors of a million.
+const CERTAIN: u128 = 1_000_000_000_000_000 * 1_000_000;
+
 /// What was held for one winner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -44,6 +47,24 @@ pub struct Sale<'a> {
     pub trial: u64,
     /// What was held; `None` for what is billed later.
     pub hold: Option<Hold>,
+    /// How often its slot is seen, of a million.
+    pub factor_ppm: u32,
+}
+
+/// What an ad is expected to cost and to bring once it is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// In which event it bids.
+    pub bid_type: BidType,
+    /// What it is billed for.
+    pub billed: EventKind,
+    /// Price times probability.
+    pub spend_nanos: i64,
+    /// Probability of the bid's event, in thousand-millionths.
+    pub events_nano: u64,
+    /// What must be left in the budget for one more: the price of a click or a conversion; the bid of an impression, at
+    /// which it is held.
+    pub price_nanos: i64,
 }
 
 /// The event that a bid type bills.
@@ -55,6 +76,15 @@ pub const fn billed_event(bid_type: BidType) -> EventKind {
     }
 }
 
+/// An event counts so long after its ad was served.
+pub const fn window_ms(billed: EventKind) -> u64 {
+    match billed {
+        EventKind::EventImpression | EventKind::EventWin | EventKind::Unspecified => IMPRESSION_MS,
+        EventKind::EventClick => CLICK_MS,
+        EventKind::EventConversion => CONVERSION_MS,
+    }
+}
+
 /// The price of one billed event in nanos. A price per mille in micros is one impression's in nanos.
 #[must_use]
 pub fn nanos(bid_type: BidType, billed_micros: u64) -> i64 {
@@ -63,6 +93,36 @@ pub fn nanos(bid_type: BidType, billed_micros: u64) -> i64 {
         EventKind::EventClick | EventKind::EventConversion => 1_000,
     };
     i64::try_from(billed_micros).unwrap_or(i64::MAX).saturating_mul(factor)
+}
+
+impl Sale<'_> {
+    /// What it is expected to cost and to bring: a click or a conversion is as likely as its slot is seen.
+    #[must_use]
+    pub fn delivered(&self) -> Delivered {
+        let offer = self.candidate.offer();
+        let price_nanos = nanos(offer.bid_type, self.winner.billed.0);
+        let seen = |weight: u64| u128::from(weight) * u128::from(self.factor_ppm);
+        // Of 1e15 and a million.
+        let chance = match offer.bid_type {
+            BidType::Cpm | BidType::Ocpm => CERTAIN,
+            BidType::Cpc | BidType::Cpa => seen(offer.event_weight),
+            BidType::Ocpc => seen(offer.click_weight),
+        };
+        let spend = u128::from(price_nanos.unsigned_abs()) * chance.min(CERTAIN) / CERTAIN;
+        Delivered {
+            bid_type: offer.bid_type,
+            billed: billed_event(offer.bid_type),
+            // At most the price.
+            spend_nanos: i64::try_from(spend).unwrap_or(price_nanos),
+            events_nano: u64::try_from(seen(offer.event_weight) * 1_000_000_000 / CERTAIN).unwrap_or(u64::MAX),
+            price_nanos: match billed_event(offer.bid_type) {
+                EventKind::EventImpression => nanos(offer.bid_type, self.candidate.billed(offer.bid).0),
+                EventKind::EventClick | EventKind::EventConversion | EventKind::EventWin | EventKind::Unspecified => {
+                    price_nanos
+                }
+            },
+        }
+    }
 }
 
 impl Bank {
@@ -77,11 +137,6 @@ impl Bank {
             Some(Hold::Lease { id, wall_ms, .. }) => (id, wall_ms),
             Some(Hold::Unbudgeted) | None => (0, issued_ms),
         };
-        let window = match billed {
-            EventKind::EventImpression | EventKind::EventWin | EventKind::Unspecified => IMPRESSION_MS,
-            EventKind::EventClick => CLICK_MS,
-            EventKind::EventConversion => CONVERSION_MS,
-        };
         let token = Token {
             issuer: grant.issuer,
             sequence: self.next_sequence(),
@@ -92,7 +147,7 @@ impl Bank {
             auction: sale.auction,
             request: sale.request,
             issued_ms,
-            expires_ms: issued_ms + window,
+            expires_ms: issued_ms + window_ms(billed),
             period_ms,
             price_nanos: nanos(offer.bid_type, sale.winner.billed.0),
             bid_nanos: nanos(offer.bid_type, sale.candidate.billed(offer.bid).0),

@@ -43,6 +43,7 @@ pub(super) async fn clear_and_hold<'a>(
     rule: &AuctionRule,
 ) -> (Clearing, Holds<'a>) {
     let mut failed = Vec::new();
+    bank.arrive();
     let mut holds = Holds::none(bank);
     match bank.authority() {
         Authority::Granted => bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c)))),
@@ -138,6 +139,7 @@ pub(super) struct Named {
 /// Settles the holds at the prices of the page and the impressions by who stands on it, and seals a token for each that does.
 pub(super) fn seal(
     decided: &Decided,
+    rule: &AuctionRule,
     (mut holds, impressions): (Holds<'_>, Impressions<'_>),
     named: Named,
     slate: &mut [SlateEntry],
@@ -153,7 +155,10 @@ pub(super) fn seal(
     for (position, winner) in placed_winners(decided) {
         let candidate = &decided.ranking[winner.candidate];
         let hold = held.iter().find(|h| h.candidate == winner.candidate).map(|h| h.hold);
-        let token = bank.token(&Sale { candidate, winner, auction, request, model, trial, hold });
+        let factor_ppm = rule.factor(winner.slot);
+        let sale = Sale { candidate, winner, auction, request, model, trial, hold, factor_ppm };
+        bank.deliver(&sale);
+        let token = bank.token(&sale);
         let entry = slate.iter_mut().find(|entry| entry.position as usize == position);
         if let Some(Entry::Ad(report)) = entry.map(|entry| &mut entry.entry) {
             report.token = token;

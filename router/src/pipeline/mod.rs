@@ -165,7 +165,7 @@ impl Pipeline {
             let mut response = stages::respond(&course, &decided, &gathered, coverage, &creatives, &trace);
             if asked_for == AskedFor::Candidates {
                 let named = self.named(pinned, &response);
-                hold::seal(&decided, (holds, impressions), named, &mut response.slate);
+                hold::seal(&decided, &plan.rule, (holds, impressions), named, &mut response.slate);
                 self.log_scored(&course, &decided, &gathered, &response);
                 trace.expects(stages::expected_clicks(pinned, &response.slate));
             }
