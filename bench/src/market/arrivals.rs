@@ -7,6 +7,8 @@ use gavel_proto::pacing::Forecast;
 
 /// Milliseconds of a day.
 pub const DAY_MS: u64 = 86_400_000;
+/// Days of a week, over which the recorded budgets are.
+pub const WEEK: u64 = 7;
 const HOURS: usize = 24;
 const HOUR_MS: u64 = DAY_MS / HOURS as u64;
 const HOUR_S: u64 = HOUR_MS / 1_000;
@@ -25,6 +27,10 @@ pub struct Arrivals {
     pub all: Vec<Arrival>,
     /// The hourly curve of the recorded visits: what pacing expects of every day.
     pub forecast: Forecast,
+    /// Days of a budget: the market day's are a day's, the panel's a week's, as they were recorded.
+    pub period_days: u64,
+    /// Budgets' periods that are played, whole ones.
+    pub periods: u64,
 }
 
 impl Arrivals {
@@ -40,12 +46,50 @@ impl Arrivals {
             Days::Market => day(args, &by_hour, world.visits.len() as u64),
         };
         all.sort_unstable();
-        Self { all, forecast: Forecast::new(&counts) }
+        let period_days = period_days(args.days);
+        let days = all.last().map_or(1, |last| last.at_ms / DAY_MS + 1);
+        let periods = (days / period_days).max(1);
+        // What comes after the last whole period has no budget of its own.
+        all.retain(|arrival| arrival.at_ms < periods * period_days * DAY_MS);
+        Self { all, forecast: Forecast::new(&counts), period_days, periods }
     }
 
-    /// Days from the first visit to the last.
-    pub fn days(&self) -> u64 {
-        self.all.last().map_or(1, |last| last.at_ms / DAY_MS + 1)
+    /// The budget's period of an instant.
+    pub const fn period(&self, at_ms: u64) -> u64 {
+        at_ms / (self.period_days * DAY_MS)
+    }
+
+    /// Milliseconds of everything that is played.
+    pub const fn length_ms(&self) -> u64 {
+        self.periods * self.period_days * DAY_MS
+    }
+
+    /// The share of its period's traffic that has come at an instant; every day is expected to be alike.
+    pub fn share(&self, at_ms: u64) -> f64 {
+        let days = (at_ms / DAY_MS % self.period_days) as f64;
+        (days + self.forecast.share((at_ms % DAY_MS) as f64 / DAY_MS as f64)) / self.period_days as f64
+    }
+
+    /// What should be spent at an instant, as a share of all budgets.
+    pub fn target(&self, at_ms: u64) -> f64 {
+        if at_ms >= self.length_ms() {
+            return 1.0;
+        }
+        (self.period(at_ms) as f64 + self.share(at_ms)) / self.periods as f64
+    }
+
+    /// The share of a day's traffic in its busiest hour.
+    pub fn busiest_hour(&self) -> f64 {
+        let until = |hour: usize| self.forecast.share(hour as f64 / HOURS as f64);
+        (0..HOURS).map(|hour| until(hour + 1) - until(hour)).fold(0.0, f64::max)
+    }
+}
+
+/// Days of a budget.
+pub const fn period_days(days: Days) -> u64 {
+    match days {
+        Days::Market => 1,
+        Days::Panel => WEEK,
     }
 }
 
@@ -71,4 +115,24 @@ fn day(args: &MarketArgs, by_hour: &[Vec<(u64, u32)>], recorded: u64) -> Vec<Arr
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_is_seven_days_alike() {
+        let mut counts = [1u64; HOURS];
+        counts[12] = 25;
+        let forecast = Forecast::new(&counts);
+        let arrivals = Arrivals { all: Vec::new(), forecast, period_days: WEEK, periods: 2 };
+        let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-4, "{found} for {wanted}");
+        near(arrivals.share(0), 0.0);
+        near(arrivals.share(2 * DAY_MS + DAY_MS / 2), (2.0 + 0.25) / 7.0);
+        near(arrivals.target(9 * DAY_MS), 9.0 / 14.0);
+        near(arrivals.target(14 * DAY_MS), 1.0);
+        near(arrivals.busiest_hour(), 25.0 / 48.0);
+        assert_eq!([arrivals.period(7 * DAY_MS - 1), arrivals.period(7 * DAY_MS)], [0, 1]);
+    }
 }

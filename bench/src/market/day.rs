@@ -2,13 +2,15 @@
 //!
 //! One loop in virtual time: before each visit the events that are due happen and the controllers that are due run; then
 //! the visit has its auction, its page is allocated, and its impressions are shown, paid and perhaps followed by a click
-//! and a conversion, later. Budgets that ran out are known everywhere after 200 ms, pacing runs every 10 s, as the
-//! cluster does it.
+//! and a conversion, later. Every 10 s pacing looks at what was charged and what is in flight, and moves multipliers and
+//! says which budgets are gone. What is billed at the impression is looked at every 200 ms, because routers hold its money.
+//! Both are what the cluster promises, not what it does at best.
 
 use super::accounts::{Account, Accounts};
 use super::arrivals::{Arrival, Arrivals, DAY_MS};
+use super::flights::Flights;
 use super::world::World;
-use super::{MarketArgs, MarketError, PacingChoice, candidates};
+use super::{Days, MarketArgs, MarketError, PacingChoice, candidates};
 use crate::workload::Seeded;
 use gavel_proto::cut::Neighbours;
 use gavel_proto::hash::mix64;
@@ -26,10 +28,14 @@ const SLOTS: usize = 4;
 const FACTORS_PPM: [u32; SLOTS] = [1_000_000, 750_000, 560_000, 420_000];
 /// Organic items of a page.
 const ORGANIC: usize = 12;
-/// A budget that ran out is known everywhere after it.
-const STALENESS_MS: u64 = 200;
+/// Between two looks at the budgets of what is billed at the impression.
+const HELD_MS: u64 = 200;
 /// Between two runs of pacing.
 const PACING_MS: u64 = 10_000;
+/// The same on the panel's days, which have a visit in 200 s.
+const PACING_PANEL_MS: u64 = 600_000;
+/// Runs of pacing between two in which flights are made coarser.
+const COMPACT_RUNS: u64 = 6;
 /// Between two steps of throttling, as published.
 const THROTTLE_MS: u64 = 60_000;
 /// Mean delays of a click and of a conversion after it.
@@ -41,13 +47,11 @@ pub const POINTS: usize = 200;
 /// What was played.
 pub struct Played {
     pub accounts: Accounts,
-    /// Per campaign: charged nanos at each of [`POINTS`] equal times of the first day.
+    /// Per campaign: charged nanos at each of [`POINTS`] equal times of the run.
     pub curves: Vec<Vec<i64>>,
     /// Multipliers in ppm at the same times.
     pub multipliers: Vec<Vec<u32>>,
     pub totals: Totals,
-    /// Charged events of each campaign, and what they cost in nanos.
-    pub prices: Vec<Account>,
 }
 
 /// Sums over the run.
@@ -69,6 +73,9 @@ pub struct Controls {
     pacing: PacingChoice,
     curve: Vec<CurvePacing>,
     throttle: Vec<Throttle>,
+    /// Sums of the multipliers of this period, and how many runs they are of.
+    sums: Vec<f64>,
+    runs: u32,
     ids: Vec<u64>,
     open: Vec<bool>,
 }
@@ -80,11 +87,29 @@ impl Controls {
         match self.pacing {
             PacingChoice::Multiplier => self.curve[place].multiplier_ppm(),
             PacingChoice::None => PPM,
-            PacingChoice::Throttle => {
-                let in_it = participates(auction, self.ids[place], self.throttle[place].probability_ppm());
-                if in_it { PPM } else { 0 }
-            }
+            PacingChoice::Throttle => self.takes_part(place, auction, self.curve[place].multiplier_ppm()),
+            PacingChoice::Linkedin => self.takes_part(place, auction, self.throttle[place].probability_ppm()),
         }
+    }
+
+    /// The whole bid, in a share of the auctions.
+    fn takes_part(&self, place: usize, auction: u64, share_ppm: u32) -> u32 {
+        if participates(auction, self.ids[place], share_ppm) { PPM } else { 0 }
+    }
+
+    /// Ends an interval of every campaign that can spend; what cannot learns nothing, and its multiplier waits.
+    fn observe(&mut self, accounts: &[Account], share: f64) {
+        if !matches!(self.pacing, PacingChoice::Multiplier | PacingChoice::Throttle) {
+            return;
+        }
+        let open = self.open.iter();
+        for (((pacing, account), open), sum) in self.curve.iter_mut().zip(accounts).zip(open).zip(&mut self.sums) {
+            if *open {
+                pacing.observe(account.budget as f64, account.committed() as f64, share);
+            }
+            *sum += pacing.multiplier();
+        }
+        self.runs += 1;
     }
 
     /// Whether its budget lasts, as far as routers know.
@@ -97,21 +122,21 @@ impl Controls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Late {
     at_ms: u64,
-    day: u64,
+    period: u64,
     campaign: u32,
-    /// Expected until now.
-    expected: i64,
-    /// Charged when it comes; `None` when it does not.
-    charge: Option<i64>,
+    nanos: i64,
+    delay_ms: u64,
 }
 
 struct Play<'a> {
     args: &'a MarketArgs,
     world: &'a World,
     arrivals: &'a Arrivals,
+    budgets: Budgets,
     rule: AuctionRule,
     page: AllocationRule,
     controls: Controls,
+    flights: Flights,
     late: BinaryHeap<Reverse<Late>>,
     random: Seeded,
     played: Played,
@@ -120,31 +145,35 @@ struct Play<'a> {
 /// Plays all visits.
 pub fn play(args: &MarketArgs, world: &World, arrivals: &Arrivals, budgets: Budgets) -> Result<Played, MarketError> {
     let mut play = Play::new(args, world, arrivals, budgets)?;
-    let (mut next_open, mut next_pacing, mut next_throttle, mut day) = (0, PACING_MS, THROTTLE_MS, 0);
+    let every_ms = match args.days {
+        Days::Market => PACING_MS,
+        Days::Panel => PACING_PANEL_MS,
+    };
+    let (mut next_look, mut next_pacing, mut next_throttle, mut period) = (0, every_ms, THROTTLE_MS, 0);
     for (number, arrival) in (1u64..).zip(&arrivals.all) {
-        while day < arrival.at_ms / DAY_MS {
-            day += 1;
-            play.happen(day * DAY_MS);
-            play.played.accounts.next_day();
-            play.next_day();
-        }
         while next_pacing <= arrival.at_ms {
+            if period < arrivals.period(next_pacing) {
+                period += 1;
+                play.happen(next_pacing);
+                play.next_period();
+            }
             play.happen(next_pacing);
-            play.pace(next_pacing);
-            if next_throttle <= next_pacing {
+            play.pace(next_pacing, next_pacing / every_ms);
+            while next_throttle <= next_pacing {
                 play.throttle(next_throttle);
                 next_throttle += THROTTLE_MS;
             }
-            next_pacing += PACING_MS;
+            next_pacing += every_ms;
         }
         play.happen(arrival.at_ms);
-        if next_open <= arrival.at_ms {
-            play.look_at_budgets();
-            next_open = arrival.at_ms + STALENESS_MS;
+        if next_look <= arrival.at_ms {
+            play.look_at_held();
+            next_look = arrival.at_ms + HELD_MS;
         }
         play.visit(arrival, number);
     }
     play.happen(u64::MAX);
+    play.note_until(arrivals.length_ms());
     play.played.accounts.close();
     Ok(play.played)
 }
@@ -186,6 +215,8 @@ impl<'a> Play<'a> {
             pacing,
             curve: vec![CurvePacing::new(1.0); count],
             throttle: vec![Throttle::default(); count],
+            sums: vec![0.0; count],
+            runs: 0,
             ids: world.campaigns.iter().map(|c| c.id).collect(),
             open: vec![true; count],
         };
@@ -194,10 +225,9 @@ impl<'a> Play<'a> {
             curves: vec![Vec::with_capacity(POINTS); count],
             multipliers: vec![Vec::with_capacity(POINTS); count],
             totals: Totals::default(),
-            prices: vec![Account::default(); count],
         };
-        let (late, random) = (BinaryHeap::new(), Seeded::new(mix64(args.seed)));
-        Ok(Self { args, world, arrivals, rule, page, controls, late, random, played })
+        let (late, random, flights) = (BinaryHeap::new(), Seeded::new(mix64(args.seed)), Flights::new(count));
+        Ok(Self { args, world, arrivals, budgets, rule, page, controls, flights, late, random, played })
     }
 
     /// Uniform in [0, 1).
@@ -214,56 +244,84 @@ impl<'a> Play<'a> {
     fn happen(&mut self, until_ms: u64) {
         while let Some(Reverse(late)) = self.late.peek().copied().filter(|late| late.0.at_ms <= until_ms) {
             self.late.pop();
-            self.played.accounts.expect(late.day, late.campaign, -late.expected);
-            if let Some(nanos) = late.charge {
-                self.charge(late.day, late.campaign, nanos);
+            if self.played.accounts.charge(late.period, late.campaign, late.nanos) {
+                self.flights.charged(self.world.campaigns[late.campaign as usize].bid_type, late.delay_ms);
             }
         }
     }
 
-    fn charge(&mut self, day: u64, campaign: u32, nanos: i64) {
-        self.played.accounts.charge(day, campaign, nanos);
-        let prices = &mut self.played.prices[campaign as usize];
-        prices.events += 1;
-        prices.charged += nanos;
-    }
-
-    fn look_at_budgets(&mut self) {
-        for (place, open) in self.controls.open.iter_mut().enumerate() {
-            *open = self.played.accounts.has(place as u32, 1);
-        }
-    }
-
-    /// Moves every multiplier and notes the curves.
-    fn pace(&mut self, at_ms: u64) {
-        let of_day = (at_ms % DAY_MS) as f64 / DAY_MS as f64;
-        let share = self.arrivals.forecast.share(of_day);
-        if self.controls.pacing == PacingChoice::Multiplier {
-            for (pacing, account) in self.controls.curve.iter_mut().zip(&self.played.accounts.today) {
-                pacing.observe(account.budget as f64, account.committed() as f64, share);
+    /// Whether the budgets that routers hold money of pay for one more impression.
+    fn look_at_held(&mut self) {
+        for (campaign, open) in (0u32..).zip(&mut self.controls.open) {
+            if is_held(self.world.campaigns[campaign as usize].bid_type) {
+                *open = self.played.accounts.has(campaign, self.flights.price(campaign));
             }
         }
+    }
+
+    /// Looks at every budget, moves every multiplier and notes the curves.
+    fn pace(&mut self, at_ms: u64, run: u64) {
+        if self.budgets == Budgets::Kept {
+            self.look_at_flights(at_ms, run);
+            let share = self.arrivals.share(at_ms);
+            self.controls.observe(&self.played.accounts.current, share);
+        }
+        self.note_until(at_ms);
+    }
+
+    /// What is in flight of what is billed later, and whether what is left beside it pays for one more event.
+    fn look_at_flights(&mut self, at_ms: u64, run: u64) {
+        let since_ms = self.arrivals.period(at_ms) * self.arrivals.period_days * DAY_MS;
+        let ages = self.flights.ages();
+        for (campaign, seller) in (0u32..).zip(&self.world.campaigns) {
+            if is_held(seller.bid_type) {
+                continue;
+            }
+            if run.is_multiple_of(COMPACT_RUNS) {
+                self.flights.compact(campaign, seller.bid_type, at_ms);
+            }
+            let in_flight = self.flights.in_flight(campaign, seller.bid_type, (since_ms, at_ms), &ages);
+            self.played.accounts.current[campaign as usize].in_flight = in_flight;
+            let open = self.played.accounts.has(campaign, self.flights.price(campaign));
+            self.controls.open[campaign as usize] = open;
+        }
+    }
+
+    /// Notes the points of the curves until an instant.
+    fn note_until(&mut self, at_ms: u64) {
         let noted = self.played.curves.first().map_or(POINTS, Vec::len);
-        if at_ms < DAY_MS && of_day * POINTS as f64 >= (noted + 1) as f64 {
-            for (place, account) in self.played.accounts.today.iter().enumerate() {
-                self.played.curves[place].push(account.charged);
-                self.played.multipliers[place].push(self.controls.curve[place].multiplier_ppm());
+        let due = (at_ms as f64 / self.arrivals.length_ms() as f64 * POINTS as f64) as usize;
+        let Played { accounts, curves, multipliers, .. } = &mut self.played;
+        for _ in noted..due.min(POINTS) {
+            for (place, (curve, multipliers)) in curves.iter_mut().zip(&mut *multipliers).enumerate() {
+                curve.push(accounts.charged(place));
+                multipliers.push(self.controls.curve[place].multiplier_ppm());
             }
         }
     }
 
     fn throttle(&mut self, at_ms: u64) {
-        let share = self.arrivals.forecast.share((at_ms % DAY_MS) as f64 / DAY_MS as f64);
-        for (throttle, account) in self.controls.throttle.iter_mut().zip(&self.played.accounts.today) {
+        if self.controls.pacing != PacingChoice::Linkedin {
+            return;
+        }
+        let share = self.arrivals.share(at_ms);
+        for (throttle, account) in self.controls.throttle.iter_mut().zip(&self.played.accounts.current) {
             throttle.observe(account.committed() as f64, account.budget as f64 * share);
         }
     }
 
-    /// A new day begins where the controllers ended.
-    fn next_day(&mut self) {
-        for pacing in &mut self.controls.curve {
-            *pacing = CurvePacing::new(pacing.multiplier());
+    /// A new period begins with fresh budgets, and with the mean multipliers of the one before.
+    fn next_period(&mut self) {
+        self.played.accounts.next_period();
+        let Controls { curve, sums, runs, open, .. } = &mut self.controls;
+        if *runs > 0 {
+            for (pacing, sum) in curve.iter_mut().zip(sums) {
+                *pacing = CurvePacing::new(*sum / f64::from(*runs));
+                *sum = 0.0;
+            }
+            *runs = 0;
         }
+        open.fill(true);
     }
 
     /// A visit's auction, page and impressions.
@@ -301,12 +359,11 @@ impl<'a> Play<'a> {
 
     /// One impression and what follows from it; `billed` is the price of one billed event.
     fn show(&mut self, arrival: &Arrival, candidate: &Candidate, slot: usize, billed: u64) {
-        let ad = self.world.ads[candidate.offer().row as usize];
-        let (campaign, day) = (ad.campaign, arrival.at_ms / DAY_MS);
-        let bid_type = candidate.offer().bid_type;
-        // A price per mille in micros is one of an impression in nanos.
-        let nanos = i64::try_from(if bid_type == BidType::Cpm { billed } else { billed * 1_000 }).unwrap_or(i64::MAX);
-        if bid_type == BidType::Cpm && !self.played.accounts.has(campaign, nanos) {
+        let offer = candidate.offer();
+        let ad = self.world.ads[offer.row as usize];
+        let (campaign, bid_type) = (ad.campaign, offer.bid_type);
+        let nanos = price_nanos(bid_type, billed);
+        if is_held(bid_type) && !self.played.accounts.has(campaign, nanos) {
             // The hold is refused: the slot stays empty.
             return;
         }
@@ -320,27 +377,39 @@ impl<'a> Play<'a> {
         totals.clicks += u64::from(clicked);
         totals.conversions += u64::from(converted);
         totals.predicted_clicks += predicted_click * seen;
-        let full_bid = self.world.campaigns[campaign as usize].bid_micros as f64;
         let (events, charged, expected, delay_ms) = match bid_type {
-            BidType::Cpm => (seen / 1_000.0, self.uniform() < seen, seen, 0.0),
+            BidType::Cpm => (seen / 1_000.0, self.uniform() < seen, 0.0, 0.0),
             BidType::Cpc => (click * seen, clicked, predicted_click * seen, CLICK_MS),
             BidType::Cpa | BidType::Ocpm | BidType::Ocpc => {
                 let expected = predicted_click * predicted_conversion * seen;
                 (click * conversion * seen, converted, expected, CONVERSION_MS)
             }
         };
+        let full_bid = self.world.campaigns[campaign as usize].bid_micros as f64;
         self.played.totals.welfare_micros += full_bid * events;
-        if delay_ms == 0.0 {
-            if charged {
-                self.charge(day, campaign, nanos);
-            }
-            return;
+        if self.budgets == Budgets::Kept {
+            // An impression is held at its bid.
+            let price = if is_held(bid_type) { price_nanos(bid_type, offer.bid.0) } else { nanos };
+            self.flights.serve(campaign, arrival.at_ms, price, (nanos as f64 * expected) as i64);
         }
-        let expected = (nanos as f64 * expected) as i64;
-        self.played.accounts.expect(day, campaign, expected);
-        // What does not come is expected for three times the mean delay, when nineteen of twenty have come.
-        let wait_ms = if charged { self.delay_ms(delay_ms) } else { (3.0 * delay_ms) as u64 };
-        let charge = charged.then_some(nanos);
-        self.late.push(Reverse(Late { at_ms: arrival.at_ms + wait_ms, day, campaign, expected, charge }));
+        if charged {
+            let delay_ms = if delay_ms > 0.0 { self.delay_ms(delay_ms) } else { 0 };
+            let (at_ms, period) = (arrival.at_ms + delay_ms, self.arrivals.period(arrival.at_ms));
+            if is_held(bid_type) {
+                self.played.accounts.charge(period, campaign, nanos);
+            } else {
+                self.late.push(Reverse(Late { at_ms, period, campaign, nanos, delay_ms }));
+            }
+        }
     }
+}
+
+/// Whether routers hold the price before they serve.
+const fn is_held(bid_type: BidType) -> bool {
+    matches!(bid_type, BidType::Cpm)
+}
+
+/// The price of one billed event; one per mille in micros is one of an impression in nanos.
+fn price_nanos(bid_type: BidType, billed: u64) -> i64 {
+    i64::try_from(if is_held(bid_type) { billed } else { billed.saturating_mul(1_000) }).unwrap_or(i64::MAX)
 }

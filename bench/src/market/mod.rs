@@ -8,7 +8,8 @@
 //! * `world`: campaigns, ads, users and rates from the public shopping records;
 //! * `arrivals`: who comes when;
 //! * `day`: the loop in virtual time, with the events that come late;
-//! * `accounts`: budgets, holds and what is in flight;
+//! * `accounts`: budgets, and what is charged to them;
+//! * `flights`: what was served and may still be charged;
 //! * `report`, `plot`: figures, JSON and SVG;
 //! * `held`: users who behave as a trainer's predictions for held-out weeks say, instead of by rates;
 //! * `closed_form`: the same controllers in markets whose answer is known, without any records.
@@ -21,6 +22,7 @@ mod arrivals;
 mod candidates;
 mod closed_form;
 mod day;
+mod flights;
 mod held;
 mod plot;
 mod report;
@@ -38,8 +40,10 @@ use report::Report;
 pub enum PacingChoice {
     /// A bid multiplier on the forecast's curve.
     Multiplier,
-    /// Full bids in a share of the auctions.
+    /// Full bids in a share of the auctions, on the forecast's curve.
     Throttle,
+    /// The same with the published controller (Agarwal et al., KDD 2014).
+    Linkedin,
     /// Full bids until the budget is gone.
     None,
 }
@@ -70,8 +74,17 @@ impl From<MechanismChoice> for Mechanism {
 pub enum Days {
     /// One day of `--arrivals` visits, drawn from the recorded ones along their hourly curve.
     Market,
-    /// Every recorded visit on its own day.
+    /// Every recorded visit on its own day, with the weekly budgets of the records, in whole weeks.
     Panel,
+}
+
+/// By what campaigns are the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Largest {
+    /// By what they may spend. It is known before anything is played.
+    Budget,
+    /// By what they spend unpaced: those that do well for their budgets, which makes all budgets larger.
+    Spend,
 }
 
 /// What to play.
@@ -89,6 +102,9 @@ pub struct MarketArgs {
     /// How budgets are paced.
     #[arg(long, value_enum, default_value_t = PacingChoice::Multiplier)]
     pub pacing: PacingChoice,
+    /// All budgets are scaled by one factor, such that the 200 largest campaigns would spend twice theirs unpaced.
+    #[arg(long, value_enum, default_value_t = Largest::Budget)]
+    pub largest: Largest,
     /// Candidates of one auction.
     #[arg(long, default_value_t = 48)]
     pub candidates: usize,
@@ -167,7 +183,7 @@ pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
     let arrivals = arrivals::Arrivals::draw(args, &world);
     // Without budgets first: what campaigns would spend is what their budgets are scaled by.
     let free = day::play(args, &world, &arrivals, day::Budgets::Unlimited)?;
-    let factor = world.scale_budgets(&free, arrivals.days());
+    let factor = world.scale_budgets(&free, arrivals.periods, args.largest);
     let paced = day::play(args, &world, &arrivals, day::Budgets::Kept)?;
     let mut report = Report::of(args, &world, &arrivals, factor, &free, &paced);
     report.seconds = started.elapsed().as_secs_f64();

@@ -30,11 +30,13 @@ fn plot(title: &str, report: &Report, values: impl Fn(&Curve) -> Vec<f64>) -> St
         report.curves.len()
     );
     for tick in 0..=4 {
-        let (share, hour) = (f64::from(tick) / 4.0, tick * 6);
+        let share = f64::from(tick) / 4.0;
+        let days = report.period_days * report.periods;
+        let when = if days == 1 { format!("{}:00", tick * 6) } else { format!("day {:.0}", share * days as f64) };
         let (x, y) = (place(share, 0.0).0, place(0.0, share).1);
         let _ = writeln!(
             svg,
-            "<line x1=\"{MARGIN}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/><text x=\"8\" y=\"{y:.1}\">{share:.2}</text><text x=\"{x:.1}\" y=\"{:.1}\">{hour}:00</text>",
+            "<line x1=\"{MARGIN}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/><text x=\"8\" y=\"{y:.1}\">{share:.2}</text><text x=\"{x:.1}\" y=\"{:.1}\">{when}</text>",
             WIDTH - MARGIN,
             HEIGHT - 18.0
         );

@@ -1,16 +1,16 @@
 //! How well were budgets spent?
 
-use super::arrivals::{Arrivals, DAY_MS};
+use super::arrivals::Arrivals;
 use super::day::{POINTS, Played, Totals};
 use super::world::{MarketCampaign, World};
-use super::{Days, MarketArgs, MechanismChoice, PacingChoice};
+use super::{Days, Largest, MarketArgs, MechanismChoice, PacingChoice};
 use gavel_proto::money::BidType;
 use serde::Serialize;
 use std::fmt::Write as _;
 
 /// Charge events that a campaign must be expected to have, so that chance moves its curve little.
 const EVENTS_MIN: f64 = 400.0;
-/// Share of the day's traffic that is warm-up.
+/// Share of the run's traffic that is warm-up.
 const WARM_UP: f64 = 0.1;
 /// How far a curve may be from its target, as a share of the budget.
 const BAND: f64 = 0.1;
@@ -27,16 +27,24 @@ pub struct Report {
     pub mechanism: &'static str,
     pub pacing: &'static str,
     pub seed: u64,
+    /// Of one auction, before those that are out of budget have left.
+    pub candidates: usize,
+    /// Days of a budget, and how many such budgets each campaign had.
+    pub period_days: u64,
+    pub periods: u64,
     pub campaigns: usize,
     pub ads: usize,
-    /// What all budgets were multiplied with.
+    /// What all budgets were multiplied with, by which campaigns.
     pub budget_factor: f64,
+    pub largest: &'static str,
     pub unlimited: Run,
     pub paced: Run,
     /// CPM, CPC and CPA apart.
     pub judged: Vec<Judged>,
     /// The largest judged campaigns.
     pub curves: Vec<Curve>,
+    /// Every campaign that spent anything.
+    pub accounts: Vec<Line>,
     /// Traffic until each point of a curve.
     pub target: Vec<f64>,
     /// Wall time of the run.
@@ -91,7 +99,26 @@ pub struct Judged {
     pub charged_often_within_band: usize,
 }
 
-/// One campaign's day.
+/// What one campaign would have spent without budgets, and what it did with them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    pub campaign: u64,
+    pub bid_type: &'static str,
+    /// All its budgets.
+    pub budget_nanos: i64,
+    pub unlimited_nanos: i64,
+    pub unlimited_events: u64,
+    pub charged_nanos: i64,
+    pub events: u64,
+    pub free_nanos: i64,
+    /// Charge events that are expected of it.
+    pub expected: f64,
+    pub qualifies: bool,
+    /// Largest distance from the target after warm-up.
+    pub error: f64,
+}
+
+/// One campaign's run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Curve {
     pub campaign: u64,
@@ -112,9 +139,11 @@ impl Report {
         free: &Played,
         paced: &Played,
     ) -> Self {
+        let length_ms = arrivals.length_ms();
         let target: Vec<f64> =
-            (1..=POINTS).map(|point| arrivals.forecast.share(point as f64 / POINTS as f64)).collect();
-        let views: Vec<View> = (0..world.campaigns.len()).map(|at| View::of(world, free, paced, &target, at)).collect();
+            (1..=POINTS as u64).map(|point| arrivals.target(length_ms * point / POINTS as u64)).collect();
+        let view = |at| View::of(world, arrivals, (free, paced), &target, at);
+        let views: Vec<View> = (0..world.campaigns.len()).map(view).collect();
         let judged = [BidType::Cpm, BidType::Cpc, BidType::Cpa].map(|bid_type| Judged::of(bid_type, &views));
         let mut largest: Vec<&View> = views.iter().filter(|v| v.qualifies).collect();
         largest.sort_by_key(|view| std::cmp::Reverse(view.budget));
@@ -139,16 +168,25 @@ impl Report {
             pacing: match args.pacing {
                 PacingChoice::Multiplier => "multiplier",
                 PacingChoice::Throttle => "throttle",
+                PacingChoice::Linkedin => "linkedin",
                 PacingChoice::None => "none",
             },
             seed: args.seed,
+            candidates: args.candidates,
+            period_days: arrivals.period_days,
+            periods: arrivals.periods,
             campaigns: world.campaigns.len(),
             ads: world.ads.len(),
             budget_factor,
+            largest: match args.largest {
+                Largest::Budget => "budget",
+                Largest::Spend => "spend",
+            },
             unlimited: Run::of(free),
             paced: Run::of(paced),
             judged: judged.into(),
             curves: largest.iter().take(CURVES_MAX).map(curve).collect(),
+            accounts: views.iter().filter(|view| view.unlimited > 0).map(|view| view.line(world)).collect(),
             target,
             seconds: 0.0,
         }
@@ -171,7 +209,11 @@ impl Report {
                 run.calibration
             );
         }
-        let _ = writeln!(out, "budgets x {:.4}; {} campaigns, {} ads", self.budget_factor, self.campaigns, self.ads);
+        let _ = writeln!(
+            out,
+            "budgets x {:.4} by the largest {}s; {} campaigns, {} ads",
+            self.budget_factor, self.largest, self.campaigns, self.ads
+        );
         for judged in &self.judged {
             let _ = writeln!(
                 out,
@@ -219,6 +261,9 @@ struct View {
     charged: i64,
     free: i64,
     events: u64,
+    /// Without budgets.
+    unlimited: i64,
+    unlimited_events: u64,
     has_demand: bool,
     /// Charge events: what the budget buys at unpaced prices, or what there is demand for.
     expected: f64,
@@ -231,12 +276,12 @@ struct View {
 }
 
 impl View {
-    fn of(world: &World, free: &Played, paced: &Played, target: &[f64], at: usize) -> Self {
+    fn of(world: &World, arrivals: &Arrivals, (free, paced): (&Played, &Played), target: &[f64], at: usize) -> Self {
         let campaign = &world.campaigns[at];
         let (account, demand) = (&paced.accounts.total[at], &free.accounts.total[at]);
-        // What one event costs unpaced says how many a budget buys.
+        // What one event costs unpaced says how many all its budgets buy.
         let price = demand.charged as f64 / demand.events.max(1) as f64;
-        let bought = campaign.budget_nanos as f64 / price.max(1.0);
+        let bought = account.budget as f64 / price.max(1.0);
         let has_demand = demand.charged >= account.budget;
         let error = |of: i64| {
             let warm = paced.curves[at].iter().zip(target).filter(|(_, target)| **target > WARM_UP);
@@ -250,12 +295,30 @@ impl View {
             charged: account.charged,
             free: account.free,
             events: account.events,
+            unlimited: demand.charged,
+            unlimited_events: demand.events,
             has_demand,
-            leases: leases(campaign, account.budget, target),
+            leases: leases(campaign, arrivals),
             expected,
             qualifies: has_demand && expected >= EVENTS_MIN,
-            error: error(campaign.budget_nanos),
+            error: error(account.budget),
             own_error: error(account.charged),
+        }
+    }
+
+    fn line(&self, world: &World) -> Line {
+        Line {
+            campaign: world.campaigns[self.at].id,
+            bid_type: name(self.bid_type),
+            budget_nanos: self.budget,
+            unlimited_nanos: self.unlimited,
+            unlimited_events: self.unlimited_events,
+            charged_nanos: self.charged,
+            events: self.events,
+            free_nanos: self.free,
+            expected: self.expected,
+            qualifies: self.qualifies,
+            error: self.error,
         }
     }
 
@@ -269,16 +332,16 @@ impl View {
 }
 
 /// Decision on leases: five seconds of the spend rate or the highest price, at most a quarter of what is left by the
-/// routers, and two of each router open at once.
-fn leases(campaign: &MarketCampaign, budget: i64, target: &[f64]) -> i64 {
-    let busiest = target.iter().zip(std::iter::once(&0.0).chain(target)).map(|(now, before)| now - before);
-    let busiest = busiest.fold(0.0, f64::max);
-    let rate_s = budget as f64 * busiest * POINTS as f64 / (DAY_MS / 1_000) as f64;
+/// routers, and two of each router open at once; at the busiest hour, of all its budgets.
+fn leases(campaign: &MarketCampaign, arrivals: &Arrivals) -> i64 {
+    let budget = campaign.budget_nanos as f64;
+    let rate_s = budget / arrivals.period_days as f64 * arrivals.busiest_hour() / 3_600.0;
     // A price per mille in micros is one impression's in nanos.
     let price = campaign.bid_micros as f64;
-    let lease = (5.0 * rate_s).max(price).min(budget as f64 / (4 * ROUTERS) as f64);
+    let lease = (5.0 * rate_s).max(price).min(budget / (4 * ROUTERS) as f64);
     // Below one price, one router alone has the rest.
-    if lease < price { price as i64 } else { (lease * (2 * ROUTERS) as f64) as i64 }
+    let open = if lease < price { price } else { lease * (2 * ROUTERS) as f64 };
+    (open * arrivals.periods as f64) as i64
 }
 
 impl Judged {
@@ -303,8 +366,8 @@ impl Judged {
             within_band_share: share(within_band),
             error_median: at(0.5),
             error_p90: at(0.9),
-            utilisation_mean: used.iter().sum::<f64>() / count.max(1) as f64,
-            utilisation_min: used.iter().copied().fold(1.0, f64::min),
+            utilisation_mean: used.iter().fold(0.0, |sum, used| sum + used) / count.max(1) as f64,
+            utilisation_min: used.iter().copied().reduce(f64::min).unwrap_or_default(),
             utilised_share: share(used.iter().filter(|used| **used >= 0.97).count()),
             over_delivery: free as f64 / (budgets as f64).max(1.0),
             over_delivery_max: qualifying.iter().map(|view| view.over_delivery()).fold(0.0, f64::max),

@@ -6,15 +6,17 @@
 //! than others, and behaviour with a factor of (household, type) that no prediction knows. With a trainer's held
 //! predictions users behave by those instead.
 
+use super::arrivals::{WEEK, period_days};
 use super::day::Played;
 use super::held::HeldPredictions;
-use super::{MarketArgs, MarketError};
+use super::{Days, Largest, MarketArgs, MarketError};
 use crate::corpus::LAST_TRAINING_WEEK;
 use crate::corpus::campaign::{BidType as CorpusBid, Campaign, Departments, Prices, Rates, weekly_budget_micros};
 use crate::corpus::source::{Impression, Product, Tables};
 use crate::corpus::targeting::Stores;
 use gavel_proto::hash::{combine, value_hash};
 use gavel_proto::money::BidType;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 /// Weighted impressions or clicks of the overall rate that each type begins with.
@@ -39,7 +41,7 @@ pub struct MarketCampaign {
     pub advertiser: u64,
     pub bid_type: BidType,
     pub bid_micros: u64,
-    /// Of one day.
+    /// Of one period: a day of the market, a week of the panel.
     pub budget_nanos: i64,
 }
 
@@ -142,7 +144,7 @@ impl World {
             world.visits.push((visit.ts, visit.household, visit.store));
             Ok(())
         })?;
-        world.read_campaigns(&tables, &products, &kind_of)?;
+        world.read_campaigns(&tables, &products, &kind_of, args.days)?;
         Ok(world)
     }
 
@@ -171,6 +173,7 @@ impl World {
         tables: &Tables,
         products: &[Product],
         kind_of: &HashMap<u64, u32>,
+        days: Days,
     ) -> Result<(), MarketError> {
         let by_id: HashMap<u64, &Product> = products.iter().map(|p| (p.id, p)).collect();
         let (departments, prices, mut rates) = (Departments::of(products), Prices::of(products), Rates::default());
@@ -212,7 +215,7 @@ impl World {
                     CorpusBid::Cpm => BidType::Cpm,
                 },
                 bid_micros: campaign.bid_micros(),
-                budget_nanos: i64::try_from(weekly_micros / 7 * 1_000).unwrap_or(i64::MAX),
+                budget_nanos: i64::try_from(weekly_micros * period_days(days) / WEEK * 1_000).unwrap_or(i64::MAX),
             });
         }
         for product in products.iter().filter(|p| p.promoted) {
@@ -235,14 +238,18 @@ impl World {
     }
 
     /// One factor on all budgets, such that the largest campaigns would spend twice theirs unpaced; answers it.
-    pub fn scale_budgets(&mut self, free: &Played, days: u64) -> f64 {
-        let mut by_spend: Vec<(i64, i64)> =
+    pub fn scale_budgets(&mut self, free: &Played, periods: u64, largest: Largest) -> f64 {
+        let mut by_size: Vec<(i64, i64)> =
             free.accounts.spent().iter().zip(&self.campaigns).map(|(spent, c)| (*spent, c.budget_nanos)).collect();
-        by_spend.sort_unstable_by(|a, b| b.cmp(a));
-        let largest = || by_spend.iter().take(LARGEST);
+        // Largest first; the other figure breaks ties, so that the order does not depend on that of the campaigns.
+        by_size.sort_unstable_by_key(|(spent, budget)| match largest {
+            Largest::Budget => Reverse((*budget, *spent)),
+            Largest::Spend => Reverse((*spent, *budget)),
+        });
+        let largest = || by_size.iter().take(LARGEST);
         let spent: f64 = largest().map(|(spent, _)| *spent as f64).sum();
         let budget: f64 = largest().map(|(_, budget)| *budget as f64).sum();
-        let factor = spent / (2.0 * budget.max(1.0) * days as f64);
+        let factor = spent / (2.0 * budget.max(1.0) * periods as f64);
         for campaign in &mut self.campaigns {
             campaign.budget_nanos = ((campaign.budget_nanos as f64 * factor) as i64).max(1);
         }

@@ -1,0 +1,109 @@
+//! What was served and may still be charged?
+//!
+//! The sums of a router and the pacer's look at them: expectations by the time of serving, aged by how long after their
+//! ads events were seen to come. They are those of the cluster (`gavel_proto::pacing`), with its priors and windows.
+
+use gavel_proto::money::BidType;
+use gavel_proto::pacing::arrival::{CLICK_S, CONVERSION_S};
+use gavel_proto::pacing::flight::price_of_late;
+use gavel_proto::pacing::{Arrival, Delays, Flight};
+
+/// What of one campaign is under way.
+#[derive(Clone, Debug, Default)]
+struct Served {
+    flight: Flight,
+    price: i64,
+}
+
+/// What is under way of all.
+#[derive(Clone, Debug)]
+pub struct Flights {
+    served: Vec<Served>,
+    clicks: Delays,
+    conversions: Delays,
+}
+
+/// How much of it is still to come, as of a round.
+pub struct Ages {
+    clicks: Arrival,
+    conversions: Arrival,
+}
+
+impl Flights {
+    /// Nothing.
+    pub fn new(campaigns: usize) -> Self {
+        Self { served: vec![Served::default(); campaigns], clicks: Delays::default(), conversions: Delays::default() }
+    }
+
+    /// An ad was served: its price, and what of it is expected to be charged later.
+    pub fn serve(&mut self, campaign: u32, at_ms: u64, price: i64, expected_later: i64) {
+        let served = &mut self.served[campaign as usize];
+        served.price = price_of_late(served.price, price);
+        if expected_later > 0 {
+            served.flight.record(seconds(at_ms), expected_later);
+        }
+    }
+
+    /// An event was charged so long after its ad was served.
+    pub fn charged(&mut self, bid_type: BidType, delay_ms: u64) {
+        if is_click(bid_type) {
+            self.clicks.count(delay_ms);
+        } else {
+            self.conversions.count(delay_ms);
+        }
+    }
+
+    /// What must be left of a campaign's budget for one more event.
+    pub fn price(&self, campaign: u32) -> i64 {
+        self.served[campaign as usize].price.max(1)
+    }
+
+    /// How events come.
+    pub fn ages(&self) -> Ages {
+        Ages { clicks: Arrival::of_clicks(&self.clicks), conversions: Arrival::of_conversions(&self.conversions) }
+    }
+
+    /// What of a campaign was served from an instant on and is still to come.
+    pub fn in_flight(&self, campaign: u32, bid_type: BidType, (since_ms, now_ms): (u64, u64), ages: &Ages) -> i64 {
+        let arrival = if is_click(bid_type) { &ages.clicks } else { &ages.conversions };
+        let flight = &self.served[campaign as usize].flight;
+        // Far below the cast's range.
+        flight.to_come(seconds(now_ms), seconds(since_ms), |age| arrival.remaining(age)).ceil() as i64
+    }
+
+    /// Widens what has grown old.
+    pub fn compact(&mut self, campaign: u32, bid_type: BidType, now_ms: u64) {
+        let window_s = if is_click(bid_type) { CLICK_S } else { CONVERSION_S };
+        self.served[campaign as usize].flight.compact(seconds(now_ms), window_s);
+    }
+}
+
+/// Whether clicks are what is billed; else conversions are, or nothing is billed later.
+const fn is_click(bid_type: BidType) -> bool {
+    matches!(bid_type, BidType::Cpc | BidType::Ocpc)
+}
+
+fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms / 1_000).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_ages_and_belongs_to_its_period() {
+        let mut flights = Flights::new(2);
+        flights.serve(0, 1_000, 160, 100);
+        flights.serve(1, 1_000, 160, 100);
+        flights.serve(0, 61_000, 320, 100);
+        assert_eq!(flights.price(0), 170);
+        let ages = flights.ages();
+        let at = |campaign, bid_type, since_ms, now_s: u64| {
+            flights.in_flight(campaign, bid_type, (since_ms, now_s * 1_000), &ages)
+        };
+        assert!(at(0, BidType::Cpc, 0, 61) < 150, "half of the clicks come in half a minute");
+        assert!(at(1, BidType::Cpa, 0, 61) > 95, "half of the conversions in an hour");
+        assert_eq!(at(0, BidType::Cpc, 65_000, 65), 0, "of the period before");
+    }
+}
