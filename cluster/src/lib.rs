@@ -6,13 +6,14 @@
 //!
 //! `placement` says who holds which shard, `state` what a command means, `guards` whether a rollout goes on, `pacing` who is out of budget and how bids are held back, `reconcile` what the leader should
 //! propose next, `publish` what members see. Around these kernels, `convert` speaks the wire, `raft` agrees in the
-//! types of `consensus` and stores, `transport` reaches the other voters, `rpc` answers, `formation` admits, `lead` keeps things moving, and `run` puts it
+//! types of `consensus` and stores, `transport` reaches the other voters, `rpc` answers, `formation` admits, `lead` keeps things moving, `pace` holds spending to the day's curve, and `run` puts it
 //! together.
 
 mod consensus;
 mod error;
 mod formation;
 mod lead;
+mod pace;
 
 pub mod audit;
 pub mod blobs;

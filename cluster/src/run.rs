@@ -2,7 +2,7 @@
 //!
 //! Disk first (a damaged file ends the start), then the consensus cores of both groups, then the socket; what goes on afterwards
 //! are tasks: admission and formation with this voter's own beat, the look for a leader, the View's publisher, the
-//! leader's reconciliation, the sweep of the blobs. All of them run where the caller's runtime runs; fsync and hashing have threads of their own.
+//! leader's reconciliation and pacing, the sweep of the blobs. All of them run where the caller's runtime runs; fsync and hashing have threads of their own.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ use crate::rpc::{
     MemberEndpoint, PacingEndpoint, Voter, drive,
 };
 use crate::transport::{Identity, Peers, RaftEndpoint};
-use crate::{formation, lead};
+use crate::{formation, lead, pace};
 
 /// How a voter is set up.
 #[derive(Clone, Debug)]
@@ -160,8 +160,13 @@ pub async fn run(config: ControlConfig, shutdown: Shutdown) -> Result<Running, C
         // The lock on the folder is held until everything has stopped.
         let _identity = identity;
         let driving = drive(Arc::clone(&books), wishes, Arc::clone(&running), admission.addresses.clone());
+        let pacing = pace::pace_on(&running, &books, &desk);
+        let working = async {
+            tokio::select! { () = driving => {}, () = pacing => {} }
+        };
         // On the heap: it holds what every task of the voter holds.
-        Box::pin(serve_on(running, books, driving, admission, blobs, serving, shutdown)).await
+        let (voter, ledger) = (Arc::clone(&running), Arc::clone(&books));
+        Box::pin(serve_on(voter, ledger, working, admission, blobs, serving, shutdown)).await
     });
     Ok(Running { address, task, voter })
 }
@@ -187,7 +192,7 @@ fn shelf(config: &ControlConfig) -> Result<Shelf, ControlError> {
 async fn serve_on(
     voter: Arc<Voter>,
     books: Arc<LedgerVoter>,
-    driving: impl Future<Output = ()>,
+    working: impl Future<Output = ()>,
     admission: formation::Admission,
     blobs: Shelf,
     serving: serve::Serving,
@@ -201,7 +206,7 @@ async fn serve_on(
         () = lead::sweep_on(&voter, &blobs) => Ok(()),
         () = lead::reconcile_on(&voter) => Ok(()),
         () = lead::follow_catalogue(&voter, &blobs, &admission.addresses) => Ok(()),
-        () = driving => Ok(()),
+        () = working => Ok(()),
         () = formation::remember_ledger_on(&books, &admission.folder) => Ok(()),
         reason = lead::core_ended(&voter.core) => Err(ControlError::Raft(reason)),
         reason = lead::core_ended(&books.core) => Err(ControlError::Raft(format!("the ledger: {reason}"))),

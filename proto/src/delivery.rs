@@ -59,6 +59,15 @@ pub enum BidStrategy {
     MostConversions,
 }
 
+/// How spending is held back to the day's curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pacing {
+    /// Lower bids.
+    Bid,
+    /// Fewer auctions, at full bids.
+    Throttle,
+}
+
 /// What was said of a campaign; what is absent is as the catalogue says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Override {
@@ -70,6 +79,8 @@ pub struct Override {
     pub schedule: Schedule,
     /// Operators: how the bid comes about.
     pub strategy: Option<BidStrategy>,
+    /// Operators: how spending is held back.
+    pub pacing: Option<Pacing>,
     /// Operators: how often a user may see it, in place of the catalogue's rules; none: as the catalogue says.
     pub frequency: Vec<FrequencyRule>,
     /// Pacer: what the bid is multiplied with, in millionths.
@@ -163,6 +174,8 @@ pub struct Change {
     pub schedule: Option<Schedule>,
     /// How the bid comes about.
     pub strategy: Option<BidStrategy>,
+    /// How spending is held back.
+    pub pacing: Option<Pacing>,
     /// All its frequency rules.
     pub frequency: Option<Vec<FrequencyRule>>,
     /// The pacer's: in millionths.
@@ -189,6 +202,7 @@ impl Change {
             status: self.status.or(before.status),
             schedule: self.schedule.unwrap_or(before.schedule),
             strategy: self.strategy.or(before.strategy),
+            pacing: self.pacing.or(before.pacing),
             frequency: self.frequency.clone().unwrap_or(before.frequency),
             multiplier_ppm: self.multiplier_ppm.or(before.multiplier_ppm),
             throttle_ppm: self.throttle_ppm.or(before.throttle_ppm),

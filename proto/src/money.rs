@@ -132,6 +132,12 @@ impl BidType {
     pub fn from_number(number: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|t| t.number() == number)
     }
+
+    /// Whether the bid is for a conversion, whatever is billed.
+    #[must_use]
+    pub const fn is_for_conversions(self) -> bool {
+        matches!(self, Self::Cpa | Self::Ocpm | Self::Ocpc)
+    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
             &["convert"],
             &["raft", "transport"],
             &["error", "rpc"],
-            &["formation", "lead"],
+            &["formation", "lead", "pace"],
             &["run"],
         ],
     ),

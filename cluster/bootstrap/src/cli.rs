@@ -8,7 +8,7 @@ mod model;
 mod rollout;
 mod store;
 
-pub use campaign::{CampaignArgs, CampaignCommand, StrategyChoice, WriteArgs};
+pub use campaign::{CampaignArgs, CampaignCommand, PacingChoice, StrategyChoice, WriteArgs};
 pub use ledger::{BudgetArgs, LedgerCommand};
 pub use load::LoadArgs;
 pub use log::{LogArgs, LogCommand};

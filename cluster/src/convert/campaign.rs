@@ -1,9 +1,9 @@
 //! What is asked of a campaign, and what is in force?
 
-use gavel_proto::delivery::{Change, Erase, Override, Silence, Status};
+use gavel_proto::delivery::{BidStrategy, Change, Erase, Override, Silence, Status};
 use gavel_proto::ids::CampaignId;
 use gavel_proto::limits::ZONE_OFFSETS_MAX;
-use gavel_proto::money::{Micros, Nanos, PPM};
+use gavel_proto::money::{BidType, Micros, Nanos, PPM};
 use gavel_proto::wire;
 use prost::Message;
 
@@ -44,10 +44,16 @@ pub fn wishes(updates: &[wire::CampaignUpdate], catalogue: &Catalogue) -> Result
         if !seen.insert(id) {
             return Err(format!("campaign {id} is named twice"));
         }
-        if !catalogue.campaigns.contains_key(&id) {
+        let Some(campaign) = catalogue.campaigns.get(&id) else {
             return Err(format!(
                 "campaign {id} is not in the catalogue that serves (generation {})",
                 catalogue.generation
+            ));
+        };
+        let bids_for_conversions = BidType::from_number(campaign.bid_type).is_some_and(BidType::is_for_conversions);
+        if change.strategy.is_some_and(|strategy| strategy != BidStrategy::Fixed) && !bids_for_conversions {
+            return Err(format!(
+                "campaign {id}: a target cost and most conversions need a bid per conversion (cpa, ocpm, ocpc), which the catalogue does not give it"
             ));
         }
         let pacers = [change.multiplier_ppm.is_some(), change.throttle_ppm.is_some(), change.auto_bid_micros.is_some()];

@@ -1,5 +1,6 @@
 //! Which ads of this shard may take part in this search, and what do they bid?
 
+use gavel_proto::money::PPM;
 use std::ops::Range;
 
 use crate::ranking::AdTable;
@@ -66,6 +67,8 @@ fn silence(row: &DeliveryRow, unix_s: i64) -> Reason {
         CampaignStatus::Paused if row.campaign != DeliveryRow::UNKNOWN.campaign => Reason::NotEligiblePaused,
         CampaignStatus::OutOfBudget => Reason::NotEligibleBudget,
         CampaignStatus::Active if !row.schedule.runs_at(unix_s) => Reason::NotEligibleSchedule,
+        // Not in this auction.
+        CampaignStatus::Active if row.bids() && row.throttle_ppm < PPM => Reason::NotEligibleBudget,
         CampaignStatus::Active | CampaignStatus::Paused => Reason::NotEligibleStatus,
     }
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use gavel_proto::delivery::Schedule;
+use gavel_proto::money::PPM;
+use gavel_proto::pacing::participates;
 
 use super::holdings::LoadedShard;
 use super::values::ValueTables;
@@ -31,6 +33,8 @@ pub struct ShardDelivery {
     pub counted: Arc<Bitset>,
     /// Ads that do not bid at any time: paused, without budget, bid 0, or of an unknown campaign.
     silent: Arc<Bitset>,
+    /// Campaigns that take part in a share of the auctions, in parts per million; ascending.
+    throttled: Vec<(u64, u32)>,
     /// Campaigns that bid, and when; ascending.
     timed: Vec<(u64, Schedule)>,
     stretch: ArcSwapOption<Stretch>,
@@ -58,12 +62,14 @@ impl ShardDelivery {
         let counted = rows().filter(|(_, row)| row.counting == Counting::Counted).map(|(campaign, _)| campaign);
         let counted = content.ads_of_campaigns(counted);
         let timed = rows().filter_map(timed).collect();
+        let throttled = rows().filter_map(throttled).collect();
         Self {
             resolved,
             impression_bids,
             impression_ads: Arc::new(impression_ads),
             counted: Arc::new(counted),
             silent: Arc::new(silent),
+            throttled,
             timed,
             stretch: ArcSwapOption::empty(),
             values: ValueTables::default(),
@@ -83,6 +89,7 @@ impl ShardDelivery {
             impression_ads: Arc::clone(&self.impression_ads),
             counted: Arc::clone(&self.counted),
             silent: Arc::clone(&self.silent),
+            throttled: self.throttled.clone(),
             timed: self.timed.clone(),
             stretch: ArcSwapOption::empty(),
             values: self.values.following(),
@@ -93,6 +100,7 @@ impl ShardDelivery {
         let is_changed = |campaign: u64| rows.binary_search_by_key(&campaign, |(id, _)| *id).is_ok();
         next.impression_bids.retain(|(campaign, _)| !is_changed(*campaign));
         next.timed.retain(|(campaign, _)| !is_changed(*campaign));
+        next.throttled.retain(|(campaign, _)| !is_changed(*campaign));
         let (silent, listed) = (Arc::make_mut(&mut next.silent), Arc::make_mut(&mut next.impression_ads));
         for (campaign, row) in &rows {
             for ad in content.ads_of_campaign_id(*campaign) {
@@ -101,10 +109,12 @@ impl ShardDelivery {
             }
             next.impression_bids.extend(impression_bid((*campaign, row)));
             next.timed.extend(timed((*campaign, row)));
+            next.throttled.extend(throttled((*campaign, row)));
         }
         // Both were sorted but for the few at the end.
         next.impression_bids.sort_by_key(highest_first);
         next.timed.sort_by_key(|(campaign, _)| *campaign);
+        next.throttled.sort_by_key(|(campaign, _)| *campaign);
         next
     }
 
@@ -148,6 +158,22 @@ impl ShardDelivery {
         Stretch { from, until, silent: Arc::new(silent) }
     }
 
+    /// `silent` with the ads of campaigns that take no part in this auction: a hash of both decides, so every shard and a
+    /// replay decide alike, and before the cut.
+    #[must_use]
+    pub fn silent_in(&self, silent: &Arc<Bitset>, content: &Content, auction: u64) -> Arc<Bitset> {
+        let mut out =
+            self.throttled.iter().filter(|(campaign, ppm)| !participates(auction, *campaign, *ppm)).peekable();
+        if out.peek().is_none() {
+            return Arc::clone(silent);
+        }
+        let mut silent = Bitset::clone(silent);
+        for (campaign, _) in out {
+            content.ads_of_campaign_id(*campaign).iter().for_each(|ad| silent.insert(*ad));
+        }
+        Arc::new(silent)
+    }
+
     /// What each item of a shard is worth at best; none if the bundle does not weigh value.
     #[must_use]
     pub fn values(&self, loaded: &LoadedShard) -> Option<Arc<[f32]>> {
@@ -174,6 +200,10 @@ fn impression_bid((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, u64)> {
 
 fn timed((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, Schedule)> {
     (row.bids() && !row.schedule.is_open()).then_some((campaign, row.schedule))
+}
+
+fn throttled((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, u32)> {
+    (row.bids() && row.throttle_ppm < PPM).then_some((campaign, row.throttle_ppm))
 }
 
 fn highest_first((campaign, bid): &(u64, u64)) -> (Reverse<u64>, u64) {

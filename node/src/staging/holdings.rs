@@ -115,6 +115,15 @@ pub struct Target {
     pub silent: Arc<Bitset>,
 }
 
+impl Target {
+    /// The same for one auction: campaigns that take part in a share of the auctions are silent in the others.
+    #[must_use]
+    pub fn in_auction(&self, auction: u64) -> Self {
+        let silent = self.delivery.silent_in(&self.silent, self.loaded.shard.content(), auction);
+        Self { loaded: Arc::clone(&self.loaded), delivery: Arc::clone(&self.delivery), silent }
+    }
+}
+
 /// Why there is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {

@@ -1,6 +1,6 @@
 //! How do overrides and changes travel?
 
-use super::{BidStrategy, Change, Erase, Override, Schedule, Status};
+use super::{BidStrategy, Change, Erase, Override, Pacing, Schedule, Status};
 use crate::frequency::{FrequencyRule, rules_from_wire};
 use crate::wire;
 
@@ -38,6 +38,24 @@ fn strategy(m: wire::CampaignStrategy) -> Result<BidStrategy, String> {
         wire::BidStrategy::TargetCpa => Ok(BidStrategy::TargetCpa(m.target_micros)),
         wire::BidStrategy::MostConversions => Ok(BidStrategy::MostConversions),
         wire::BidStrategy::Unspecified => Err(unknown("strategy.kind")),
+    }
+}
+
+fn pacing_to_wire(pacing: Option<Pacing>) -> i32 {
+    let pacing = match pacing {
+        None => wire::CampaignPacing::Unspecified,
+        Some(Pacing::Bid) => wire::CampaignPacing::Bid,
+        Some(Pacing::Throttle) => wire::CampaignPacing::Throttle,
+    };
+    pacing.into()
+}
+
+fn pacing(value: i32) -> Result<Option<Pacing>, &'static str> {
+    match wire::CampaignPacing::try_from(value) {
+        Ok(wire::CampaignPacing::Unspecified) => Ok(None),
+        Ok(wire::CampaignPacing::Bid) => Ok(Some(Pacing::Bid)),
+        Ok(wire::CampaignPacing::Throttle) => Ok(Some(Pacing::Throttle)),
+        Err(_) => Err("pacing"),
     }
 }
 
@@ -80,6 +98,7 @@ impl Override {
             status: status_to_wire(self.status),
             schedule: (!self.schedule.is_open()).then(|| self.schedule.into()),
             strategy: self.strategy.map(Into::into),
+            pacing: pacing_to_wire(self.pacing),
             frequency: (!self.frequency.is_empty()).then(|| rules_to_wire(&self.frequency)),
             multiplier_ppm: self.multiplier_ppm,
             throttle_ppm: self.throttle_ppm,
@@ -98,6 +117,7 @@ impl Override {
             status: status(m.status)?,
             schedule: m.schedule.map(Into::into).unwrap_or_default(),
             strategy: m.strategy.map(strategy).transpose()?,
+            pacing: pacing(m.pacing)?,
             frequency: m.frequency.as_ref().map(rules).transpose()?.unwrap_or_default(),
             multiplier_ppm: m.multiplier_ppm,
             throttle_ppm: m.throttle_ppm,
@@ -124,6 +144,7 @@ impl Change {
             status: status_to_wire(self.status),
             schedule: self.schedule.map(Into::into),
             strategy: self.strategy.map(Into::into),
+            pacing: pacing_to_wire(self.pacing),
             frequency: self.frequency.as_deref().map(rules_to_wire),
             multiplier_ppm: self.multiplier_ppm,
             throttle_ppm: self.throttle_ppm,
@@ -150,6 +171,7 @@ impl Change {
             status: status(m.status)?,
             schedule: m.schedule.map(Into::into),
             strategy: m.strategy.map(strategy).transpose()?,
+            pacing: pacing(m.pacing)?,
             frequency: m.frequency.as_ref().map(rules).transpose()?,
             multiplier_ppm: m.multiplier_ppm,
             throttle_ppm: m.throttle_ppm,

@@ -127,6 +127,7 @@ struct Draft {
     status: Option<StatusWord>,
     schedule: Option<ScheduleDraft>,
     strategy: Option<StrategyDraft>,
+    pacing: Option<PacingWord>,
     frequency: Option<Vec<RuleDraft>>,
     budgets: Option<BudgetsDraft>,
     wait_ms: u32,
@@ -137,6 +138,14 @@ struct Draft {
 enum StatusWord {
     Active,
     Paused,
+}
+
+/// How spending is held back.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum PacingWord {
+    Bid,
+    Throttle,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -242,6 +251,11 @@ impl Draft {
             };
             wire::CampaignStrategy { kind: kind.into(), target_micros: strategy.target_micros }
         });
+        let pacing = match self.pacing {
+            None => wire::CampaignPacing::Unspecified,
+            Some(PacingWord::Bid) => wire::CampaignPacing::Bid,
+            Some(PacingWord::Throttle) => wire::CampaignPacing::Throttle,
+        };
         let rule = |rule: RuleDraft| {
             let scope = match rule.scope {
                 ScopeWord::Campaign => wire::FrequencyScope::Campaign,
@@ -258,6 +272,7 @@ impl Draft {
             status: status.into(),
             schedule: self.schedule.map(|s| wire::CampaignSchedule { starts_s: s.starts_s, ends_s: s.ends_s }),
             strategy,
+            pacing: pacing.into(),
             frequency: self
                 .frequency
                 .map(|rules| wire::FrequencyRules { rules: rules.into_iter().map(rule).collect() }),
@@ -307,6 +322,8 @@ struct Shown {
     catalogue_status: StatusWord,
     schedule: Option<ScheduleDraft>,
     strategy: StrategyDraft,
+    pacing: PacingWord,
+    throttle_ppm: u32,
     frequency: Vec<RuleDraft>,
     budgets: Option<ShownBudgets>,
 }
@@ -349,6 +366,11 @@ impl Shown {
             catalogue_status: status(m.catalogue_paused),
             schedule: said.schedule.map(|s| ScheduleDraft { starts_s: s.starts_s, ends_s: s.ends_s }),
             strategy: StrategyDraft { kind, target_micros: strategy.target_micros },
+            pacing: match said.pacing() {
+                wire::CampaignPacing::Unspecified | wire::CampaignPacing::Bid => PacingWord::Bid,
+                wire::CampaignPacing::Throttle => PacingWord::Throttle,
+            },
+            throttle_ppm: said.throttle_ppm.unwrap_or(1_000_000),
             frequency: said.frequency.iter().flat_map(|rules| &rules.rules).map(rule).collect(),
             budgets: m.budgets.as_ref().map(|b| ShownBudgets {
                 daily_micros: b.day_micros,

@@ -72,6 +72,9 @@ pub struct CampaignArgs {
     /// Currency for a conversion, with the strategy target-cpa.
     #[arg(long)]
     pub target: Option<String>,
+    /// How spending is held back to the day's curve.
+    #[arg(long, value_enum)]
+    pub pacing: Option<PacingChoice>,
     /// SCOPE:WINDOW:MAX, as campaign:24h:3, advertiser:7d:10, ad:30d:5; several times; `none` takes all rules away.
     #[arg(long)]
     pub frequency: Vec<String>,
@@ -89,6 +92,15 @@ pub struct CampaignArgs {
     pub zone: Option<String>,
     #[command(flatten)]
     pub write: WriteArgs,
+}
+
+/// How spending is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PacingChoice {
+    /// Lower bids.
+    Bid,
+    /// Fewer auctions, at full bids.
+    Throttle,
 }
 
 /// How a bid comes about.

@@ -1,7 +1,7 @@
 //! What is in force of a campaign, and how does an operator change it?
 
 use super::failed;
-use crate::cli::{CampaignArgs, CampaignCommand, StrategyChoice, WriteArgs};
+use crate::cli::{CampaignArgs, CampaignCommand, PacingChoice, StrategyChoice, WriteArgs};
 use crate::failure::Failure;
 use gavel_client::admin::random_id;
 use gavel_client::{AdminClient, CampaignClient, catalogue};
@@ -78,6 +78,11 @@ fn update(args: &CampaignArgs) -> Result<wire::CampaignUpdate, Failure> {
         (Some(StrategyChoice::MostConversions), None) => Some((wire::BidStrategy::MostConversions, 0)),
         (None, None) => None,
     };
+    let pacing = match args.pacing {
+        None => wire::CampaignPacing::Unspecified,
+        Some(PacingChoice::Bid) => wire::CampaignPacing::Bid,
+        Some(PacingChoice::Throttle) => wire::CampaignPacing::Throttle,
+    };
     let schedule = match (&args.starts, &args.ends) {
         (None, None) => None,
         (starts, ends) => Some(wire::CampaignSchedule { starts_s: instant(starts)?, ends_s: instant(ends)? }),
@@ -88,6 +93,7 @@ fn update(args: &CampaignArgs) -> Result<wire::CampaignUpdate, Failure> {
         bid_micros: args.bid.as_deref().map(amount).transpose()?,
         schedule,
         strategy: strategy.map(|(kind, target_micros)| wire::CampaignStrategy { kind: kind.into(), target_micros }),
+        pacing: pacing.into(),
         frequency: rules(&args.frequency)?,
         ..wire::DeliveryChange::default()
     };
@@ -193,6 +199,8 @@ fn shown(m: &wire::CampaignState) -> Value {
         "catalogue_status": paused(m.catalogue_paused),
         "schedule": said.schedule.map(|s| json!({ "starts_s": s.starts_s, "ends_s": s.ends_s })),
         "strategy": strategy,
+        "pacing": if said.pacing() == wire::CampaignPacing::Throttle { "throttle" } else { "bid" },
+        "throttle_ppm": said.throttle_ppm.unwrap_or(1_000_000),
         "frequency": rules,
         "budgets": budgets,
     })

@@ -11,12 +11,14 @@ use crate::ranking::delivery::VERSIONS_KEPT;
 fn said() -> impl Strategy<Value = Override> {
     let status = prop_oneof![Just(None), Just(Some(Status::Active)), Just(Some(Status::Paused))];
     let schedule = prop_oneof![Just((0, 0)), Just((100, 200)), Just((150, 0)), Just((0, 180))];
-    (prop::option::of(1u64..5_000_000), status, schedule, any::<bool>()).prop_map(
-        |(bid_micros, status, (starts_s, ends_s), out_of_budget)| Override {
+    let throttle = prop::option::of(0u32..1_500_000);
+    (prop::option::of(1u64..5_000_000), status, schedule, any::<bool>(), throttle).prop_map(
+        |(bid_micros, status, (starts_s, ends_s), out_of_budget, throttle_ppm)| Override {
             bid_micros,
             status,
             schedule: Schedule { starts_s, ends_s },
             out_of_budget,
+            throttle_ppm,
             ..Override::default()
         },
     )
@@ -54,6 +56,16 @@ proptest! {
             prop_assert_eq!(&held.impression_ads, &twin.impression_ads);
             prop_assert_eq!(&held.impression_bids, &twin.impression_bids);
             prop_assert_eq!(&held.timed, &twin.timed);
+            prop_assert_eq!(&held.throttled, &twin.throttled);
+            let silent = held.silent_at(content, 120);
+            for auction in 0..8 {
+                let within = held.silent_in(&silent, content, auction);
+                for ad in 0..content.ads() {
+                    let row = twin.resolved.row(content.campaign_place(ad));
+                    let out = row.bids() && !participates(auction, row.campaign, row.throttle_ppm);
+                    prop_assert_eq!(within.contains(ad), silent.contains(ad) || out);
+                }
+            }
             for unix_s in [99, 100, 149, 150, 179, 180, 199, 200, 120] {
                 let silent = held.silent_at(content, unix_s);
                 for ad in 0..content.ads() {

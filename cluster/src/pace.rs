@@ -1,0 +1,265 @@
+//! When does the pacer look, and how do its decisions get out?
+//!
+//! Every five seconds, on the voter that leads the control state, from its own copy of the ledger. A round runs on a thread
+//! of its own, in pages, and what comes of it goes out as changes to delivery. A leader that is new listens first, until
+//! every router that lives has reported, and for three rounds at most: without what is in flight, budgets that are gone
+//! would seem to be back. A voter that hears no leader of the ledger decides nothing: what it holds grows old, and what
+//! stands goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gavel_member::clock;
+use gavel_proto::delivery::{BidStrategy, Change, Override, Pacing};
+use gavel_proto::ids::CampaignId;
+use gavel_proto::limits::DELIVERY_CHANGES_MAX;
+use gavel_proto::money::{BidType, Nanos, PPM};
+use gavel_proto::wire;
+
+use crate::pacing::books::{Books, Paying, leased, page};
+use crate::pacing::heard::{Arrivals, ProcessId};
+use crate::pacing::traffic::{Curves, Traffic};
+use crate::pacing::{Budget, Decision, Goal, Look, Means, Pacer, budget, since_s};
+use crate::rpc::{Desk, Leader, LedgerVoter, Voter};
+use crate::state::command::{Body, PublishDelivery};
+use crate::state::types::{Outcome, Role};
+
+/// Between two rounds: with reports every two seconds, decisions are not older than ten.
+const ROUND: Duration = Duration::from_secs(5);
+/// Rounds that a new leader listens at most. Ours: a router that lives reports within one.
+const LISTEN_ROUNDS: u32 = 3;
+/// Campaigns, leases and reports that are looked at under one lock.
+const PAGE: usize = 1_024;
+/// Rounds between two looks for what routers served too long ago.
+const FORGET_ROUNDS: u64 = 64;
+
+/// What a round needs, to take along to its thread.
+struct Round {
+    voter: Arc<Voter>,
+    books: Arc<LedgerVoter>,
+    desk: Arc<Desk>,
+    number: u64,
+}
+
+/// What came of a round.
+#[derive(Debug, Default)]
+struct Concluded {
+    changes: Vec<Change>,
+    gone: usize,
+    in_flight: i64,
+}
+
+/// Paces while this voter leads.
+pub async fn pace_on(voter: &Arc<Voter>, books: &Arc<LedgerVoter>, desk: &Arc<Desk>) {
+    let (mut led_term, mut pacer, mut number, mut listened) = (None, Pacer::default(), 0, 0);
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let term = (voter.leader() == Leader::Own).then(|| voter.core.raft.metrics().borrow().current_term);
+        if term != led_term {
+            (led_term, pacer, listened) = (term, Pacer::default(), 1);
+            tell(&Concluded::default(), &pacer);
+            continue;
+        }
+        let Some(term) = term else { continue };
+        if !books.core.is_led() {
+            metrics::counter!("gavel_pacing_blind_total").increment(1);
+            continue;
+        }
+        desk.heard().attend(term);
+        if listened < LISTEN_ROUNDS && !has_heard_all(voter, desk) {
+            listened += 1;
+            continue;
+        }
+        listened = LISTEN_ROUNDS;
+        number += 1;
+        let round = Round { voter: Arc::clone(voter), books: Arc::clone(books), desk: Arc::clone(desk), number };
+        let concluded = tokio::task::spawn_blocking(move || {
+            let began = clock::now_us();
+            let concluded = round.conclude(&mut pacer);
+            metrics::histogram!("gavel_pacing_round_us").record(clock::now_us().0.saturating_sub(began.0) as f64);
+            (concluded, pacer)
+        });
+        let concluded = match concluded.await {
+            Ok((concluded, back)) => {
+                pacer = back;
+                concluded
+            }
+            Err(error) if error.is_panic() => {
+                // What it held may be half of something; what stands goes on.
+                tracing::error!(%error, "a round of the pacer failed: it begins anew");
+                pacer = Pacer::default();
+                continue;
+            }
+            // The runtime is going down.
+            Err(_) => return,
+        };
+        tell(&concluded, &pacer);
+        publish(voter, concluded.changes).await;
+    }
+}
+
+/// Whether every router that lives has reported to this leader.
+fn has_heard_all(voter: &Voter, desk: &Desk) -> bool {
+    let applied = voter.machine.applied();
+    let heard = desk.heard();
+    let mut routers = applied.state.members.values().filter(|m| m.role == Role::Router && m.alive && !m.draining);
+    routers.all(|router| heard.has_heard(ProcessId { member: router.id, incarnation: router.incarnation }))
+}
+
+fn tell(concluded: &Concluded, pacer: &Pacer) {
+    metrics::gauge!("gavel_pacing_campaigns_count").set(pacer.followed() as f64);
+    metrics::gauge!("gavel_pacing_gone_count").set(concluded.gone as f64);
+    metrics::gauge!("gavel_pacing_in_flight_nanos").set(concluded.in_flight as f64);
+}
+
+/// Proposes changes; what is not taken is concluded again in the next round.
+async fn publish(voter: &Voter, changes: Vec<Change>) {
+    for part in changes.chunks(DELIVERY_CHANGES_MAX) {
+        let wish = PublishDelivery { changes: part.to_vec(), ..PublishDelivery::default() };
+        match voter.propose_own(&Body::PublishDelivery(wish)).await.map(|written| written.data) {
+            Ok(Outcome::Done(version)) => {
+                metrics::counter!("gavel_pacing_changes_total").increment(part.len() as u64);
+                tracing::debug!(version, campaigns = part.len(), "the pacer's decisions are published");
+            }
+            Ok(Outcome::Refused(reason)) => tracing::warn!(reason, "the pacer's decisions are not taken"),
+            Err(error) => {
+                tracing::debug!(?error, "the pacer's decisions are not committed");
+                return;
+            }
+        }
+    }
+}
+
+impl Round {
+    /// Looks at every campaign with a budget.
+    fn conclude(&self, pacer: &mut Pacer) -> Concluded {
+        let leased = self.leased();
+        let now_ms = self.books.machine.applied().state.wall_ms;
+        let (arrivals, traffic) = {
+            let heard = self.desk.heard();
+            let (parts, dropped) = heard.counts();
+            metrics::gauge!("gavel_pacing_parts_count").set(parts as f64);
+            metrics::counter!("gavel_pacing_dropped_total").absolute(dropped);
+            (heard.arrivals(), heard.traffic())
+        };
+        let mut curves = Curves::new(Traffic::of(&traffic, now_ms));
+        let (mut concluded, mut after) = (Concluded::default(), None);
+        // Of a campaign that the catalogue does not have nothing can be said; until it is read nothing is.
+        let Some(catalogue) = self.voter.catalogue.borrow().clone() else { return concluded };
+        loop {
+            let books = page(&self.books.machine.applied().state, after, PAGE, &leased);
+            let Some(last) = books.last() else { break };
+            after = Some(last.campaign);
+            let standing = self.standing(&books);
+            for (books, said) in books.iter().zip(&standing) {
+                let Some(campaign) = catalogue.campaigns.get(&books.campaign.0) else { continue };
+                let look = self.look(books, (campaign, said.as_ref()), (&arrivals, &mut curves), now_ms);
+                concluded.gone += usize::from(budget(&look) == Budget::Gone);
+                concluded.in_flight += look.now.iter().map(|(in_flight, _)| *in_flight).max().unwrap_or(0);
+                concluded
+                    .changes
+                    .extend(pacer.decide(&look).map(|decision| change(books.campaign, &decision, said.as_ref())));
+            }
+        }
+        pacer.end_round();
+        if self.number.is_multiple_of(FORGET_ROUNDS) {
+            self.forget(now_ms);
+        }
+        concluded
+    }
+
+    /// What routers may still serve from open leases.
+    fn leased(&self) -> BTreeMap<CampaignId, Nanos> {
+        let (mut sums, mut after): (BTreeMap<CampaignId, Nanos>, u64) = (BTreeMap::new(), 0);
+        loop {
+            let (rests, last) = leased(&self.books.machine.applied().state, after, PAGE);
+            for (campaign, rest) in rests {
+                let sum = sums.entry(campaign).or_default();
+                *sum = Nanos(sum.0.saturating_add(rest.0));
+            }
+            match last {
+                Some(last) => after = last,
+                None => return sums,
+            }
+        }
+    }
+
+    /// What was said of a page's campaigns.
+    fn standing(&self, books: &[Books]) -> Vec<Option<Override>> {
+        let applied = self.voter.machine.applied();
+        books.iter().map(|books| applied.state.delivery.overrides.get(&books.campaign.0).cloned()).collect()
+    }
+
+    /// What there is to know of one campaign.
+    fn look<'a>(
+        &self,
+        books: &'a Books,
+        (campaign, said): (&wire::Campaign, Option<&Override>),
+        (arrivals, curves): (&Arrivals, &mut Curves),
+        now_ms: u64,
+    ) -> Look<'a> {
+        let now_s = u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX);
+        let heard = self.desk.heard();
+        let one = |paying: &Paying| {
+            let in_flight = heard.in_flight(books.campaign, since_s(paying), now_s, arrivals);
+            (in_flight, paying.span_ms.map_or(0.0, |span| curves.share(span, now_ms)))
+        };
+        let now = books.paying.iter().map(one).collect();
+        Look {
+            books,
+            now,
+            sold: heard.sold(books.campaign),
+            standing: said.map(standing),
+            means: match said.and_then(|said| said.pacing) {
+                Some(Pacing::Throttle) => Means::Participation,
+                Some(Pacing::Bid) | None => Means::Bid,
+            },
+            goal: match said.and_then(|said| said.strategy) {
+                // A catalogue that was loaded since may have another bid type: its events are no conversions.
+                Some(BidStrategy::TargetCpa(target)) if bids_for_conversions(campaign) => Goal::Cost(target),
+                Some(BidStrategy::TargetCpa(_) | BidStrategy::MostConversions | BidStrategy::Fixed) | None => Goal::Bid,
+            },
+        }
+    }
+
+    /// Lets go of what routers served too long ago.
+    fn forget(&self, now_ms: u64) {
+        let now_s = u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX);
+        let mut after = None;
+        loop {
+            after = self.desk.heard().forget(after, PAGE, now_s);
+            if after.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the bid of a campaign is for a conversion.
+fn bids_for_conversions(campaign: &wire::Campaign) -> bool {
+    BidType::from_number(campaign.bid_type).is_some_and(BidType::is_for_conversions)
+}
+
+/// What stands of what the pacer says.
+fn standing(said: &Override) -> Decision {
+    Decision {
+        multiplier_ppm: said.multiplier_ppm.unwrap_or(PPM),
+        throttle_ppm: said.throttle_ppm.unwrap_or(PPM),
+        auto_bid_micros: said.auto_bid_micros.unwrap_or(0),
+        budget: if said.out_of_budget { Budget::Gone } else { Budget::Left },
+    }
+}
+
+/// A decision as a change: only what is another than stands.
+fn change(campaign: CampaignId, decision: &Decision, said: Option<&Override>) -> Change {
+    let stands = said.map(standing).unwrap_or_default();
+    Change {
+        campaign: campaign.0,
+        multiplier_ppm: (decision.multiplier_ppm != stands.multiplier_ppm).then_some(decision.multiplier_ppm),
+        throttle_ppm: (decision.throttle_ppm != stands.throttle_ppm).then_some(decision.throttle_ppm),
+        auto_bid_micros: (decision.auto_bid_micros != stands.auto_bid_micros).then_some(decision.auto_bid_micros),
+        out_of_budget: (decision.budget != stands.budget).then_some(decision.budget == Budget::Gone),
+        ..Change::default()
+    }
+}
