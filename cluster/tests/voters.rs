@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use gavel_control::{ControlConfig, ControlError, Pace};
@@ -28,12 +29,24 @@ struct Cluster {
     pace: Pace,
 }
 
+/// An address that nobody listens at. Not one that the system chooses: before the voter starts, it could give the same port
+/// to a connection from here to somewhere.
+fn free_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let port = 18_000 + (std::process::id() * 31 + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        let address = format!("127.0.0.1:{port}");
+        if std::net::TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+}
+
 impl Cluster {
     /// Three voters that have not started.
     fn new(pace: Pace) -> Self {
-        // Ports that were free a moment ago; a voter's address must be known before it starts.
-        let sockets: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        let addresses = sockets.iter().map(|s| s.local_addr().expect("an address").to_string()).collect();
+        // A voter's address must be known before it starts.
+        let addresses = std::iter::repeat_with(free_address).take(3).collect();
         let processes = (0..3).map(|_| Process { runtime: None, task: None }).collect();
         Self { folder: tempfile::tempdir().expect("a folder"), addresses, processes, pace }
     }
