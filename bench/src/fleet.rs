@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What a cluster of its own is started with.
@@ -414,8 +415,40 @@ fn binary() -> Result<PathBuf, FleetError> {
     std::env::current_exe().map_err(FleetError::io(Path::new("this binary")))
 }
 
-/// Ports that were free a moment ago: a process keeps its address when it is started again.
-fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    let open = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
-    open.iter().map(|l| Ok(l.local_addr()?.port())).collect()
+/// Below those that systems choose from.
+const PORTS: std::ops::Range<u32> = 18_000..30_000;
+
+/// Ports that nobody listens at: a process has its address before it starts, and again when it is started again. Not ones
+/// that the system chooses: until the process listens, it could give the same port to a connection from here to somewhere.
+///
+/// # Errors
+/// When there are not so many.
+pub fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Each process begins elsewhere, and gives no port twice before it has given all.
+    let next = || PORTS.start + (std::process::id() * 31 + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+    let ports = std::iter::repeat_with(next).take(PORTS.len()).filter_map(|port| u16::try_from(port).ok());
+    let free: Vec<u16> = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count).collect();
+    if free.len() < count {
+        return Err(std::io::ErrorKind::AddrInUse.into());
+    }
+    Ok(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// A port that the system had chosen went to a connection before the voter listened.
+    #[test]
+    fn free_ports_are_each_given_once_and_none_that_the_system_chooses() {
+        let first = free_ports(5).expect("free ones");
+        let _taken = TcpListener::bind(("127.0.0.1", first[4] + 1));
+        let second = free_ports(5).expect("free ones");
+        let all: BTreeSet<u16> = first.iter().chain(&second).copied().collect();
+        assert_eq!(all.len(), 10, "{first:?} {second:?}");
+        assert!(all.iter().all(|port| PORTS.contains(&u32::from(*port))), "{all:?}");
+        assert!(!all.contains(&(first[4] + 1)), "somebody listens there");
+    }
 }

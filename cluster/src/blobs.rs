@@ -50,7 +50,7 @@ pub enum BlobError {
 }
 
 /// Does work on the disk off the async threads.
-async fn off_thread<T: Send + 'static>(
+pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, BlobError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| io::Error::other("the work was cut off"))?

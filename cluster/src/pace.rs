@@ -15,10 +15,11 @@ use gavel_proto::delivery::{BidStrategy, Change, Override, Pacing};
 use gavel_proto::ids::CampaignId;
 use gavel_proto::limits::DELIVERY_CHANGES_MAX;
 use gavel_proto::money::{BidType, Nanos, PPM};
+use gavel_proto::pacing::Arrivals;
 use gavel_proto::wire;
 
 use crate::pacing::books::{Books, Paying, leased, page};
-use crate::pacing::heard::{Arrivals, ProcessId};
+use crate::pacing::heard::{ProcessId, Sold};
 use crate::pacing::traffic::{Curves, Traffic};
 use crate::pacing::{Budget, Decision, Goal, Look, Means, Pacer, budget, since_s};
 use crate::rpc::{Desk, Leader, LedgerVoter, Voter};
@@ -45,9 +46,23 @@ struct Round {
 /// What came of a round.
 #[derive(Debug, Default)]
 struct Concluded {
-    changes: Vec<Change>,
+    /// Of campaigns of which something is said already.
+    known: Vec<Change>,
+    /// Of others.
+    new: Vec<Change>,
     gone: usize,
     in_flight: i64,
+}
+
+impl Concluded {
+    /// The changes as they go out: flags of budgets first, and none of a known campaign with one of a new campaign. Of
+    /// these the state refuses all together when something is said of as many campaigns as may be.
+    fn parts(&mut self) -> impl Iterator<Item = &[Change]> {
+        for changes in [&mut self.known, &mut self.new] {
+            changes.sort_by_key(|change| change.out_of_budget.is_none());
+        }
+        self.known.chunks(DELIVERY_CHANGES_MAX).chain(self.new.chunks(DELIVERY_CHANGES_MAX))
+    }
 }
 
 /// Paces while this voter leads.
@@ -95,7 +110,7 @@ pub async fn pace_on(voter: &Arc<Voter>, books: &Arc<LedgerVoter>, desk: &Arc<De
             Err(_) => return,
         };
         tell(&concluded, &pacer);
-        publish(voter, concluded.changes).await;
+        publish(voter, concluded).await;
     }
 }
 
@@ -114,8 +129,8 @@ fn tell(concluded: &Concluded, pacer: &Pacer) {
 }
 
 /// Proposes changes; what is not taken is concluded again in the next round.
-async fn publish(voter: &Voter, changes: Vec<Change>) {
-    for part in changes.chunks(DELIVERY_CHANGES_MAX) {
+async fn publish(voter: &Voter, mut concluded: Concluded) {
+    for part in concluded.parts() {
         let wish = PublishDelivery { changes: part.to_vec(), ..PublishDelivery::default() };
         match voter.propose_own(&Body::PublishDelivery(wish)).await.map(|written| written.data) {
             Ok(Outcome::Done(version)) => {
@@ -156,10 +171,10 @@ impl Round {
                 let Some(campaign) = catalogue.campaigns.get(&books.campaign.0) else { continue };
                 let look = self.look(books, (campaign, said.as_ref()), (&arrivals, &mut curves), now_ms);
                 concluded.gone += usize::from(budget(&look) == Budget::Gone);
-                concluded.in_flight += look.now.iter().map(|(in_flight, _)| *in_flight).max().unwrap_or(0);
-                concluded
-                    .changes
-                    .extend(pacer.decide(&look).map(|decision| change(books.campaign, &decision, said.as_ref())));
+                let in_flight = look.now.iter().map(|(in_flight, _)| *in_flight).max().unwrap_or(0);
+                concluded.in_flight = concluded.in_flight.saturating_add(in_flight);
+                let changes = if said.is_some() { &mut concluded.known } else { &mut concluded.new };
+                changes.extend(pacer.decide(&look).map(|decision| change(books.campaign, &decision, said.as_ref())));
             }
         }
         pacer.end_round();
@@ -209,7 +224,7 @@ impl Round {
         Look {
             books,
             now,
-            sold: heard.sold(books.campaign),
+            sold: heard.sold(books.campaign).map(|sold| affordable(sold, campaign, said)),
             standing: said.map(standing),
             means: match said.and_then(|said| said.pacing) {
                 Some(Pacing::Throttle) => Means::Participation,
@@ -234,6 +249,18 @@ impl Round {
             }
         }
     }
+}
+
+/// What was sold, at a price of no more than the bid in force: no event costs more, whatever one cost when the bid was
+/// higher. A bid per mille in micros is one impression's in nanos; where a conversion is bid for and something more
+/// frequent is billed, that costs the bid at most.
+fn affordable(sold: Sold, campaign: &wire::Campaign, said: Option<&Override>) -> Sold {
+    let bid_micros = said.and_then(Override::in_force_bid).unwrap_or(campaign.bid_micros);
+    let nanos = match BidType::from_number(campaign.bid_type) {
+        Some(BidType::Cpm) => bid_micros,
+        Some(BidType::Cpc | BidType::Cpa | BidType::Ocpm | BidType::Ocpc) | None => bid_micros.saturating_mul(1_000),
+    };
+    Sold { price_nanos: sold.price_nanos.min(i64::try_from(nanos).unwrap_or(i64::MAX)), ..sold }
 }
 
 /// Whether the bid of a campaign is for a conversion.
@@ -261,5 +288,75 @@ fn change(campaign: CampaignId, decision: &Decision, said: Option<&Override>) ->
         auto_bid_micros: (decision.auto_bid_micros != stands.auto_bid_micros).then_some(decision.auto_bid_micros),
         out_of_budget: (decision.budget != stands.budget).then_some(decision.budget == Budget::Gone),
         ..Change::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Account;
+    use crate::ledger::calendar::{Period, Span};
+
+    fn campaign(bid_type: BidType, bid_micros: u64) -> wire::Campaign {
+        wire::Campaign { bid_type: bid_type.number(), bid_micros, ..Default::default() }
+    }
+
+    fn bid(bid_micros: u64) -> Override {
+        Override { bid_micros: Some(bid_micros), ..Override::default() }
+    }
+
+    #[test]
+    fn an_event_costs_the_bid_in_force_at_most() {
+        let price = |sold_nanos, campaign: &wire::Campaign, said: Option<&Override>| {
+            let sold = Sold { spend_nanos: 5, events_nano: 6, price_nanos: sold_nanos };
+            let after = affordable(sold, campaign, said);
+            assert_eq!((after.spend_nanos, after.events_nano), (5, 6));
+            after.price_nanos
+        };
+        let (cpc, cpm) = (campaign(BidType::Cpc, 900), campaign(BidType::Cpm, 900));
+        assert_eq!([price(800_000, &cpc, None), price(1_200_000, &cpc, None)], [800_000, 900_000]);
+        assert_eq!([price(800, &cpm, None), price(1_200, &cpm, None)], [800, 900]);
+        assert_eq!(price(1_200_000, &cpc, Some(&bid(500))), 500_000);
+        let auto = Override { strategy: Some(BidStrategy::TargetCpa(400)), auto_bid_micros: Some(700), ..bid(500) };
+        assert_eq!(price(1_200_000, &campaign(BidType::Ocpm, 900), Some(&auto)), 700_000);
+        assert_eq!(price(1_200_000, &campaign(BidType::Cpa, u64::MAX), None), 1_200_000);
+    }
+
+    /// A click cost more than the budget of a day. The bid is lowered, and nothing was sold since: it stayed out.
+    #[test]
+    fn a_campaign_that_is_gone_comes_back_when_its_bid_is_lowered() {
+        let budget_nanos = Nanos(1_000_000);
+        let account = Account { deposited: budget_nanos, available: budget_nanos, ..Account::default() };
+        let period = Period { span: Span::Day, number: 20_000 };
+        let paying = vec![Paying { period, account, span_ms: Some((20_000 * 86_400_000, 86_400_000)) }];
+        let books = Books { campaign: CampaignId(3), paying, leased: Nanos::ZERO };
+        let gone = Override { out_of_budget: true, ..bid(1_500) };
+        let look = |said: &Override| {
+            let sold = Sold { spend_nanos: 0, events_nano: 0, price_nanos: 1_200_000 };
+            budget(&Look {
+                books: &books,
+                now: vec![(0, 0.5)],
+                sold: Some(affordable(sold, &campaign(BidType::Cpc, 1_500), Some(said))),
+                standing: Some(standing(said)),
+                means: Means::Bid,
+                goal: Goal::Bid,
+            })
+        };
+        assert_eq!(look(&gone), Budget::Gone);
+        assert_eq!(look(&Override { bid_micros: Some(900), ..gone }), Budget::Left);
+    }
+
+    #[test]
+    fn flags_of_known_campaigns_go_out_first_and_new_ones_apart() {
+        let change = |campaign, out_of_budget| Change { campaign, out_of_budget, ..Change::default() };
+        let many = (100..).take(DELIVERY_CHANGES_MAX).map(|id| change(id, None));
+        let mut concluded = Concluded {
+            known: many.chain([change(1, Some(true)), change(2, Some(false))]).collect(),
+            new: vec![change(3, None), change(4, Some(true))],
+            ..Concluded::default()
+        };
+        let parts: Vec<Vec<u64>> = concluded.parts().map(|part| part.iter().map(|c| c.campaign).collect()).collect();
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [DELIVERY_CHANGES_MAX, 2, 2]);
+        assert_eq!((&parts[0][..3], &parts[2][..]), (&[1, 2, 100][..], &[4, 3][..]));
     }
 }

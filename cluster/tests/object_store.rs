@@ -7,12 +7,12 @@
 mod s3;
 mod support;
 
-use gavel_control::blobs::{Addressing, BlobFolder, Keys, Shelf, Store, StoreLocation, Sweeper};
+use gavel_control::blobs::{Addressing, BlobError, BlobFolder, Held, Keys, Shelf, Store, StoreLocation, Sweeper};
 use gavel_control::{ControlConfig, Running};
 use gavel_member::blobs::{FetchError, fetch};
 use gavel_member::member::Voters;
 use gavel_member::{Shutdown, transport};
-use gavel_proto::limits::CHUNK_BYTES_MAX;
+use gavel_proto::limits::{CHUNK_BYTES_MAX, STORE_BYTES_MAX};
 use gavel_proto::wire::blob_service_client::BlobServiceClient;
 use gavel_proto::wire::{BlobChunk, BlobPutResponse, BlobStatRequest};
 use s3::Server;
@@ -274,6 +274,85 @@ async fn sweeping_keeps_what_is_named_and_what_is_not_ours() {
     sweep(now_ms + 7 * HOURS, Sweeper::Leader).await.expect("swept");
     assert!(!folder.path().join(name(&named)).exists(), "the store has it");
     assert!(server.hold(|s| s.objects.contains_key(&key(&named))));
+}
+
+/// What made room came behind what needs it, and never came; a voter that does not lead did not hear that there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_takes_more_when_something_has_gone() {
+    let server = Server::start().await;
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let [leader, follower] = folders.each_ref().map(|folder| shelf(folder.path(), &location(&server)));
+    let named = *blake3::hash(b"named").as_bytes();
+    for folder in &folders {
+        std::fs::write(folder.path().join(name(&named)), b"named").expect("written");
+    }
+    let forgotten = key(blake3::hash(b"forgotten").as_bytes());
+    server.hold(|s| {
+        s.objects.insert(forgotten.clone(), b"forgotten".to_vec());
+        s.claims.insert(forgotten.clone(), STORE_BYTES_MAX);
+    });
+    let now_ms = gavel_member::clock::wall_ms();
+    let led = || leader.sweep(BTreeSet::from([named]), now_ms, Sweeper::Leader);
+    let followed = || follower.sweep(BTreeSet::from([named]), now_ms, Sweeper::Follower);
+    assert!(matches!(led().await, Err(BlobError::NoRoom(5))));
+    assert!(matches!(followed().await, Err(BlobError::NoRoom(5))));
+    server.hold(|s| s.old.push(forgotten.clone()));
+    assert!(matches!(followed().await, Err(BlobError::NoRoom(5))), "the leader's to remove");
+    assert_eq!(led().await.expect("swept, and then there is room"), 1);
+    server.hold(|s| {
+        assert_eq!(s.objects.keys().collect::<Vec<_>>(), [&key(&named)]);
+        s.objects.clear();
+    });
+    assert_eq!(followed().await.expect("it has looked again"), 0);
+    assert!(server.hold(|s| s.objects.contains_key(&key(&named))));
+}
+
+/// The first blob that failed ended the sweep, each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_blob_that_fails_keeps_no_other_from_the_store() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let shelf = shelf(folder.path(), &location(&server));
+    let mut blobs = [b"one", b"two"].map(|bytes| (*blake3::hash(bytes).as_bytes(), bytes));
+    // In the order in which they are looked at.
+    blobs.sort();
+    let [(first, _), (second, bytes)] = blobs;
+    std::fs::write(folder.path().join(name(&first)), b"rotten").expect("written");
+    std::fs::write(folder.path().join(name(&second)), bytes).expect("written");
+    let named = BTreeSet::from([first, second]);
+    let swept = shelf.sweep(named, gavel_member::clock::wall_ms(), Sweeper::Follower).await;
+    assert!(matches!(swept, Err(BlobError::OtherBytes)), "{swept:?}");
+    assert_eq!(server.hold(|s| s.objects.keys().cloned().collect::<Vec<_>>()), [key(&second)]);
+}
+
+/// The object kept its name and its length, so that the only good copy, on the disk, was let go hours later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_copy_outlives_a_store_that_alters_what_it_takes() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let shelf = shelf(folder.path(), &location(&server));
+    let copy = folder.path().join(name(&hash()));
+    std::fs::write(&copy, content()).expect("written");
+    let late_ms = gavel_member::clock::wall_ms() + 7 * HOURS;
+    let sweep = || shelf.sweep(BTreeSet::from([hash()]), late_ms, Sweeper::Leader);
+    server.hold(|s| s.alters = true);
+    assert!(matches!(sweep().await, Err(BlobError::OtherBytes)));
+    assert!(server.hold(|s| s.objects.is_empty()), "nobody finds it there");
+
+    // Also when the store does not delete it.
+    server.hold(|s| s.keeps = true);
+    for _ in 0..2 {
+        assert!(matches!(sweep().await, Err(BlobError::OtherBytes)));
+        assert!(server.hold(|s| s.objects.contains_key(&key(&hash()))));
+        assert!(copy.exists());
+    }
+    assert_eq!(shelf.held(hash()).await.expect("told"), Held::Part(BYTES as u64), "it is to be put anew");
+
+    server.hold(|s| s.alters = false);
+    sweep().await.expect("put anew");
+    assert!(server.hold(|s| s.objects[&key(&hash())] == content()));
+    sweep().await.expect("let go");
+    assert!(!copy.exists(), "the store has it");
 }
 
 /// Whoever is about to name a blob must find it afterwards: an object that would soon be swept is put anew.

@@ -127,6 +127,8 @@ pub const DELIVERY_DELTA_CAMPAIGNS_MAX: usize = 65_536;
 /// Campaigns that a router may leave out of one search, on top of those that its request blocks. Ours: 128 KiB a call, for
 /// the moment until nodes have a version.
 pub const EXCLUDED_CAMPAIGNS_MAX: usize = 16_384;
+/// Longest wait until a change of campaigns is in force, in milliseconds.
+pub const CAMPAIGN_WAIT_MS_MAX: u32 = 30_000;
 /// Campaigns of one report of what a router served. Ours: whole flights of all of them stay below a message.
 pub const SERVED_LINES_MAX: usize = 2_048;
 /// Campaigns times routers of which the pacer holds what was served. Ours: 1 GiB at a week of conversions each.

@@ -10,7 +10,7 @@
 //! * [`Throttle`]: the published probabilistic one (Agarwal, Ghosh, Wei and You, KDD 2014).
 //! * [`Autobid`]: most value within a budget, a target cost per conversion, or both (dual of the linear program).
 //! * [`Actuator`]: a PID controller of a ratio such as the cost per click (Zhang et al., WSDM 2016).
-//! * [`Flight`] and [`Arrival`]: what was served and may still be charged.
+//! * [`Flight`], [`Arrival`] and [`Line`]: what was served and may still be charged, and how the pacer hears of it.
 //!
 //! Multipliers leave as parts per million: what they multiply is an integer bid, rounded down before ranking.
 //! Inside are floats, which money never sees.
@@ -24,16 +24,18 @@ mod curve;
 pub mod flight;
 mod forecast;
 pub mod published;
+pub mod served;
 mod throttle;
 
 pub use actuator::{Actuator, Gains};
 pub use adaptive::AdaptivePacing;
-pub use arrival::{Arrival, Delays};
+pub use arrival::{Arrival, Arrivals, Delays};
 pub use autobid::Autobid;
 pub use convergence::{Convergence, convergence};
 pub use curve::CurvePacing;
 pub use flight::Flight;
 pub use forecast::Forecast;
+pub use served::Line;
 pub use throttle::{Throttle, participates};
 
 use crate::money::PPM;

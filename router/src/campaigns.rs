@@ -5,6 +5,7 @@
 
 use gavel_member::member::Voters;
 use gavel_member::transport::{MESSAGE_BYTES_MAX, control_channel};
+use gavel_proto::limits::CAMPAIGN_WAIT_MS_MAX;
 use gavel_proto::wire::campaign_service_client::CampaignServiceClient;
 use gavel_proto::wire::{CampaignList, CampaignQuery, CampaignUpdated, CampaignUpdates};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,7 +57,7 @@ impl Desk {
     /// The voter's, or UNAVAILABLE when none leads.
     pub async fn update(&self, updates: CampaignUpdates) -> Result<CampaignUpdated, Status> {
         let updates = CampaignUpdates { cluster_id: self.cluster_id.clone(), ..updates };
-        let patience = TRY_TIMEOUT + Duration::from_millis(updates.wait_ms.into());
+        let patience = TRY_TIMEOUT + Duration::from_millis(updates.wait_ms.min(CAMPAIGN_WAIT_MS_MAX).into());
         let ask = move |mut client: CampaignServiceClient<Channel>| {
             let updates = updates.clone();
             async move {

@@ -4,7 +4,6 @@
 //! in a temporary folder. Processes are ended by their id only. A test that fails prints the tails of the logs.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -138,7 +137,8 @@ impl Cluster {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Self { controls: Vec::new(), nodes: Vec::new(), routers: Vec::new(), folder, _alone: alone };
-        let ports = free_ports(size.controls);
+        // Voters must know each other's before they start.
+        let ports = gavel_bench::fleet::free_ports(size.controls).expect("free ports");
         let peers: Vec<String> = ports.iter().enumerate().map(|(i, p)| format!("{}=127.0.0.1:{p}", i + 1)).collect();
         for (i, port) in ports.iter().enumerate() {
             let id = (i + 1).to_string();
@@ -386,10 +386,4 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
-}
-
-/// Ports that were free a moment ago; voters must know each other's before they start.
-fn free_ports(count: usize) -> Vec<u16> {
-    let open: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    open.iter().map(|l| l.local_addr().expect("a bound port").port()).collect()
 }

@@ -22,19 +22,25 @@ struct Campaign {
     price_micros: u64,
 }
 
-/// The ads that routers answer a user with, over some requests.
-fn ads(cluster: &Cluster, user: &str) -> Vec<Value> {
-    let answered = SEEDS.filter_map(|seed| cluster.ask((seed % 2) as usize, &http::request_of(user, seed)));
-    let slates = answered.filter(|(status, _)| *status == 200).map(|(_, body)| body["slate"].clone());
-    slates
-        .flat_map(|slate| slate.as_array().cloned().unwrap_or_default())
-        .filter(|ad| ad["campaign"].is_u64())
-        .collect()
+/// The ads that routers answer a user with, over some requests; `None` unless all of them are answered: a router that
+/// fails shows no ads either.
+fn ads(cluster: &Cluster, user: &str) -> Option<Vec<Value>> {
+    let slate = |seed: u64| -> Option<Vec<Value>> {
+        let (status, body) = cluster.ask((seed % 2) as usize, &http::request_of(user, seed))?;
+        body["slate"].as_array().filter(|_| status == 200).cloned()
+    };
+    let slates = SEEDS.map(slate).collect::<Option<Vec<_>>>()?;
+    Some(slates.into_iter().flatten().filter(|ad| ad["campaign"].is_u64()).collect())
 }
 
-/// Its ads among those that its user is answered with.
-fn of(cluster: &Cluster, campaign: &Campaign) -> Vec<Value> {
-    ads(cluster, &campaign.user).into_iter().filter(|ad| ad["campaign"] == campaign.id).collect()
+/// Its ads among those that its user is answered with; `None` unless all requests are answered.
+fn of(cluster: &Cluster, campaign: &Campaign) -> Option<Vec<Value>> {
+    Some(ads(cluster, &campaign.user)?.into_iter().filter(|ad| ad["campaign"] == campaign.id).collect())
+}
+
+/// The same once all requests are answered.
+fn answered(cluster: &Cluster, campaign: &Campaign) -> Vec<Value> {
+    wait_for("an answer to every request", SOON, || of(cluster, campaign))
 }
 
 /// A campaign of clicks that wins somewhere, with a bid that has it win wherever it may.
@@ -53,7 +59,7 @@ fn busy(cluster: &Cluster) -> Campaign {
     let bid = format!("{}.{:06}", bid / 1_000_000, bid % 1_000_000);
     cluster.ctl(&["campaign", "set", &id.to_string(), "--bid", &bid]).expect("the bid is taken");
     let campaign = Campaign { id, advertiser, user, price_micros: 0 };
-    let own = wait_for("its ads", SOON, || Some(of(cluster, &campaign)).filter(|own| own.len() >= SEEDS.count()));
+    let own = wait_for("its ads", SOON, || of(cluster, &campaign).filter(|own| own.len() >= SEEDS.count()));
     let price = own.iter().filter_map(|ad| ad["price_micros"].as_u64()).max().expect("a price").max(1);
     Campaign { price_micros: price, ..campaign }
 }
@@ -78,17 +84,17 @@ fn click(cluster: &Cluster, ad: &Value) -> String {
     answered["answers"][0].as_str().expect("a word").to_owned()
 }
 
-/// What the campaign bids in the auctions of some requests, whether it wins or not.
-fn bids(cluster: &Cluster, campaign: &Campaign) -> Vec<u64> {
+/// What the campaign bids in the auctions of some requests, whether it wins or not; `None` unless all are explained.
+fn bids(cluster: &Cluster, campaign: &Campaign) -> Option<Vec<u64>> {
     let address = cluster.routers[1].http.as_deref().expect("an address");
-    let explain = |seed: u64| -> Option<Value> {
+    let explain = |seed: u64| -> Option<Vec<Value>> {
         let (status, text) = http::post(address, "/v1/explain", &http::request_of(&campaign.user, seed).to_string())?;
         let explained: Value = serde_json::from_str(&text).ok().filter(|_| status == 200)?;
-        serde_json::from_str(explained["clearing"].as_str()?).ok()
+        let clearing: Value = serde_json::from_str(explained["clearing"].as_str()?).ok()?;
+        clearing["inputs"]["candidates"].as_array().cloned()
     };
-    let clearings = SEEDS.filter_map(explain);
-    let candidates = clearings.flat_map(|c| c["inputs"]["candidates"].as_array().cloned().unwrap_or_default());
-    candidates.filter(|c| c["campaign"] == campaign.id).filter_map(|c| c["bid_micros"].as_u64()).collect()
+    let candidates = SEEDS.map(explain).collect::<Option<Vec<_>>>()?.into_iter().flatten();
+    Some(candidates.filter(|c| c["campaign"] == campaign.id).filter_map(|c| c["bid_micros"].as_u64()).collect())
 }
 
 fn leader(cluster: &Cluster) -> usize {
@@ -101,7 +107,7 @@ fn spend(cluster: &Cluster, campaign: &Campaign, micros: u64) -> u64 {
     let start = now();
     while charged < micros {
         assert!(start.elapsed() < 4 * SOON, "{charged} of {micros} micros were charged, and it is still served");
-        let own = of(cluster, campaign);
+        let own = answered(cluster, campaign);
         if own.is_empty() {
             break;
         }
@@ -124,7 +130,7 @@ fn spend(cluster: &Cluster, campaign: &Campaign, micros: u64) -> u64 {
 fn clicks_end_with_their_budget_and_bids_fall_ahead_of_the_curve() {
     let mut cluster = Cluster::start_with(SMALL, &[], 8);
     let campaign = busy(&cluster);
-    let everywhere = bids(&cluster, &campaign);
+    let everywhere = wait_for("every auction explained", SOON, || bids(&cluster, &campaign));
     let full = *everywhere.iter().max().expect("it bids");
 
     budget(&cluster, &campaign, campaign.price_micros * 3);
@@ -132,19 +138,19 @@ fn clicks_end_with_their_budget_and_bids_fall_ahead_of_the_curve() {
     let charged = spend(&cluster, &campaign, u64::MAX);
     assert!(charged > 0 && charged <= campaign.price_micros * 3, "{charged}");
     println!("{charged} micros were charged; the campaign left {:?} after its budget was set", begun.elapsed());
-    wait_for("it to set no price either", SOON, || bids(&cluster, &campaign).is_empty().then_some(()));
+    wait_for("it to set no price either", SOON, || bids(&cluster, &campaign).filter(Vec::is_empty));
     let told = leader(&cluster);
     assert!(cluster.controls[told].metric("gavel_pacing_gone_count") >= 1.0);
 
     cluster.controls[told].kill();
     let next = wait_for("another leader", SOON, || Some(leader(&cluster)).filter(|next| *next != told));
-    assert!(of(&cluster, &campaign).is_empty(), "it stays out without the pacer");
+    assert!(answered(&cluster, &campaign).is_empty(), "it stays out without the pacer");
     budget(&cluster, &campaign, 1_000_000_000);
     let raised = now();
-    wait_for("the campaign to come back", 2 * SOON, || (!of(&cluster, &campaign).is_empty()).then_some(()));
+    wait_for("the campaign to come back", 2 * SOON, || of(&cluster, &campaign).filter(|own| !own.is_empty()));
     println!("it came back after {:?} under another leader", raised.elapsed());
     assert!(cluster.controls[next].metric("gavel_pacing_campaigns_count") >= 1.0);
-    wait_for("its whole bid", 3 * SOON, || (bids(&cluster, &campaign).iter().max() == Some(&full)).then_some(()));
+    wait_for("its whole bid", 3 * SOON, || bids(&cluster, &campaign).filter(|bids| bids.iter().max() == Some(&full)));
 
     // A fifth of what is left of the day at once, once a round of the pacer has seen the budget.
     budget(&cluster, &campaign, charged + campaign.price_micros * 300);
@@ -153,14 +159,14 @@ fn clicks_end_with_their_budget_and_bids_fall_ahead_of_the_curve() {
     wait_for("two rounds of the pacer", SOON, || (rounds() >= seen).then_some(()));
     spend(&cluster, &campaign, campaign.price_micros * 60);
     let lower = wait_for("a lower bid", 3 * SOON, || {
-        bids(&cluster, &campaign).into_iter().max().filter(|bid| *bid < full * 9 / 10)
+        bids(&cluster, &campaign)?.into_iter().max().filter(|bid| *bid < full * 9 / 10)
     });
     println!("a bid of {full} micros became {lower}");
 
     // The same held back by fewer auctions: it bids in full where it takes part, and takes part in some.
     cluster.ctl(&["campaign", "set", &campaign.id.to_string(), "--pacing", "throttle"]).expect("it is taken");
     let shares = wait_for("full bids in some of the auctions", 3 * SOON, || {
-        let bids = bids(&cluster, &campaign);
+        let bids = bids(&cluster, &campaign)?;
         let all_full = bids.iter().all(|bid| *bid == full);
         (all_full && !bids.is_empty() && bids.len() < everywhere.len()).then_some(bids.len())
     });

@@ -16,6 +16,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Users under one View whose share is looked at.
 const USERS_SEEN_MIN: usize = 150;
+/// From the end of the first bad window to the last answer of the bundle.
+const ROLLBACK_MAX: Duration = Duration::from_secs(10);
 
 /// Of a core: staging takes what it needs, because a test waits for it.
 const AT_ONCE: &str = "1";
@@ -87,6 +89,7 @@ fn a_drifting_bundle_is_rolled_back_by_itself() {
         bad().count(),
         seen.len()
     );
+    assert!(took < ROLLBACK_MAX, "{took:?}");
     // Doubled odds move the mean and the distribution: whichever limit the first windows pass.
     assert!(reason.starts_with("prediction_ratio: ") || reason.starts_with("psi: "), "{reason}");
     let end = seen.iter().filter(|s| s.status == 200).max_by_key(at).expect("answers");

@@ -4,9 +4,9 @@
 //! ads events were seen to come. They are those of the cluster (`gavel_proto::pacing`), with its priors and windows.
 
 use gavel_proto::money::BidType;
-use gavel_proto::pacing::arrival::{CLICK_S, CONVERSION_S};
+use gavel_proto::pacing::arrival::window_s;
 use gavel_proto::pacing::flight::price_of_late;
-use gavel_proto::pacing::{Arrival, Delays, Flight};
+use gavel_proto::pacing::{Arrivals, Delays, Flight};
 
 /// What of one campaign is under way.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +21,6 @@ pub struct Flights {
     served: Vec<Served>,
     clicks: Delays,
     conversions: Delays,
-}
-
-/// How much of it is still to come, as of a round.
-pub struct Ages {
-    clicks: Arrival,
-    conversions: Arrival,
 }
 
 impl Flights {
@@ -46,10 +40,11 @@ impl Flights {
 
     /// An event was charged so long after its ad was served.
     pub fn charged(&mut self, bid_type: BidType, delay_ms: u64) {
-        if is_click(bid_type) {
-            self.clicks.count(delay_ms);
-        } else {
-            self.conversions.count(delay_ms);
+        match bid_type {
+            BidType::Cpc | BidType::Ocpc => self.clicks.count(delay_ms),
+            BidType::Cpa => self.conversions.count(delay_ms),
+            // Billed at once.
+            BidType::Cpm | BidType::Ocpm => {}
         }
     }
 
@@ -59,13 +54,13 @@ impl Flights {
     }
 
     /// How events come.
-    pub fn ages(&self) -> Ages {
-        Ages { clicks: Arrival::of_clicks(&self.clicks), conversions: Arrival::of_conversions(&self.conversions) }
+    pub fn ages(&self) -> Arrivals {
+        Arrivals::new(&self.clicks, &self.conversions)
     }
 
     /// What of a campaign was served from an instant on and is still to come.
-    pub fn in_flight(&self, campaign: u32, bid_type: BidType, (since_ms, now_ms): (u64, u64), ages: &Ages) -> i64 {
-        let arrival = if is_click(bid_type) { &ages.clicks } else { &ages.conversions };
+    pub fn in_flight(&self, campaign: u32, bid_type: BidType, (since_ms, now_ms): (u64, u64), ages: &Arrivals) -> i64 {
+        let arrival = ages.of(bid_type);
         let flight = &self.served[campaign as usize].flight;
         // Far below the cast's range.
         flight.to_come(seconds(now_ms), seconds(since_ms), |age| arrival.remaining(age)).ceil() as i64
@@ -73,14 +68,8 @@ impl Flights {
 
     /// Widens what has grown old.
     pub fn compact(&mut self, campaign: u32, bid_type: BidType, now_ms: u64) {
-        let window_s = if is_click(bid_type) { CLICK_S } else { CONVERSION_S };
-        self.served[campaign as usize].flight.compact(seconds(now_ms), window_s);
+        self.served[campaign as usize].flight.compact(seconds(now_ms), window_s(bid_type));
     }
-}
-
-/// Whether clicks are what is billed; else conversions are, or nothing is billed later.
-const fn is_click(bid_type: BidType) -> bool {
-    matches!(bid_type, BidType::Cpc | BidType::Ocpc)
 }
 
 fn seconds(ms: u64) -> u32 {

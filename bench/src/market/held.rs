@@ -2,16 +2,19 @@
 //!
 //! `bench/train/train.py --held FILE` writes what it predicts for the validation's impressions, none of which it was
 //! trained on: columns `user`, `item`, `weight`, `click` and `conversion` (of a click), calibrated. A household meets a
-//! product type with the mean of its predictions for it, drawn towards that of the type where there are few.
+//! product type with the mean of its predictions for it, drawn where there are few towards what is expected of it: the
+//! mean of the type, times how much more of it than others the household has bought. Without that factor, which
+//! the platform's predictions have, most pairs, which those weeks did not see, would click far less than predicted.
 
 use super::MarketError;
+use super::world::CHANCE_MAX;
 use flate2::read::MultiGzDecoder;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Predictions of the type's mean that each pair of household and type begins with.
+/// Predictions of what is expected that each pair of household and type begins with.
 const SHRINKAGE: f64 = 3.0;
 
 /// Sums of predictions.
@@ -78,12 +81,14 @@ impl HeldPredictions {
         Ok(out)
     }
 
-    /// The chances of a click and of a conversion after it; `None` for a type that nobody met in those weeks.
-    pub fn chances(&self, household: u64, kind: u32) -> Option<(f64, f64)> {
+    /// The chances of a click and of a conversion after it, of a household that likes the type `lift` times as much as
+    /// others do; `None` for a type that nobody met in those weeks.
+    pub fn chances(&self, household: u64, kind: u32, lift: f64) -> Option<(f64, f64)> {
         let (click, conversion) = self.kinds.get(&kind)?.means()?;
-        let Some(pair) = self.pairs.get(&(household, kind)) else { return Some((click, conversion)) };
-        let own = pair.means().map_or(click, |(own, _)| own);
-        Some(((own * pair.rows + click * SHRINKAGE) / (pair.rows + SHRINKAGE), conversion))
+        let expected = (click * lift).min(CHANCE_MAX);
+        let Some(pair) = self.pairs.get(&(household, kind)) else { return Some((expected, conversion)) };
+        let own = pair.means().map_or(expected, |(own, _)| own);
+        Some(((own * pair.rows + expected * SHRINKAGE) / (pair.rows + SHRINKAGE), conversion))
     }
 }
 
@@ -103,9 +108,13 @@ mod tests {
             let found = found.expect("known");
             assert!((found.0 - wanted.0).abs() < 1e-12 && (found.1 - wanted.1).abs() < 1e-12, "{found:?} {wanted:?}");
         };
-        near(held.chances(7, 5), ((0.4 + 3.0 * mean) / 4.0, converts));
-        near(held.chances(99, 5), (mean, converts));
-        assert_eq!(held.chances(7, 6), None);
+        near(held.chances(7, 5, 1.0), ((0.4 + 3.0 * mean) / 4.0, converts));
+        near(held.chances(99, 5, 1.0), (mean, converts));
+        // What it likes twice as much it is expected to click twice as often, whether those weeks saw it or not.
+        near(held.chances(99, 5, 2.0), (2.0 * mean, converts));
+        near(held.chances(7, 5, 2.0), ((0.4 + 3.0 * 2.0 * mean) / 4.0, converts));
+        near(held.chances(99, 5, 5.0), (CHANCE_MAX, converts));
+        assert_eq!(held.chances(7, 6, 1.0), None);
         std::fs::write(&path, "user,item\n1,2\n").expect("written");
         assert!(HeldPredictions::read(&path, &HashMap::new()).is_err());
     }

@@ -4,7 +4,7 @@
 //! platform predicts with those of the training weeks, users behave by those of the four weeks after, drawn towards the
 //! former where there is little of them. Both are multiplied with how much more of the type the household has bought
 //! than others, and behaviour with a factor of (household, type) that no prediction knows. With a trainer's held
-//! predictions users behave by those instead.
+//! predictions users behave by those instead, drawn towards the type's mean times the same factor of the household.
 
 use super::arrivals::{WEEK, period_days};
 use super::day::Played;
@@ -27,6 +27,8 @@ const HELD_SHRINKAGE: f64 = 3_000.0;
 const LIFT_SHRINKAGE: f64 = 5.0;
 /// Bounds of how much more a household likes a type than others.
 const LIFT: (f64, f64) = (0.3, 5.0);
+/// No click is surer. Ours.
+pub const CHANCE_MAX: f64 = 0.9;
 /// Spread of what predictions do not know: a factor between 0.7 and 1.4, mostly.
 const UNKNOWN_SPREAD: f64 = 0.35;
 /// Types a household is retrieved by.
@@ -267,12 +269,13 @@ impl World {
     /// Predicted probabilities of a click, and of a conversion after it.
     pub fn predicted(&self, household: u64, kind: u32) -> (f64, f64) {
         let rates = self.kinds[kind as usize];
-        ((rates.predicted_click * self.lift(household, kind)).min(0.9), rates.predicted_conversion)
+        ((rates.predicted_click * self.lift(household, kind)).min(CHANCE_MAX), rates.predicted_conversion)
     }
 
     /// The probabilities that users behave by.
     pub fn behaviour(&self, household: u64, kind: u32) -> (f64, f64) {
-        if let Some(chances) = self.held.as_ref().and_then(|held| held.chances(household, kind)) {
+        let lift = self.lift(household, kind);
+        if let Some(chances) = self.held.as_ref().and_then(|held| held.chances(household, kind, lift)) {
             return chances;
         }
         let rates = self.kinds[kind as usize];
@@ -280,7 +283,7 @@ impl World {
         let word = combine(combine(self.seed, household), u64::from(kind));
         let sum: f64 = (0..4).map(|part| ((word >> (16 * part)) & 0xffff) as f64 / 65_536.0).sum();
         let unknown = ((sum - 2.0) * 3f64.sqrt() * UNKNOWN_SPREAD - UNKNOWN_SPREAD * UNKNOWN_SPREAD / 2.0).exp();
-        ((rates.true_click * self.lift(household, kind) * unknown).min(0.9), rates.true_conversion)
+        ((rates.true_click * lift * unknown).min(CHANCE_MAX), rates.true_conversion)
     }
 }
 

@@ -43,22 +43,14 @@ pub struct Acknowledged {
     pub pinned: u64,
 }
 
-/// What another member holds, as the leader told it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberHolds {
-    /// Of which process start.
-    pub incarnation: u64,
-    /// By generation.
-    pub held: Held,
-}
-
 /// The newest book, and a signal for each change.
 #[derive(Debug)]
 pub struct DeliveryFeed {
     current: ArcSwapOption<Book>,
     changed: watch::Sender<u64>,
     acknowledged: watch::Sender<Acknowledged>,
-    members: Mutex<BTreeMap<u64, MemberHolds>>,
+    /// What others hold, as the leader told it or they said themselves.
+    members: Mutex<BTreeMap<u64, Held>>,
 }
 
 impl Default for DeliveryFeed {
@@ -91,9 +83,11 @@ impl DeliveryFeed {
         self.tell();
     }
 
-    /// Says what this member has made of what it heard; the leader is told when that is news.
-    pub fn acknowledge(&self, now: Acknowledged) {
+    /// Says what this member has made of what it heard; the leader is told when that is news. It is looked at under the lock
+    /// of what is said, so that of two that say it at once the last one has the newest.
+    pub fn acknowledge(&self, now: impl FnOnce() -> Acknowledged) {
         self.acknowledged.send_if_modified(|before| {
+            let now = now();
             let is_news = *before != now;
             if is_news {
                 *before = now;
@@ -104,7 +98,7 @@ impl DeliveryFeed {
 
     /// What nodes hold, as far as it is known here.
     #[must_use]
-    pub fn members(&self) -> BTreeMap<u64, MemberHolds> {
+    pub fn members(&self) -> BTreeMap<u64, Held> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -112,9 +106,13 @@ impl DeliveryFeed {
     pub fn learn(&self, member: u64, generation: u64, versions: Vec<u64>) {
         {
             let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = members.entry(member).or_insert(MemberHolds { incarnation: 0, held: Vec::new() });
-            known.held.retain(|(of, _)| *of != generation);
-            known.held.push((generation, versions));
+            let known = members.entry(member).or_default();
+            if known.iter().any(|(of, held)| *of == generation && *held == versions) {
+                // Each answer of a node that lags says so.
+                return;
+            }
+            known.retain(|(of, _)| *of != generation);
+            known.push((generation, versions));
         }
         self.tell();
     }
@@ -142,7 +140,7 @@ impl DeliveryFeed {
     fn learn_all(&self, members: Vec<wire::DeliveryHeld>) {
         let read = |m: wire::DeliveryHeld| {
             let held = m.held.into_iter().map(|h| (h.generation, h.versions)).collect();
-            (m.member_id, MemberHolds { incarnation: m.incarnation, held })
+            (m.member_id, held)
         };
         self.members.lock().unwrap_or_else(PoisonError::into_inner).extend(members.into_iter().map(read));
         self.tell();
@@ -251,6 +249,8 @@ impl Follower<'_> {
             Err(_) => return End::Reason("no answer".to_owned()),
         };
         let mut pages = Pages::default();
+        // Whether the disk has what was heard; the whole is the next attempt.
+        let mut kept = true;
         loop {
             let mut wants_whole = false;
             tokio::select! {
@@ -270,9 +270,13 @@ impl Follower<'_> {
                     }
                     let Some(whole) = pages.take(news) else { continue };
                     match whole.map(|news| self.feed.read(news)) {
-                        Ok(Ok(Some(book))) => self.keep(book).await,
+                        Ok(Ok(Some(book))) => kept = self.keep(book).await,
                         // The whole, to one who has it.
-                        Ok(Ok(None)) => continue,
+                        Ok(Ok(None)) if kept => continue,
+                        Ok(Ok(None)) => match self.feed.current() {
+                            Some(book) => kept = self.keep(book).await,
+                            None => continue,
+                        },
                         Ok(Err(Gap)) => wants_whole = true,
                         Err(reason) => return End::Reason(reason),
                     }
@@ -280,6 +284,10 @@ impl Follower<'_> {
                 changed = acknowledged.changed() => if changed.is_err() { return End::Reason("the process stops".to_owned()) },
             }
             let saying = self.saying(&acknowledged.borrow_and_update(), wants_whole);
+            if !kept && !wants_whole {
+                // A restart would not know of it, so it is not acknowledged.
+                continue;
+            }
             if say.send(saying).await.is_err() {
                 return End::Reason("the voter listens no more".to_owned());
             }
@@ -304,11 +312,17 @@ impl Follower<'_> {
         }
     }
 
-    async fn keep(&self, book: Arc<Book>) {
+    /// Whether it is on the disk.
+    async fn keep(&self, book: Arc<Book>) -> bool {
         let path = self.path.clone();
-        let written = tokio::task::spawn_blocking(move || keep(&path, &book)).await;
-        if let Ok(Err(error)) = written {
-            tracing::error!(path = %self.path.display(), %error, "what is said of campaigns cannot be kept");
+        match tokio::task::spawn_blocking(move || keep(&path, &book)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(path = %self.path.display(), %error, "what is said of campaigns cannot be kept");
+                false
+            }
+            // The runtime is going down.
+            Err(_) => false,
         }
     }
 }

@@ -147,9 +147,7 @@ impl BlobFolder {
             if named.contains(&hash) || arriving.contains_key(&hash) {
                 continue;
             }
-            let since_epoch = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let age_ms = u128::from(now_ms).saturating_sub(since_epoch.as_millis());
-            if age_ms > u128::from(GRACE_MS) {
+            if age_ms(&file.path(), now_ms)? > GRACE_MS {
                 std::fs::remove_file(file.path())?;
                 metrics::counter!("gavel_control_blobs_removed_total").increment(1);
                 removed += 1;
@@ -158,21 +156,27 @@ impl BlobFolder {
         Ok(removed)
     }
 
-    /// Whole blobs of those that are `named`, with their lengths and the ms for which nobody has sent or asked for them.
+    /// Whole blobs of those that are `named`, with their lengths.
     ///
     /// # Errors
     /// Whatever the disk says.
-    pub fn whole(&self, named: &BTreeSet<Hash32>, now_ms: u64) -> io::Result<Vec<(Hash32, u64, u64)>> {
+    pub fn whole(&self, named: &BTreeSet<Hash32>) -> io::Result<Vec<(Hash32, u64)>> {
         let mut found = Vec::new();
         for hash in named {
-            let path = self.path(hash);
-            if let Some(bytes) = length_of(&path)? {
-                let since_epoch = std::fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-                let age_ms = u128::from(now_ms).saturating_sub(since_epoch.as_millis());
-                found.push((*hash, bytes, u64::try_from(age_ms).unwrap_or(u64::MAX)));
+            if let Some(bytes) = length_of(&self.path(hash))? {
+                found.push((*hash, bytes));
             }
         }
         Ok(found)
+    }
+
+    /// Removes the copy of a blob that is elsewhere, too, when nobody has sent or asked for it for long. Its age is looked
+    /// at only now: somebody may have begun to read it since the blobs were listed.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn let_go_old(&self, hash: &Hash32, now_ms: u64) -> io::Result<()> {
+        if age_ms(&self.path(hash), now_ms)? > GRACE_MS { self.let_go(hash) } else { Ok(()) }
     }
 
     /// Removes the copy of a blob that is elsewhere, too; one that arrives stays.
@@ -343,6 +347,12 @@ pub(super) fn length_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// For how long nobody has sent or asked for it.
+fn age_ms(path: &Path, now_ms: u64) -> io::Result<u64> {
+    let since_epoch = std::fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(now_ms.saturating_sub(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,6 +386,27 @@ mod tests {
         assert_eq!(blobs.held(&lie).expect("asked"), Held::Part(0));
         assert!(matches!(blobs.read(&lie, 0), Err(BlobError::Unknown)));
         assert!(matches!(blobs.upload(lie, BLOB_BYTES_MAX + 1), Err(BlobError::TooLarge(_))));
+    }
+
+    /// Its age was of before the store was spoken with, which takes long: the file went under a reader.
+    #[test]
+    fn a_copy_that_somebody_has_begun_to_read_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = BlobFolder::open(folder.path(), BLOB_BYTES_MAX).expect("opened");
+        let (hash, now_ms) = (*blake3::hash(b"bytes").as_bytes(), clock::wall_ms());
+        std::fs::write(blobs.path(&hash), b"bytes").expect("written");
+        let age = || {
+            let file = std::fs::File::options().append(true).open(blobs.path(&hash)).expect("there");
+            file.set_modified(UNIX_EPOCH).expect("aged");
+        };
+        age();
+        assert_eq!(blobs.whole(&BTreeSet::from([hash])).expect("listed"), [(hash, 5)]);
+        assert_eq!(blobs.held(&hash).expect("asked"), Held::Whole(5));
+        blobs.let_go_old(&hash, now_ms).expect("looked at");
+        assert_eq!(blobs.read(&hash, 0).expect("read"), (b"bytes".to_vec(), 5));
+        age();
+        blobs.let_go_old(&hash, now_ms).expect("let go");
+        assert!(matches!(blobs.read(&hash, 0), Err(BlobError::Unknown)));
     }
 
     #[test]

@@ -15,7 +15,6 @@ use std::time::Duration;
 use gavel_member::clock;
 use gavel_proto::limits::BLOB_BYTES_MAX;
 
-use super::folder::GRACE_MS;
 use super::{Arrived, BlobError, BlobFolder, Held, Store, Upload, off_thread};
 use crate::state::types::Hash32;
 
@@ -82,8 +81,8 @@ impl Shelf {
         Ok(match (local, there) {
             (Held::Whole(bytes), Some(object)) if object.bytes == bytes && !object.is_old(clock::wall_ms()) => local,
             (Held::Whole(bytes), _) => Held::Part(bytes),
-            (Held::Part(_), Some(object)) if !store.is_damaged(&hash, clock::wall_ms()) => Held::Part(object.bytes),
-            (Held::Part(_), _) => local,
+            (Held::Part(_), Some(object)) => Held::Part(object.bytes),
+            (Held::Part(_), None) => local,
         })
     }
 
@@ -237,26 +236,36 @@ impl Shelf {
     /// Removes what nobody names and has grown old, from the disk and, as the leader, from the store. Copies of what is
     /// in the store go, too, when nobody has asked for them for long; what the store lacks is put there.
     ///
+    /// The store first, for one that is full takes nothing before; then each blob by itself, for one that fails says
+    /// nothing about the others.
+    ///
     /// # Errors
-    /// Whatever the disk or the store says.
+    /// The last that the disk or the store said.
     pub async fn sweep(&self, named: BTreeSet<Hash32>, now_ms: u64, who: Sweeper) -> Result<usize, BlobError> {
         let (folder, names) = (self.folder.clone(), named.clone());
-        let (mut removed, whole) =
-            off_thread(move || Ok((folder.sweep(&names, now_ms)?, folder.whole(&names, now_ms)?))).await?;
+        let (removed, whole) = off_thread(move || Ok((folder.sweep(&names, now_ms)?, folder.whole(&names)?))).await?;
         let Some(store) = &self.store else { return Ok(removed) };
-        for (hash, bytes, age_ms) in whole {
-            let there = store.look(&hash).await?.is_some_and(|object| object.bytes == bytes);
-            if !there {
-                self.put(store, hash, bytes).await?;
-            } else if age_ms > GRACE_MS {
-                let folder = self.folder.clone();
-                off_thread(move || Ok(folder.let_go(&hash)?)).await?;
+        let mut swept = store.sweep(&named, now_ms, who).await.map(|more| removed + more);
+        if let Err(error) = &swept {
+            tracing::warn!(%error, "the store is not swept");
+        }
+        for (hash, bytes) in whole {
+            if let Err(error) = self.settle(store, (hash, bytes), now_ms).await {
+                let blob = blake3::Hash::from_bytes(hash).to_hex();
+                tracing::warn!(%blob, %error, "a blob is not swept");
+                swept = Err(error);
             }
         }
-        if who == Sweeper::Leader {
-            removed += store.sweep(&named, now_ms).await?;
+        swept
+    }
+
+    /// Puts a blob of the disk into the store; once it is there, the copy goes when nobody has asked for it for long.
+    async fn settle(&self, store: &Store, (hash, bytes): (Hash32, u64), now_ms: u64) -> Result<(), BlobError> {
+        if store.look(&hash).await?.is_none_or(|object| object.bytes != bytes) {
+            return self.put(store, hash, bytes).await;
         }
-        Ok(removed)
+        let folder = self.folder.clone();
+        off_thread(move || Ok(folder.let_go_old(&hash, now_ms)?)).await
     }
 
     /// Puts a blob of the disk into the store. A copy that is damaged loses its name.

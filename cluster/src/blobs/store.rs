@@ -24,7 +24,7 @@ use tokio::io::AsyncReadExt;
 use tokio_stream::StreamExt;
 
 use super::folder::GRACE_MS;
-use super::{Addressing, BlobError, Keys, StoreLocation, Upload, off_thread};
+use super::{Addressing, BlobError, Keys, StoreLocation, Sweeper, Upload, off_thread};
 use crate::state::types::Hash32;
 
 /// Bytes of one request. Stores want parts of 5 MiB at least, of one size, and 10,000 of them at most.
@@ -38,8 +38,9 @@ const TRY_MAX: Duration = Duration::from_secs(12);
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Tries after the first one.
 const RETRIES_MAX: usize = 2;
-/// An object whose bytes were others is not fetched again for so long, unless it is put anew.
-const DAMAGED_MS: u64 = 10 * 60 * 1_000;
+/// An object whose bytes were others counts as not there for so long, unless it is put anew: longer than the ten minutes
+/// from one sweep to the next, which would let the good copy of a disk go else.
+const DAMAGED_MS: u64 = 15 * 60 * 1_000;
 /// Damaged objects that are remembered.
 const DAMAGED_MAX: usize = 1_024;
 
@@ -125,12 +126,13 @@ impl Store {
         timed("list", async { listed.next().await.transpose() }).await.map(drop)
     }
 
-    /// What the store says of a blob; nothing is verified by that.
+    /// What the store says of a blob; nothing is verified by that. One whose object had other bytes is not there.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn look(&self, hash: &Hash32) -> Result<Option<Object>, BlobError> {
         match timed("head", self.objects.head(&self.name(hash))).await {
+            Ok(_) if self.is_damaged(hash, clock::wall_ms()) => Ok(None),
             Ok(meta) => Ok(Some(Object { bytes: meta.size, put_ms: ms(&meta) })),
             Err(BlobError::Unknown) => Ok(None),
             Err(error) => Err(error),
@@ -140,7 +142,8 @@ impl Store {
     /// Puts a file there, and reads it back: the object has the hash when this returns.
     ///
     /// # Errors
-    /// When the file has other bytes (nothing gets the name), the store has no room, or does not do it.
+    /// When the file has other bytes, the store has no room, does not do it, or gives other bytes back: nothing keeps the
+    /// name then, as far as the store deletes it.
     pub async fn put(&self, hash: &Hash32, file: &Path, bytes: u64) -> Result<(), BlobError> {
         if bytes > BLOB_BYTES_MAX {
             return Err(BlobError::TooLarge(bytes));
@@ -149,8 +152,12 @@ impl Store {
             return Err(BlobError::NoRoom(bytes));
         }
         self.send(hash, file, bytes).await?;
+        if let Err(error) = self.read_back(hash, bytes).await {
+            // Whoever finds the name takes the object for good, and may let the only good copy go.
+            drop(timed("delete", self.objects.delete(&self.name(hash))).await);
+            return Err(error);
+        }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.read_back(hash, bytes).await?;
         self.damaged().remove(hash);
         Ok(())
     }
@@ -234,11 +241,12 @@ impl Store {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes objects that are not `named` and have grown old; says how many. Objects with other names are not ours.
+    /// Counts what the store holds. As the leader, removes objects that are not `named` and have grown old, and says how
+    /// many; objects with other names are not ours.
     ///
     /// # Errors
     /// When the store does not answer; what was removed stays removed.
-    pub async fn sweep(&self, named: &BTreeSet<Hash32>, now_ms: u64) -> Result<usize, BlobError> {
+    pub async fn sweep(&self, named: &BTreeSet<Hash32>, now_ms: u64, who: Sweeper) -> Result<usize, BlobError> {
         let mut listed = self.objects.list(Some(&self.folder));
         let (mut objects, mut bytes, mut old) = (0, 0_u64, Vec::new());
         while let Some(meta) = timed("list", async { listed.next().await.transpose() }).await? {
@@ -250,19 +258,24 @@ impl Store {
             bytes = bytes.saturating_add(meta.size);
             let hash = meta.location.filename().and_then(|name| blake3::Hash::from_hex(name).ok());
             let unnamed = hash.is_some_and(|hash| !named.contains(hash.as_bytes()));
-            if unnamed && now_ms.saturating_sub(ms(&meta)) > GRACE_MS {
+            if who == Sweeper::Leader && unnamed && now_ms.saturating_sub(ms(&meta)) > GRACE_MS {
                 old.push(meta);
             }
         }
+        self.count(bytes);
         let removed = old.len();
         for meta in old {
             timed("delete", self.objects.delete(&meta.location)).await?;
             bytes = bytes.saturating_sub(meta.size);
+            self.count(bytes);
             metrics::counter!("gavel_control_blobs_removed_total").increment(1);
         }
+        Ok(removed)
+    }
+
+    fn count(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
         metrics::gauge!("gavel_control_store_bytes").set(bytes as f64);
-        Ok(removed)
     }
 }
 

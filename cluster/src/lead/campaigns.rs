@@ -19,16 +19,18 @@ const ROUND: Duration = Duration::from_millis(500);
 /// Reads the campaigns of each generation that comes to serve, and takes back what is said of campaigns that it has not.
 pub async fn follow_catalogue(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>) {
     let mut progress = voter.machine.progress();
+    // The generation and the delivery version at which nothing was said of campaigns that are gone.
+    let mut clean = None;
     loop {
         progress.borrow_and_update();
-        look(voter, blobs, voters).await;
+        look(voter, blobs, voters, &mut clean).await;
         if let Ok(Err(_)) = tokio::time::timeout(ROUND, progress.changed()).await {
             return;
         }
     }
 }
 
-async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>) {
+async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>, clean: &mut Option<(u64, u64)>) {
     if voter.leader() != Leader::Own {
         return;
     }
@@ -54,8 +56,13 @@ async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>) {
             }
         }
     };
+    let now = (generation, voter.machine.applied().state.delivery.version);
+    if *clean == Some(now) {
+        return;
+    }
     let gone = gone(voter, &catalogue);
     if gone.is_empty() {
+        *clean = Some(now);
         return;
     }
     let campaigns = gone.len();

@@ -2,6 +2,7 @@
 
 use gavel_proto::ids::{AdvertiserId, CampaignId, MemberId};
 use gavel_proto::money::Nanos;
+use gavel_proto::pacing::arrival::{CLICK_S, CONVERSION_S, IMPRESSION_S};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
@@ -23,11 +24,13 @@ impl EventKind {
     /// kept, a click within a day, a conversion within a week. What is known of tokens is kept by it (decision 17).
     #[must_use]
     pub const fn window_ms(self) -> u64 {
-        match self {
-            Self::Impression => 60_000,
-            Self::Click => 24 * super::HOUR_MS,
-            Self::Conversion => super::ATTRIBUTION_MS,
-        }
+        const _: () = assert!(CONVERSION_S as u64 * 1_000 == super::ATTRIBUTION_MS, "no window is longer than that");
+        let seconds = match self {
+            Self::Impression => IMPRESSION_S,
+            Self::Click => CLICK_S,
+            Self::Conversion => CONVERSION_S,
+        };
+        seconds as u64 * 1_000
     }
 }
 

@@ -53,7 +53,10 @@ impl TargetCost {
         }
         let events = events as f64 / 1e9;
         let paid = spend as f64 / 1e3 / self.target_micros.max(1) as f64;
-        self.usual = if self.usual == 0.0 { events.max(paid) } else { self.usual + USUAL * (events - self.usual) };
+        // A router that is first heard late brings days in one round, which must not become what is usual.
+        let most = self.usual / STEP;
+        self.usual =
+            if self.usual == 0.0 { events.max(paid) } else { self.usual + USUAL * (events.min(most) - self.usual) };
         let usual = self.usual.max(f64::MIN_POSITIVE);
         // One round may be far from usual: it moves the margin by no more than a whole one.
         let bounded = |x: f64| (x / usual).min(1.0 / STEP);
@@ -106,6 +109,22 @@ mod tests {
         assert!((paid - 0.25).abs() < 0.01, "{paid}");
         let bid = bids / 2_000.0 / target_micros as f64;
         assert!((bid - 2.0).abs() < 0.15, "{bid} targets");
+    }
+
+    #[test]
+    fn days_in_one_round_are_not_usual() {
+        let (mut cost, mut rounds) = (TargetCost::new(1_000, None), 0i64);
+        let mut pass = |cost: &mut TargetCost, more: i64| {
+            rounds += more;
+            // An event a round, at the target.
+            cost.observe(rounds * 1_000_000, rounds.unsigned_abs() * 1_000_000_000);
+        };
+        (0..100).for_each(|_| pass(&mut cost, 1));
+        let (usual, bid) = (cost.usual, cost.bid_micros());
+        assert!((usual - 1.0).abs() < 1e-9, "{usual}");
+        pass(&mut cost, 10_000);
+        assert!(cost.usual <= usual * 1.2 + 1e-9, "{}", cost.usual);
+        assert_eq!(cost.bid_micros(), bid, "it cost what it should");
     }
 
     #[test]

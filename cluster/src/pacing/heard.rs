@@ -2,24 +2,22 @@
 //!
 //! Each router's process reports sums of its own; together they say what is in flight of a campaign, what it spends and
 //! what that brings, how long events take, and what an hour's traffic is. Reports are the leader's own, like heartbeats: a
-//! new leader holds nothing, says so, and has everything again with the next report of each router. What a router served
-//! that died stays until its windows are over, as long as this leader leads.
+//! new leader holds nothing, says so, and has everything again with the next report of each router. What was said of a
+//! campaign stays until its windows are over, as long as this leader leads, whether its router lives or has died.
 
 use std::collections::BTreeMap;
 
 use gavel_proto::ids::CampaignId;
 use gavel_proto::limits::{MEMBERS_MAX, SERVED_PARTS_MAX};
 use gavel_proto::money::BidType;
-use gavel_proto::pacing::arrival::{CLICK_S, CONVERSION_S};
-use gavel_proto::pacing::flight::Bucket;
-use gavel_proto::pacing::{Arrival, Delays, Flight};
+use gavel_proto::pacing::arrival::{CLICK_S, CONVERSION_S, window_s};
+use gavel_proto::pacing::served::{HOURS_MAX, Line};
+use gavel_proto::pacing::{Arrivals, Delays, Flight};
 
 /// What claims to be served later than this from now has a wrong clock, and would never age.
 const FUTURE_S: u32 = 3_600;
 /// A process that is silent for so long while another reports has gone. Ours: thirty reports.
 const SILENT_S: u32 = 60;
-/// Hours of requests that are taken of one process.
-pub const HOURS_MAX: usize = 200;
 
 /// A router's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,23 +26,6 @@ pub struct ProcessId {
     pub member: u64,
     /// New at every start.
     pub incarnation: u64,
-}
-
-/// What a process served of one campaign.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Which campaign.
-    pub campaign: CampaignId,
-    /// In which event it bids.
-    pub bid_type: BidType,
-    /// Expected spending since the process started.
-    pub spend_nanos: i64,
-    /// Expected events of the bid, in thousand-millionths.
-    pub events_nano: u64,
-    /// What must be left for one more.
-    pub price_nanos: i64,
-    /// What is billed later, in the place of all from the first of these on.
-    pub buckets: Vec<Bucket>,
 }
 
 /// One report.
@@ -81,6 +62,8 @@ pub enum Known {
 #[derive(Clone, Debug)]
 struct Part {
     by: ProcessId,
+    /// When it was last said, which is when it had changed.
+    told_s: u32,
     bid_type: BidType,
     spend_nanos: i64,
     events_nano: u64,
@@ -94,13 +77,6 @@ struct Process {
     traffic: BTreeMap<u64, u64>,
     clicks: Delays,
     conversions: Delays,
-}
-
-/// How much of what is billed later is still to come at an age.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Arrivals {
-    clicks: Arrival,
-    conversions: Arrival,
 }
 
 /// What all routers together say of one campaign.
@@ -165,17 +141,14 @@ impl Heard {
         let at = at.unwrap_or_else(|| {
             self.count += 1;
             let (bid_type, flight) = (line.bid_type, Flight::default());
-            parts.push(Part { by, bid_type, spend_nanos: 0, events_nano: 0, price_nanos: 0, flight });
+            parts.push(Part { by, told_s: now_s, bid_type, spend_nanos: 0, events_nano: 0, price_nanos: 0, flight });
             parts.len() - 1
         });
         let part = &mut parts[at];
-        part.bid_type = line.bid_type;
-        (part.spend_nanos, part.events_nano) = (line.spend_nanos.max(0), line.events_nano);
-        part.price_nanos = line.price_nanos.max(0);
-        let not_negative =
-            |bucket: Bucket| Bucket { nanos: bucket.nanos.max(0), width_s: bucket.width_s.max(1), ..bucket };
+        (part.told_s, part.bid_type) = (now_s, line.bid_type);
+        (part.spend_nanos, part.events_nano, part.price_nanos) = (line.spend_nanos, line.events_nano, line.price_nanos);
         let latest_s = now_s.saturating_add(FUTURE_S);
-        part.flight.replace(line.buckets.into_iter().filter(|b| b.start_s <= latest_s).map(not_negative));
+        part.flight.replace(line.buckets.into_iter().filter(|b| b.start_s <= latest_s));
         part.flight.compact(now_s, window_s(part.bid_type));
     }
 
@@ -193,18 +166,19 @@ impl Heard {
         });
     }
 
-    /// Drops what is over of the campaigns after one, at most so many, and names the last that was looked at. Processes go
-    /// once nothing of theirs is left.
+    /// Drops what is over of the campaigns after one, at most so many, and names the last that was looked at. A price that
+    /// nobody has said again for as long as a click may come is over, too: its campaign serves nothing, perhaps because
+    /// of that price. Processes go once nothing of theirs is left.
     pub fn forget(&mut self, after: Option<CampaignId>, max: usize, now_s: u32) -> Option<CampaignId> {
         let from = after.map_or(CampaignId(0), |id| CampaignId(id.0.saturating_add(1)));
         let looked: Vec<CampaignId> = self.parts.range(from..).take(max).map(|(id, _)| *id).collect();
         for id in &looked {
             let Some(parts) = self.parts.get_mut(id) else { continue };
-            let (before, processes) = (parts.len(), &self.processes);
+            let before = parts.len();
             parts.retain_mut(|part| {
-                part.flight.compact(now_s, window_s(part.bid_type));
-                let silent_s = processes.get(&part.by).map_or(u32::MAX, |p| now_s.saturating_sub(p.heard_s));
-                !part.flight.is_empty() || silent_s < CONVERSION_S
+                let window_s = window_s(part.bid_type);
+                part.flight.compact(now_s, window_s);
+                !part.flight.is_empty() || now_s.saturating_sub(part.told_s) < window_s.max(CLICK_S)
             });
             self.count -= before - parts.len();
             if parts.is_empty() {
@@ -244,8 +218,7 @@ impl Heard {
     pub fn in_flight(&self, campaign: CampaignId, since_s: u32, now_s: u32, arrivals: &Arrivals) -> i64 {
         let parts = self.parts.get(&campaign).map(Vec::as_slice).unwrap_or_default();
         let one = |part: &Part| {
-            let arrival =
-                if window_s(part.bid_type) == CONVERSION_S { &arrivals.conversions } else { &arrivals.clicks };
+            let arrival = arrivals.of(part.bid_type);
             part.flight.to_come(now_s, since_s, |age| arrival.remaining(age))
         };
         // Far below the cast's range: amounts of the ledger are.
@@ -260,7 +233,7 @@ impl Heard {
             clicks.add(&process.clicks);
             conversions.add(&process.conversions);
         }
-        Arrivals { clicks: Arrival::of_clicks(&clicks), conversions: Arrival::of_conversions(&conversions) }
+        Arrivals::new(&clicks, &conversions)
     }
 
     /// Requests of all by hours since 1970.
@@ -281,17 +254,10 @@ impl Heard {
     }
 }
 
-/// For how long a billed event may come.
-const fn window_s(bid_type: BidType) -> u32 {
-    match bid_type {
-        BidType::Cpa => CONVERSION_S,
-        BidType::Cpm | BidType::Ocpm | BidType::Cpc | BidType::Ocpc => CLICK_S,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gavel_proto::pacing::flight::Bucket;
 
     const C: CampaignId = CampaignId(5);
     const NOW: u32 = 1_700_000_000;
@@ -341,6 +307,23 @@ mod tests {
         assert_eq!(heard.processes.len(), 1);
         heard.forget(None, 10, NOW + 15 * CLICK_S);
         assert_eq!(heard.processes.len(), 0);
+    }
+
+    /// Its router lives and reports every two seconds, of other campaigns: the price of one that it does not serve any
+    /// more stayed for good, and with it the campaign stayed out.
+    #[test]
+    fn what_a_live_router_does_not_say_again_is_dropped() {
+        let mut heard = Heard::default();
+        heard.hear(by(1), Begins::Anew, report(100, NOW), NOW);
+        for hour in 1..48 {
+            let now_s = NOW + hour * 3_600;
+            assert_eq!(heard.hear(by(1), Begins::Further, Report::default(), now_s), Known::Yes);
+            heard.forget(None, 10, now_s);
+            assert!(hour >= 24 || heard.sold(C).is_some(), "a click may still come after {hour} hours");
+        }
+        assert_eq!((heard.sold(C), heard.counts(), heard.has_heard(by(1))), (None, (0, 0), true));
+        heard.hear(by(1), Begins::Further, report(150, NOW + 172_800), NOW + 172_800);
+        assert_eq!(heard.sold(C).unwrap().spend_nanos, 150, "it is served again");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::books::{Books, Paying};
-use super::heard::{Begins, Heard, Line, ProcessId, Report};
+use super::heard::{Begins, Heard, ProcessId, Report};
 use super::traffic::{Curves, Traffic};
 use super::{Budget, Decision, Goal, Look, Means, Pacer};
 use crate::ledger::Account;
@@ -17,7 +17,7 @@ use crate::ledger::calendar::{Period, Span};
 use gavel_proto::hash::mix64;
 use gavel_proto::ids::CampaignId;
 use gavel_proto::money::{BidType, Nanos, PPM};
-use gavel_proto::pacing::{Delays, Flight};
+use gavel_proto::pacing::{Delays, Flight, Line};
 
 const DAY_S: u32 = 86_400;
 const START_S: u32 = 20_000 * DAY_S;
@@ -215,11 +215,10 @@ fn play(variant: &Variant) -> Outcome {
     }
 }
 
-#[test]
-fn clicks_exceed_their_budgets_by_less_than_a_hundredth() {
+fn variants() -> [Variant; 10] {
     let minute =
         Variant { name: "paced, in flight", paced: Paced::Yes, flight: Counted::Yes, delay_s: 60.0, predicted: 1.0 };
-    let variants = [
+    [
         minute,
         Variant { name: "paced, charges alone", flight: Counted::No, ..minute },
         Variant { name: "unpaced, in flight", paced: Paced::No, ..minute },
@@ -241,9 +240,13 @@ fn clicks_exceed_their_budgets_by_less_than_a_hundredth() {
         },
         Variant { name: "paced, in flight, predicted twice too high", predicted: 2.0, ..minute },
         Variant { name: "paced, in flight, predicted twice too low", predicted: 0.5, ..minute },
-    ];
-    for variant in variants {
-        let outcome = play(&variant);
+    ]
+}
+
+#[test]
+fn clicks_exceed_their_budgets_by_less_than_a_hundredth() {
+    let outcomes = variants().map(|variant| (variant, play(&variant)));
+    for (variant, outcome) in &outcomes {
         println!(
             "{}: over {:.4} %, used {:.2} %, farthest from the curve {:.1} %",
             variant.name,
@@ -255,5 +258,19 @@ fn clicks_exceed_their_budgets_by_less_than_a_hundredth() {
             assert!(outcome.over < 0.01, "{}: {}", variant.name, outcome.over);
             assert!(outcome.used > 0.97, "{}: {}", variant.name, outcome.used);
         }
+        // The documentation's tables say 2.7 to 3.5 % and 51 to 52 %.
+        match variant.paced {
+            Paced::Yes => assert!(outcome.worst < 0.05, "{}: {}", variant.name, outcome.worst),
+            Paced::No => assert!(outcome.worst > 0.3, "{}: {}", variant.name, outcome.worst),
+        }
+    }
+    // Where clicks are late, what is in flight counts: 0.192 % for 0.485 %, and 0.307 % for 1.786 %.
+    let late = |paced: Paced, flight: Counted| {
+        let is_it = |v: &Variant| v.delay_s > 60.0 && v.paced == paced && v.flight == flight;
+        outcomes.iter().find(|(variant, _)| is_it(variant)).unwrap().1.over
+    };
+    for (paced, share) in [(Paced::Yes, 0.6), (Paced::No, 0.5)] {
+        let (counted, charges) = (late(paced, Counted::Yes), late(paced, Counted::No));
+        assert!(counted < share * charges, "{counted} with what is in flight, {charges} without");
     }
 }

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Voter;
-use crate::blobs::{Begun, BlobError, Held, Shelf, Upload};
+use crate::blobs::{Begun, BlobError, Held, Shelf, Upload, off_thread};
 use crate::convert::hash32;
 use crate::state::types::Hash32;
 
@@ -172,11 +172,11 @@ async fn to_its_end<T: Send + 'static>(
 }
 
 async fn take(mut upload: Upload, chunk: wire::BlobChunk) -> Result<Upload, Status> {
-    let taken = tokio::task::spawn_blocking(move || {
+    let taken = off_thread(move || {
         upload.take(chunk.offset, &chunk.data, chunk.crc32)?;
         Ok(upload)
     });
-    taken.await.map_err(|_| Status::internal("the work was cut off"))?.map_err(status)
+    taken.await.map_err(status)
 }
 
 async fn next(chunks: &mut Streaming<wire::BlobChunk>) -> Result<Option<wire::BlobChunk>, Status> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gavel_member::{clock, transport};
-use gavel_proto::limits::STRING_BYTES_MAX;
+use gavel_proto::limits::{CAMPAIGN_WAIT_MS_MAX, STRING_BYTES_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::campaign_service_server::CampaignService;
 use gavel_proto::wire::ledger_service_client::LedgerServiceClient;
@@ -34,7 +34,7 @@ const PAGE_MAX: usize = 1_000;
 /// Longest request id: the command's has a prefix.
 const REQUEST_ID_BYTES_MAX: usize = STRING_BYTES_MAX / 2;
 /// Longest wait until a version is in force.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_millis(CAMPAIGN_WAIT_MS_MAX as u64);
 /// Between two looks at who lives.
 const LOOK: Duration = Duration::from_millis(200);
 /// The ledger's leader waits 3 s itself.
@@ -97,6 +97,8 @@ impl CampaignService for CampaignEndpoint {
                 "request_id must have 1 to {REQUEST_ID_BYTES_MAX} bytes: the same one for the same wish"
             )));
         }
+        // A new leader may not have applied the receipt of the one before it.
+        self.voter.linearize().await?;
         let catalogue = self.catalogue()?;
         let wanted = wishes(&request.updates, &catalogue).map_err(Status::invalid_argument)?;
         let command = command_of(&request.request_id, &wanted);
@@ -169,16 +171,27 @@ impl CampaignEndpoint {
             return Ok(());
         }
         let _merging = self.merging.lock().await;
+        // What budgets are merged with is this voter's copy of the ledger: it must have what was set over others.
+        let newest = self.ask_ledger(Vec::new()).await?;
+        self.wait_for_books(newest.log_index).await?;
         let wishes: Vec<wire::SetBudgets> = {
             let books = self.books.machine.applied();
             wanted.budgets.iter().map(|(id, given)| merged(*id, given, &books.state, catalogue)).collect()
         };
         let ids: Vec<u64> = wishes.iter().map(|wish| wish.campaign_id).collect();
         let wish = |budgets| wire::LedgerWish { body: Some(wire::ledger_wish::Body::SetBudgets(budgets)) };
-        let request = wire::LedgerRequest {
-            cluster_id: self.voter.own.cluster_id.clone(),
-            wishes: wishes.into_iter().map(wish).collect(),
-        };
+        let reply = self.ask_ledger(wishes.into_iter().map(wish).collect()).await?;
+        for (id, verdict) in ids.iter().zip(&reply.verdicts) {
+            if verdict.answer() != wire::LedgerAnswer::LedgerDone {
+                return Err(refused_budget(*id, &verdict.reason));
+            }
+        }
+        self.wait_for_books(reply.log_index).await
+    }
+
+    /// Has wishes carried out by the ledger's leader.
+    async fn ask_ledger(&self, wishes: Vec<wire::LedgerWish>) -> Result<wire::LedgerReply, Status> {
+        let request = wire::LedgerRequest { cluster_id: self.voter.own.cluster_id.clone(), wishes };
         let address = match self.books.core.leader() {
             Leader::Own => self.voter.address.clone(),
             Leader::Other { address, .. } => address,
@@ -192,15 +205,10 @@ impl CampaignEndpoint {
         if !reply.leader_address.is_empty() {
             return Err(Status::unavailable("the ledger changes its leader: send the same again"));
         }
-        for (id, verdict) in ids.iter().zip(&reply.verdicts) {
-            if verdict.answer() != wire::LedgerAnswer::LedgerDone {
-                return Err(refused_budget(*id, &verdict.reason));
-            }
-        }
-        self.wait_for_books(reply.log_index).await
+        Ok(reply)
     }
 
-    /// The next request merges with what this one has set.
+    /// Returns once this voter's copy of the ledger has an entry.
     async fn wait_for_books(&self, index: u64) -> Result<(), Status> {
         let mut progress = self.books.machine.progress();
         let applied = tokio::time::timeout(APPLIED_TIMEOUT, progress.wait_for(|p| p.index >= index)).await;

@@ -5,6 +5,7 @@
 //! replicas have. It is not replicated: a new leader hears it again within a moment.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,13 +40,15 @@ const VERSIONS_MAX: usize = 64;
 /// What members hold.
 #[derive(Debug)]
 pub struct Followers {
-    members: Mutex<BTreeMap<u64, wire::DeliveryHeld>>,
+    /// By member, with the number of the stream that it said it on.
+    members: Mutex<BTreeMap<u64, (u64, wire::DeliveryHeld)>>,
+    streams: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
 impl Default for Followers {
     fn default() -> Self {
-        Self { members: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { members: Mutex::default(), streams: AtomicU64::new(0), changed: watch::Sender::new(0) }
     }
 }
 
@@ -57,7 +60,7 @@ pub struct Effect {
 }
 
 impl Followers {
-    fn members(&self) -> MutexGuard<'_, BTreeMap<u64, wire::DeliveryHeld>> {
+    fn members(&self) -> MutexGuard<'_, BTreeMap<u64, (u64, wire::DeliveryHeld)>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,14 +70,21 @@ impl Followers {
         self.changed.subscribe()
     }
 
-    fn hear(&self, held: wire::DeliveryHeld) {
-        self.members().insert(held.member_id, held);
+    fn hear(&self, stream: u64, held: wire::DeliveryHeld) {
+        {
+            let mut members = self.members();
+            if members.get(&held.member_id).is_some_and(|(newer, _)| *newer > stream) {
+                return;
+            }
+            members.insert(held.member_id, (stream, held));
+        }
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn forget(&self, member: u64, incarnation: u64) {
+    /// A stream has ended; what the member said on a later one stays.
+    fn forget(&self, member: u64, stream: u64) {
         let mut members = self.members();
-        if members.get(&member).is_some_and(|held| held.incarnation == incarnation) {
+        if members.get(&member).is_some_and(|(of, _)| *of == stream) {
             members.remove(&member);
         }
     }
@@ -82,7 +92,7 @@ impl Followers {
     /// What nodes of the state hold.
     fn nodes(&self, state: &State) -> Vec<wire::DeliveryHeld> {
         let is_node = |id: &u64| state.members.get(id).is_some_and(|m| m.role == Role::Node);
-        self.members().iter().filter(|(id, _)| is_node(id)).map(|(_, held)| held.clone()).collect()
+        self.members().iter().filter(|(id, _)| is_node(id)).map(|(_, (_, held))| held.clone()).collect()
     }
 
     /// Where `version` is not in force yet: a node that serves must hold it or a newer one for the active generation, and
@@ -92,12 +102,13 @@ impl Followers {
         let members = self.members();
         let active = state.active_generation;
         let uses = |member: &Member| {
-            let said = members.get(&member.id).filter(|held| held.incarnation == member.incarnation);
+            let said = members.get(&member.id).map(|(_, held)| held);
+            let said = said.filter(|held| held.incarnation == member.incarnation);
             let newest = |h: &wire::HeldDelivery| h.versions.iter().copied().max().unwrap_or(0);
             match member.role {
                 Role::Control => true,
-                // One that pins nothing yet answers nothing.
-                Role::Router => said.is_some_and(|s| s.pinned == 0 || (s.pinned >= version && s.heard >= version)),
+                // One that pins nothing yet answers nothing; what it has heard is what it will pin.
+                Role::Router => said.is_some_and(|s| s.heard >= version && (s.pinned == 0 || s.pinned >= version)),
                 Role::Node => {
                     let serves = member.ready.shards.keys().any(|key| Some(key.generation) == active);
                     let of = |h: &wire::HeldDelivery| Some(h.generation) == active && newest(h) >= version;
@@ -148,15 +159,16 @@ impl DeliveryService for DeliveryEndpoint {
         let id = first.member_id;
         let (wants, wanted) = watch::channel(false);
         let told = Told { formation: first.formation, version: first.heard };
-        voter.followers.hear(first);
+        let stream = voter.followers.streams.fetch_add(1, Ordering::Relaxed);
+        voter.followers.hear(stream, first);
         tokio::spawn(async move {
             tokio::select! {
                 () = speak(&voter, &sender, role, told, wanted) => {}
-                () = listen(&voter, &mut sayings, (id, incarnation), &wants) => {}
+                () = listen(&voter, &mut sayings, (id, incarnation, stream), &wants) => {}
                 () = leads_no_more(&voter) => {}
                 () = voter.shutdown.wait() => {}
             }
-            voter.followers.forget(id, incarnation);
+            voter.followers.forget(id, stream);
         });
         Ok(Response::new(ReceiverStream::new(news)))
     }
@@ -181,7 +193,7 @@ async fn leads_no_more(voter: &Voter) {
 async fn listen(
     voter: &Voter,
     sayings: &mut Streaming<wire::DeliveryHeld>,
-    (id, incarnation): (u64, u64),
+    (id, incarnation, stream): (u64, u64, u64),
     wants: &watch::Sender<bool>,
 ) {
     while let Ok(Some(saying)) = sayings.message().await {
@@ -192,7 +204,7 @@ async fn listen(
             metrics::counter!("gavel_control_delivery_gaps_total").increment(1);
             wants.send_replace(true);
         }
-        voter.followers.hear(saying);
+        voter.followers.hear(stream, saying);
     }
 }
 
@@ -305,14 +317,20 @@ mod tests {
         let followers = Followers::default();
         let behind = |version| followers.effect(&state, version).behind;
         assert_eq!(behind(5), [2, 3, 4], "nobody has said anything");
-        followers.hear(held(2, 1, 5, 0));
-        followers.hear(held(3, 1, 5, 4));
-        followers.hear(held(4, 9, 5, 0));
+        followers.hear(1, held(2, 1, 5, 0));
+        followers.hear(1, held(3, 1, 4, 0));
+        assert!(behind(5).contains(&3), "it pins nothing, but will pin what it has heard");
+        followers.hear(1, held(3, 1, 5, 4));
+        followers.hear(1, held(4, 9, 5, 0));
         assert_eq!(behind(5), [3, 4], "heard and not pinned; said by another start of the process");
-        followers.hear(held(3, 1, 5, 5));
-        followers.hear(held(4, 1, 6, 0));
+        followers.hear(1, held(3, 1, 5, 5));
+        followers.hear(1, held(4, 1, 6, 0));
         assert_eq!((behind(5), behind(6)), (vec![], vec![2, 3]));
+        followers.hear(2, held(2, 1, 5, 0));
+        followers.hear(1, held(2, 1, 3, 0));
         followers.forget(2, 1);
+        assert!(behind(5).is_empty(), "it has a later stream than the one that ends");
+        followers.forget(2, 2);
         assert_eq!(behind(5), [2], "it may serve and not hear");
     }
 }

@@ -18,7 +18,7 @@ use crate::state::types::{Member, Role};
 pub struct Desk(Mutex<Heard>);
 
 impl Desk {
-    /// What was heard; held for a page of campaigns at a time.
+    /// What was heard; the pacer holds it for one campaign at a time, and for a page of them where it forgets.
     pub fn heard(&self) -> MutexGuard<'_, Heard> {
         // Each report is taken in one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

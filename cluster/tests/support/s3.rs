@@ -30,6 +30,12 @@ pub struct Content {
     pub old: Vec<String>,
     /// Answers 503 to everything.
     pub away: bool,
+    /// Alters what it is given.
+    pub alters: bool,
+    /// Deletes nothing.
+    pub keeps: bool,
+    /// Lengths that it lists in place of the true ones.
+    pub claims: BTreeMap<String, u64>,
     /// Requests by method, uploads in parts apart.
     pub asked: BTreeMap<&'static str, usize>,
     uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
@@ -101,7 +107,7 @@ async fn bucket(
     let mut xml = "<ListBucketResult><IsTruncated>false</IsTruncated>".to_owned();
     for (key, bytes) in content.objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
         let (_, put) = if content.old.contains(key) { LONG_AGO } else { NEW };
-        let length = bytes.len();
+        let length = content.claims.get(key).copied().unwrap_or(bytes.len() as u64);
         let _ = write!(
             xml,
             "<Contents><Key>{key}</Key><LastModified>{put}</LastModified><ETag>&quot;x&quot;</ETag><Size>{length}</Size></Contents>"
@@ -129,6 +135,7 @@ async fn object(
         (&Method::PUT, ..) => "put",
         (&Method::GET, ..) => "get",
         (&Method::HEAD, ..) => "head",
+        (&Method::DELETE, ..) => "delete",
         _ => "other",
     };
     *content.asked.entry(name).or_default() += 1;
@@ -165,6 +172,9 @@ async fn object(
             (StatusCode::OK, etag).into_response()
         }
         "get" | "head" => content.get(key, &headers),
+        "delete" if content.keeps => {
+            (StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>").into_response()
+        }
         _ => {
             content.objects.remove(key);
             StatusCode::NO_CONTENT.into_response()
@@ -183,7 +193,10 @@ impl Content {
         self.uploads.len()
     }
 
-    fn put(&mut self, key: &str, bytes: Vec<u8>) {
+    fn put(&mut self, key: &str, mut bytes: Vec<u8>) {
+        if self.alters {
+            bytes[0] ^= 1;
+        }
         self.old.retain(|old| old != key);
         self.objects.insert(key.to_owned(), bytes);
     }

@@ -97,7 +97,7 @@ impl Staged {
     }
 
     pub fn target(&self) -> Target {
-        self.holdings.current().target(EPOCH, SHARD, &self.hash, 12 * 3_600).unwrap()
+        self.holdings.current().target(EPOCH, SHARD, &self.hash).unwrap()
     }
 
     /// A search as a router would send it.

@@ -78,7 +78,7 @@ pub fn search_shard(
     search: &Search,
     clock: Clock,
 ) -> Result<ShardAnswer, SearchFault> {
-    let target = &target.in_auction(search.auction.auction_id);
+    let target = &target.in_auction(search.auction.auction_id, search.unix_s, search.blocked.leased);
     let shard = &target.loaded.shard;
     match search.reasons {
         Reasons::Unasked => Ok(funnel(scratch, target, search, clock, |_| Some(Unwatched))?.0),

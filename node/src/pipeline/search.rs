@@ -9,6 +9,7 @@ use gavel_proto::epoch::Epoch;
 
 use crate::features::UserSets;
 use crate::ranking::auction::{AuctionTerms, Candidate};
+use crate::ranking::delivery::Leased;
 use crate::ranking::explain::{Explained, Reason};
 use crate::retrieval::Mode;
 use crate::segment::Term;
@@ -78,6 +79,8 @@ pub struct Blocked {
     pub capped_ads: Vec<(u64, u64)>,
     /// Whether the router knows what is capped.
     pub counted: Counted,
+    /// Whether campaigns that are billed by the impression take part.
+    pub leased: Leased,
 }
 
 /// Does the router know how often the user has seen what is counted?

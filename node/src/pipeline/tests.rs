@@ -12,6 +12,7 @@ use super::altered_demo::{self, Break};
 use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, user};
 use super::search::{Counted, Outcome, Reasons, Search, ShardAnswer};
 use super::{SearchFault, SearchScratch, search_shard};
+use crate::ranking::delivery::Leased;
 use crate::ranking::explain::Reason;
 use crate::ranking::light::LightChance;
 use crate::retrieval::Mode;
@@ -205,6 +206,31 @@ fn what_is_capped_leaves_before_the_cut() {
     let unknown = run(&target, &search);
     assert!(capped(&unknown) > capped(&after) && !unknown.candidates.is_empty());
     assert!(unknown.candidates.iter().all(|c| target.loaded.shard.campaign(c.ad).0 % 10 != 7));
+}
+
+/// Six ads that pay for impressions above all others would fill the cut: where nothing can be charged for them they leave
+/// before it, and the others are the candidates that they are without them.
+#[test]
+fn what_cannot_be_charged_leaves_before_the_cut() {
+    let staged = &*STAGED;
+    let (target, mut search) = (staged.target(), staged.search());
+    (search.quota, search.light_keep, search.mode) = (ITEMS as u32, ITEMS as usize, Mode::Exact);
+    let is_leased = |ad: u32| target.delivery.row(&target.loaded.shard, ad).is_leased();
+    let before = run(&target, &search);
+    assert!(before.candidates.iter().any(|c| is_leased(c.ad)));
+    search.blocked.leased = Leased::Out;
+    let after = run(&target, &search);
+    assert!(!after.candidates.is_empty() && after.candidates.iter().all(|c| !is_leased(c.ad)));
+    let mut others = search.clone();
+    (others.blocked.leased, others.blocked.campaigns) =
+        (Leased::Admitted, (0..60).filter(|c| matches!(c % 5, 0 | 3)).collect());
+    let named = run(&target, &others);
+    assert_eq!(after.candidates, named.candidates, "as if their campaigns were blocked one by one");
+    search.reasons = Reasons::Asked;
+    let explained = run(&target, &search);
+    let counts: HashMap<Reason, u64> = explained.reasons.iter().copied().collect();
+    assert_eq!(counts.values().sum::<u64>(), explained.funnel.ads_total);
+    assert!(counts[&Reason::NotEligibleBudget] > 0);
 }
 
 #[test]

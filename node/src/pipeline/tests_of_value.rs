@@ -95,7 +95,7 @@ fn new_bids_count_at_once() {
     });
     let next = Epoch { delivery: EPOCH.delivery + 1, ..EPOCH };
     staged.holdings.change(|h| h.add_delivery(GENERATION, Arc::new(Delivery::new(next.delivery, raised))));
-    let after = staged.holdings.current().target(next, super::fixture::SHARD, &staged.hash, 0).unwrap();
+    let after = staged.holdings.current().target(next, super::fixture::SHARD, &staged.hash).unwrap();
     let best = |target: &Target| twin(&staged, target).iter().take(20).map(|p| p.0).collect::<Vec<u32>>();
     assert_ne!(best(&before), best(&after));
     for mode in [Mode::Exact, Mode::Auto, Mode::Graph] {

@@ -28,6 +28,16 @@ pub enum CampaignStatus {
     OutOfBudget,
 }
 
+/// Can the router charge for impressions?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Leased {
+    /// Yes, or nobody ever asked it to.
+    #[default]
+    Admitted,
+    /// No: what is billed by the impression takes no part, and sets no price.
+    Out,
+}
+
 /// Are impressions counted by user?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Counting {
@@ -109,6 +119,15 @@ impl DeliveryRow {
         match self.bid_type {
             BidType::Cpm => true,
             BidType::Cpc | BidType::Cpa | BidType::Ocpm | BidType::Ocpc => false,
+        }
+    }
+
+    /// True when it pays for impressions, for which a router holds money beforehand.
+    #[must_use]
+    pub const fn is_leased(&self) -> bool {
+        match self.bid_type {
+            BidType::Cpm | BidType::Ocpm => true,
+            BidType::Cpc | BidType::Cpa | BidType::Ocpc => false,
         }
     }
 

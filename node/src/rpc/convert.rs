@@ -21,6 +21,7 @@ use crate::pipeline::search::{
     Blocked, BundleHash, CandidateFeatures, Counted, Features, Reasons, Search, ShardAnswer,
 };
 use crate::ranking::auction::AuctionTerms;
+use crate::ranking::delivery::Leased;
 use crate::retrieval::Mode;
 use crate::segment::Term;
 use crate::staging::holdings::{LoadedBundle, Target};
@@ -105,6 +106,7 @@ pub fn search(
             capped_campaigns: request.capped_campaigns,
             capped_ads: capped_ads(&request.capped_ads),
             counted: if request.without_counted { Counted::Unknown } else { Counted::Known },
+            leased: if request.without_leased { Leased::Out } else { Leased::Admitted },
         },
         quota,
         light_keep,

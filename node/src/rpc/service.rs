@@ -61,8 +61,8 @@ impl ShardService for ShardRpc {
         let search = convert::search(request, bundle, self.oracle, clock::now_us()).map_err(refuse)?;
         let search = Arc::new(search);
         let parts: Vec<Part> = shards.iter().map(|shard| self.start(&holdings, *shard, &search)).collect();
-        let versions = holdings.versions(epoch.generation);
-        let held_deliveries = if versions.contains(&epoch.delivery) { Vec::new() } else { versions };
+        let is_held = holdings.has_version(epoch.generation, epoch.delivery);
+        let held_deliveries = if is_held { Vec::new() } else { holdings.versions(epoch.generation) };
         let mut response = wire::SearchResponse { node_id, held_deliveries, ..wire::SearchResponse::default() };
         for (shard, part) in shards.into_iter().zip(parts) {
             let (answer, cpu_us) = finish((shard, search.auction.auction_id), node_id, epoch, part).await;
@@ -91,7 +91,7 @@ impl ShardService for ShardRpc {
 
 impl ShardRpc {
     fn start(&self, holdings: &Holdings, shard: u32, search: &Arc<Search>) -> Part {
-        let target = match holdings.target(search.epoch, shard, &search.model_hash, search.unix_s) {
+        let target = match holdings.target(search.epoch, shard, &search.model_hash) {
             Ok(target) => target,
             Err(lack @ Lack::Shard(_)) => return Part::Unanswered(AnswerStatus::AnswerNotHeld, lack.to_string()),
             Err(lack @ Lack::Version { .. }) => {

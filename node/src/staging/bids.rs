@@ -31,6 +31,8 @@ pub struct ShardDelivery {
     pub impression_ads: Arc<Bitset>,
     /// Ads whose impressions are counted for a frequency rule of the catalogue: the same in all its versions.
     pub counted: Arc<Bitset>,
+    /// Ads that are billed by the impression: the same in all versions.
+    leased: Arc<Bitset>,
     /// Ads that do not bid at any time: paused, without budget, bid 0, or of an unknown campaign.
     silent: Arc<Bitset>,
     /// Campaigns that take part in a share of the auctions, in parts per million; ascending.
@@ -61,6 +63,8 @@ impl ShardDelivery {
         let impression_ads = content.ads_of_campaigns(impression_bids.iter().map(|(campaign, _)| *campaign));
         let counted = rows().filter(|(_, row)| row.counting == Counting::Counted).map(|(campaign, _)| campaign);
         let counted = content.ads_of_campaigns(counted);
+        let leased = rows().filter(|(_, row)| row.is_leased()).map(|(campaign, _)| campaign);
+        let leased = content.ads_of_campaigns(leased);
         let timed = rows().filter_map(timed).collect();
         let throttled = rows().filter_map(throttled).collect();
         Self {
@@ -68,6 +72,7 @@ impl ShardDelivery {
             impression_bids,
             impression_ads: Arc::new(impression_ads),
             counted: Arc::new(counted),
+            leased: Arc::new(leased),
             silent: Arc::new(silent),
             throttled,
             timed,
@@ -88,6 +93,7 @@ impl ShardDelivery {
             impression_bids: self.impression_bids.clone(),
             impression_ads: Arc::clone(&self.impression_ads),
             counted: Arc::clone(&self.counted),
+            leased: Arc::clone(&self.leased),
             silent: Arc::clone(&self.silent),
             throttled: self.throttled.clone(),
             timed: self.timed.clone(),
@@ -122,6 +128,26 @@ impl ShardDelivery {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.resolved.delivery().version()
+    }
+
+    /// Whether an ad is billed by the impression.
+    #[must_use]
+    pub fn is_leased(&self, ad: u32) -> bool {
+        self.leased.contains(ad)
+    }
+
+    /// `silent` with every ad that is billed by the impression.
+    #[must_use]
+    pub fn without_leased(&self, silent: &Bitset) -> Arc<Bitset> {
+        let mut silent = Bitset::clone(silent);
+        silent.unite(&self.leased);
+        Arc::new(silent)
+    }
+
+    /// The ads that bid at no time.
+    #[must_use]
+    pub fn silent(&self) -> Arc<Bitset> {
+        Arc::clone(&self.silent)
     }
 
     /// The ads that do not bid at an instant.

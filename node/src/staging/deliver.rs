@@ -10,7 +10,7 @@ use gavel_member::delivery::{Acknowledged, DeliveryFeed};
 use gavel_member::{ReadyState, Shutdown, clock};
 use tokio::runtime::Handle;
 
-use super::holdings::{Holdings, SharedHoldings};
+use super::holdings::SharedHoldings;
 use super::worker::ready_shards;
 
 /// What the thread works with.
@@ -67,17 +67,19 @@ impl Deliver {
         let took_us = clock::now_us().0.saturating_sub(began.0);
         metrics::histogram!("gavel_node_delivery_us").record(took_us as f64);
         tracing::debug!(version, took_us, "bids are in force");
-        let holdings = self.holdings.current();
-        acknowledge(&holdings, &self.feed);
+        acknowledge(&self.holdings, &self.feed);
         if !was_ready {
             // Shards that were loaded before are ready with their bids.
-            self.ready.update(|ready| ready.shards = ready_shards(&holdings));
+            self.ready.update(|ready| ready.shards = ready_shards(&self.holdings.current()));
         }
     }
 }
 
 /// Says which versions searches may name.
-pub fn acknowledge(holdings: &Holdings, feed: &DeliveryFeed) {
-    let held = holdings.deliveries.keys().map(|generation| (*generation, holdings.versions(*generation)));
-    feed.acknowledge(Acknowledged { held: held.collect(), pinned: 0 });
+pub fn acknowledge(holdings: &SharedHoldings, feed: &DeliveryFeed) {
+    feed.acknowledge(|| {
+        let holdings = holdings.current();
+        let held = holdings.deliveries.keys().map(|generation| (*generation, holdings.versions(*generation)));
+        Acknowledged { held: held.collect(), pinned: 0 }
+    });
 }

@@ -15,7 +15,7 @@ use super::StagingError;
 pub use super::bids::ShardDelivery;
 use super::plan::{Hash, Held};
 use crate::ranking::auction::HeadRoles;
-use crate::ranking::delivery::{Delivery, VERSIONS_KEPT};
+use crate::ranking::delivery::{Delivery, Leased, VERSIONS_KEPT};
 use crate::ranking::light::LightModel;
 use crate::ranking::value::ValueModel;
 use crate::segment::{Bitset, Content};
@@ -72,8 +72,6 @@ impl HeldContent {
     /// With one more version.
     fn with(&self, newest: ShardDelivery) -> Arc<Self> {
         let mut deliveries = self.deliveries.clone();
-        // Versions of another control plane may be newer by number; they count no more.
-        deliveries.retain(|held| held.version() < newest.version());
         push_version(&mut deliveries, Arc::new(newest));
         Arc::new(Self { content: Arc::clone(&self.content), deliveries })
     }
@@ -111,16 +109,24 @@ pub struct Target {
     pub loaded: Arc<LoadedShard>,
     /// The pinned bids.
     pub delivery: Arc<ShardDelivery>,
-    /// Ads that do not bid at the time of the search.
+    /// Ads that do not bid.
     pub silent: Arc<Bitset>,
+    /// Whether those that are billed by the impression are among them.
+    pub leased: Leased,
 }
 
 impl Target {
-    /// The same for one auction: campaigns that take part in a share of the auctions are silent in the others.
+    /// The same for one auction at an instant: campaigns are silent outside of their schedules, and those that take part in
+    /// a share of the auctions in the others.
     #[must_use]
-    pub fn in_auction(&self, auction: u64) -> Self {
-        let silent = self.delivery.silent_in(&self.silent, self.loaded.shard.content(), auction);
-        Self { loaded: Arc::clone(&self.loaded), delivery: Arc::clone(&self.delivery), silent }
+    pub fn in_auction(&self, auction: u64, unix_s: i64, leased: Leased) -> Self {
+        let content = self.loaded.shard.content();
+        let silent = self.delivery.silent_in(&self.delivery.silent_at(content, unix_s), content, auction);
+        let silent = match leased {
+            Leased::Admitted => silent,
+            Leased::Out => self.delivery.without_leased(&silent),
+        };
+        Self { loaded: Arc::clone(&self.loaded), delivery: Arc::clone(&self.delivery), silent, leased }
     }
 }
 
@@ -141,11 +147,11 @@ pub enum Lack {
 }
 
 impl Holdings {
-    /// What a search of this epoch uses; `unix_s` is its time, for the schedules of campaigns.
+    /// What a search of this epoch uses.
     ///
     /// # Errors
     /// What is lacking.
-    pub fn target(&self, epoch: Epoch, shard: u32, model: &Hash, unix_s: i64) -> Result<Target, Lack> {
+    pub fn target(&self, epoch: Epoch, shard: u32, model: &Hash) -> Result<Target, Lack> {
         let version = |what, version| Lack::Version { what, version };
         let Some(content) = self.contents.get(&(epoch.generation, shard)) else {
             let known = self.deliveries.contains_key(&epoch.generation);
@@ -155,8 +161,8 @@ impl Holdings {
         let loaded = loaded.ok_or(version("model", epoch.model))?;
         let delivery = content.deliveries.iter().rev().find(|d| d.version() == epoch.delivery);
         let delivery = delivery.ok_or(version("delivery", epoch.delivery))?;
-        let silent = delivery.silent_at(&content.content, unix_s);
-        Ok(Target { loaded: Arc::clone(loaded), delivery: Arc::clone(delivery), silent })
+        let silent = delivery.silent();
+        Ok(Target { loaded: Arc::clone(loaded), delivery: Arc::clone(delivery), silent, leased: Leased::Admitted })
     }
 
     /// Adds what the catalogue of a generation says of campaigns; it can be searched once a book says what stands.
@@ -174,6 +180,9 @@ impl Holdings {
             if anew {
                 // Another control plane counts its versions from the beginning.
                 self.deliveries.remove(&generation);
+                for (_, held) in self.contents.range_mut((generation, 0)..=(generation, u32::MAX)) {
+                    *held = Arc::new(HeldContent { content: Arc::clone(&held.content), deliveries: VecDeque::new() });
+                }
             }
             self.lay_book(generation);
         }
@@ -199,13 +208,18 @@ impl Holdings {
         }
     }
 
+    /// Whether every content of a generation here can be searched with a version.
+    #[must_use]
+    pub fn has_version(&self, generation: u64, version: u64) -> bool {
+        let mut contents = self.contents.range((generation, 0)..=(generation, u32::MAX)).map(|(_, held)| held);
+        contents.all(|held| held.deliveries.iter().rev().any(|d| d.version() == version))
+    }
+
     /// The versions of a generation that every content of it here can be searched with.
     #[must_use]
     pub fn versions(&self, generation: u64) -> Vec<u64> {
-        let contents = || self.contents.range((generation, 0)..=(generation, u32::MAX)).map(|(_, held)| held);
-        let everywhere = |version: u64| contents().all(|held| held.deliveries.iter().any(|d| d.version() == version));
-        let known = self.deliveries.get(&generation).into_iter().flatten();
-        known.map(|delivery| delivery.version()).filter(|version| everywhere(*version)).collect()
+        let known = self.deliveries.get(&generation).into_iter().flatten().map(|delivery| delivery.version());
+        known.filter(|version| self.has_version(generation, *version)).collect()
     }
 
     /// Adds a delivery version of a generation, and resolves it for every shard of it.

@@ -219,7 +219,6 @@ impl Follower {
     fn report(&mut self) {
         self.sampled = None;
         self.sample();
-        let holdings = self.stage.holdings.current();
         let refusals: Vec<Refused> = self
             .failures
             .iter()
@@ -230,11 +229,13 @@ impl Follower {
             })
             .collect();
         self.stage.ready.update(|ready| {
+            // Under the lock of what is written: another thread puts bids in force meanwhile.
+            let holdings = self.stage.holdings.current();
             ready.shards = ready_shards(&holdings);
             ready.models = holdings.bundles.keys().copied().collect();
             ready.refusals = refusals;
         });
-        acknowledge(&holdings, &self.stage.delivery);
+        acknowledge(&self.stage.holdings, &self.stage.delivery);
     }
 
     /// Lets go of what nobody can ask for any more, in memory and on disk.

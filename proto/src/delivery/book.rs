@@ -21,8 +21,19 @@ pub struct Book {
     pub version: u64,
     /// Ascending by campaign; none is empty.
     rows: Vec<(u64, Arc<Override>)>,
-    /// (version before, version, campaigns), oldest first, each beginning where the one before ends.
-    recent: VecDeque<(u64, u64, Arc<[u64]>)>,
+    /// Oldest first, each beginning where the one before ends.
+    recent: VecDeque<Step>,
+}
+
+/// What one version changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    before: u64,
+    version: u64,
+    /// Ascending or not.
+    campaigns: Arc<[u64]>,
+    /// Those of which a status was said before and is not any more.
+    freed: Arc<[u64]>,
 }
 
 /// What has come from the control plane, whole.
@@ -86,8 +97,12 @@ impl Book {
     }
 
     fn remember(&mut self, before: &Self, campaigns: Vec<u64>) {
+        let status = |book: &Self, id: u64| book.get(id).and_then(|row| row.status);
+        let is_freed = |id: &u64| status(before, *id).is_some() && status(self, *id).is_none();
+        let freed = campaigns.iter().copied().filter(is_freed).collect();
+        let step = Step { before: before.version, version: self.version, campaigns: campaigns.into(), freed };
         self.recent.clone_from(&before.recent);
-        self.recent.push_back((before.version, self.version, campaigns.into()));
+        self.recent.push_back(step);
         if self.recent.len() > RECENT_MAX {
             self.recent.pop_front();
         }
@@ -113,19 +128,32 @@ impl Book {
             return Some(Vec::new());
         }
         // A member may have skipped versions: what it skipped to holds their changes, too.
-        let first = self.recent.front().map(|(before, ..)| *before)?;
-        if version < first {
+        if version < self.recent.front()?.before {
             return None;
         }
-        let newer = self.recent.iter().filter(|(_, after, _)| *after > version);
-        let mut campaigns: Vec<u64> = newer.flat_map(|(.., campaigns)| campaigns.iter().copied()).collect();
-        campaigns.sort_unstable();
-        campaigns.dedup();
-        Some(campaigns)
+        Some(ascending(self.after(version).flat_map(|step| step.campaigns.iter().copied())))
+    }
+
+    /// The campaigns whose status was taken back after `version`, as far as that is known, ascending: the catalogue's
+    /// stands again, whatever it is.
+    #[must_use]
+    pub fn freed_since(&self, version: u64) -> Vec<u64> {
+        ascending(self.after(version).flat_map(|step| step.freed.iter().copied()))
+    }
+
+    fn after(&self, version: u64) -> impl Iterator<Item = &Step> {
+        self.recent.iter().filter(move |step| step.version > version)
     }
 }
 
 type Row = (u64, Arc<Override>);
+
+fn ascending(campaigns: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut campaigns: Vec<u64> = campaigns.collect();
+    campaigns.sort_unstable();
+    campaigns.dedup();
+    campaigns
+}
 
 /// Campaigns whose rows differ, ascending.
 fn changed(before: &[Row], after: &[Row]) -> Vec<u64> {

@@ -102,21 +102,21 @@ impl RuleBook {
         book
     }
 
-    /// The book of a catalogue when this was said of some of its campaigns since, ascending: their rules stand in place of
-    /// the catalogue's. What is said of other campaigns is not heard.
+    /// From the book of a catalogue, the one when this was said of some of its campaigns since, ascending: their rules stand
+    /// in place of the catalogue's. What is said of other campaigns is not heard.
     #[must_use]
     pub fn laid_over(
+        &self,
         catalogue: &[(CampaignId, AdvertiserId, Vec<FrequencyRule>)],
         said: &[(u64, Vec<FrequencyRule>)],
     ) -> Self {
-        let plain = Self::new(catalogue.iter().cloned());
         let mut book = Self::new(catalogue.iter().map(|(campaign, advertiser, rules)| {
             let found = said.binary_search_by_key(&campaign.0, |(of, _)| *of).ok();
             let rules = found.and_then(|at| said.get(at)).map_or(rules, |(_, said)| said);
             (*campaign, *advertiser, rules.clone())
         }));
         let counted = catalogue.iter().map(|(campaign, advertiser, _)| (*campaign, *advertiser));
-        let beyond = counted.filter(|(c, a)| book.is_counted(*c, *a) && !plain.is_counted(*c, *a));
+        let beyond = counted.filter(|(c, a)| book.is_counted(*c, *a) && !self.is_counted(*c, *a));
         let mut beyond: Vec<u64> = beyond.map(|(campaign, _)| campaign.0).collect();
         beyond.sort_unstable();
         book.beyond = beyond;

@@ -5,7 +5,12 @@
 //! those that were served and have had no time for long delays, so a cluster that has just started believes the long
 //! ones too rare; the prior, worth [`PRIOR`] events, holds against it.
 
-/// A click counts for so many seconds after its ad was served, as its token says.
+use crate::money::BidType;
+
+/// An impression counts for so many seconds after its ad was served, as its token says: the ledger keeps a lease's money
+/// for a minute after its use.
+pub const IMPRESSION_S: u32 = 60;
+/// A click counts for a day.
 pub const CLICK_S: u32 = 86_400;
 /// A conversion for a week.
 pub const CONVERSION_S: u32 = 7 * CLICK_S;
@@ -19,6 +24,16 @@ pub const BINS: usize = 21;
 const PRIOR: f64 = 100.0;
 /// Beyond so many events the counts are halved, so that they follow what changes.
 const COUNT_MAX: u64 = 1 << 20;
+
+/// How long after its ad was served the event that a bid type bills may come.
+#[must_use]
+pub const fn window_s(bid_type: BidType) -> u32 {
+    match bid_type {
+        BidType::Cpm | BidType::Ocpm => IMPRESSION_S,
+        BidType::Cpc | BidType::Ocpc => CLICK_S,
+        BidType::Cpa => CONVERSION_S,
+    }
+}
 
 /// The bin of a delay.
 #[must_use]
@@ -82,18 +97,6 @@ impl Arrival {
         Self { remaining, window_s }
     }
 
-    /// Of clicks whose delays were seen.
-    #[must_use]
-    pub fn of_clicks(delays: &Delays) -> Self {
-        Self::new(delays, CLICK_HALF_S, f64::from(CLICK_S))
-    }
-
-    /// Of conversions.
-    #[must_use]
-    pub fn of_conversions(delays: &Delays) -> Self {
-        Self::new(delays, CONVERSION_HALF_S, f64::from(CONVERSION_S))
-    }
-
     /// The share at an age in seconds, from 1 down to 0; straight between the ends of a bin.
     #[must_use]
     pub fn remaining(&self, age_s: f64) -> f64 {
@@ -106,6 +109,34 @@ impl Arrival {
         let part = ((age_s - low) / (high - low)).clamp(0.0, 1.0);
         let (from, to) = (self.remaining[at], self.remaining[at + 1]);
         (from + (to - from) * part).clamp(0.0, 1.0)
+    }
+}
+
+/// How the events come that are billed later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrivals {
+    clicks: Arrival,
+    conversions: Arrival,
+}
+
+impl Arrivals {
+    /// From the delays of clicks and of conversions.
+    #[must_use]
+    pub fn new(clicks: &Delays, conversions: &Delays) -> Self {
+        Self {
+            clicks: Arrival::new(clicks, CLICK_HALF_S, f64::from(CLICK_S)),
+            conversions: Arrival::new(conversions, CONVERSION_HALF_S, f64::from(CONVERSION_S)),
+        }
+    }
+
+    /// How the event comes that a bid type bills. What was in flight before a campaign was sold by impressions comes as
+    /// clicks do.
+    #[must_use]
+    pub const fn of(&self, bid_type: BidType) -> &Arrival {
+        match bid_type {
+            BidType::Cpa => &self.conversions,
+            BidType::Cpm | BidType::Ocpm | BidType::Cpc | BidType::Ocpc => &self.clicks,
+        }
     }
 }
 
@@ -144,6 +175,15 @@ mod tests {
         }
         let ages: Vec<f64> = (0..2_000).map(|age| arrival.remaining(f64::from(age))).collect();
         assert!(ages.windows(2).all(|pair| pair[1] <= pair[0]), "it only falls");
+    }
+
+    #[test]
+    fn each_bid_type_has_the_window_and_the_delays_of_what_it_bills() {
+        assert_eq!(BidType::ALL.map(window_s), [60, 86_400, 604_800, 60, 86_400]);
+        let arrivals = Arrivals::new(&Delays::default(), &Delays::default());
+        let half_s = |bid_type, half: f64| (arrivals.of(bid_type).remaining(half) - 0.5).abs() < 0.05;
+        assert!(half_s(BidType::Cpc, CLICK_HALF_S) && half_s(BidType::Ocpc, CLICK_HALF_S));
+        assert!(half_s(BidType::Cpa, CONVERSION_HALF_S));
     }
 
     #[test]

@@ -9,7 +9,10 @@
 //! last time ([`Flight::since`], [`Flight::replace`]): whole sums, so that a repetition changes nothing.
 
 /// Up to this age (seconds, of the end of a bucket) buckets are so wide. Each width divides the next, and a day's hours.
-const TIERS: [(u32, u32); 5] = [(60, 5), (900, 60), (4 * 3_600, 900), (86_400, 3_600), (u32::MAX, 6 * 3_600)];
+const TIERS: [(u32, u32); 5] = [(60, 5), (900, 60), (4 * 3_600, 900), (86_400, 3_600), (u32::MAX, WIDTH_MAX_S)];
+
+/// The width of the oldest buckets.
+pub const WIDTH_MAX_S: u32 = 6 * 3_600;
 
 /// Most buckets of a flight over a week: what the tiers add up to, and some for their seams.
 pub const BUCKETS_MAX: usize = 128;

@@ -13,7 +13,8 @@ impl Forecast {
     #[must_use]
     pub fn new(counts: &[u64]) -> Self {
         let counts = if counts.is_empty() { &[0] } else { counts };
-        let total = counts.iter().sum::<u64>().max(1) as f64;
+        // Counts come from reports: no sum of them overflows as a float.
+        let total = counts.iter().map(|count| *count as f64).sum::<f64>().max(1.0);
         let raised = |count: &u64| *count as f64 + total * 1e-6;
         let whole: f64 = counts.iter().map(raised).sum();
         let mut so_far = 0.0;

@@ -140,6 +140,8 @@ fn a_forecast_rises_from_nothing_to_all() {
     assert!((forecast.share(1.0 / 3.0) - 0.25).abs() < 1e-5 && (forecast.share(2.0 / 3.0) - 0.25).abs() < 1e-5);
     assert!((forecast.share(5.0 / 6.0) - 0.625).abs() < 1e-5);
     assert!((Forecast::new(&[0, 0]).share(0.5) - 0.5).abs() < 1e-12);
+    let saturated = Forecast::new(&[u64::MAX; 4]).share(0.5);
+    assert!((saturated - 0.5).abs() < 1e-9, "counts of any size are shares: {saturated}");
     // A forecast of nothing holds nobody back: it passes as the clock does.
     let empty = Forecast::new(&[]);
     assert_eq!([0.0, 0.25, 1.0].map(|time| empty.share(time)), [0.0, 0.25, 1.0]);

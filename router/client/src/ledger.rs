@@ -79,21 +79,12 @@ impl LedgerClient {
     /// When it does not answer.
     pub async fn balances_at(&self, address: &str, campaigns: Vec<u64>) -> Result<BalancesReply, ClientError> {
         let mut client = client(address)?;
-        let mut whole: Option<BalancesReply> = None;
-        let mut after = 0;
-        loop {
-            let request = BalancesRequest { campaigns: campaigns.clone(), after, limit: 0 };
-            let silent = |_| ClientError::Unreachable(format!("{address}: no answer"));
-            let page = tokio::time::timeout(TRY_TIMEOUT, client.balances(request)).await.map_err(silent)??.into_inner();
-            after = page.next;
-            whole = Some(match whole.take() {
-                None => page,
-                Some(before) => joined(before, page),
-            });
-            if let Some(whole) = whole.take_if(|_| after == 0) {
-                return Ok(whole);
-            }
+        let mut whole = page(&mut client, address, &campaigns, 0).await?;
+        while whole.next != 0 {
+            let next = page(&mut client, address, &campaigns, whole.next).await?;
+            whole = joined(whole, next);
         }
+        Ok(whole)
     }
 
     /// The balances of the first voter that answers.
@@ -146,12 +137,44 @@ fn client(address: &str) -> Result<LedgerServiceClient<Channel>, ClientError> {
     Ok(client.max_decoding_message_size(INTERNAL_MESSAGE_BYTES_MAX))
 }
 
-/// A page behind others. Entries may have come in between: then the digest says nothing.
-fn joined(before: BalancesReply, mut page: BalancesReply) -> BalancesReply {
-    if before.state_digest != page.state_digest {
-        page.state_digest.clear();
-    }
+/// The balances from one campaign on, as far as they fit one answer.
+async fn page(
+    client: &mut LedgerServiceClient<Channel>,
+    address: &str,
+    campaigns: &[u64],
+    from: u64,
+) -> Result<BalancesReply, ClientError> {
+    let request = BalancesRequest { campaigns: campaigns.to_vec(), from, limit: 0 };
+    let silent = |_| ClientError::Unreachable(format!("{address}: no answer"));
+    let reply = tokio::time::timeout(TRY_TIMEOUT, client.balances(request)).await.map_err(silent)??;
+    Ok(reply.into_inner())
+}
+
+/// A page behind others. The digest came with the first; when entries came in between it says nothing.
+fn joined(before: BalancesReply, page: BalancesReply) -> BalancesReply {
+    let same = before.applied_index == page.applied_index;
+    let state_digest = if same { before.state_digest } else { Vec::new() };
     let mut campaigns = before.campaigns;
-    campaigns.append(&mut page.campaigns);
-    BalancesReply { campaigns, ..page }
+    campaigns.extend(page.campaigns);
+    BalancesReply { campaigns, state_digest, ..page }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gavel_proto::wire::CampaignBalance;
+
+    #[test]
+    fn pages_are_one_answer_whose_digest_holds_while_no_entry_came() {
+        let page = |applied_index, campaign_id, next, state_digest: &[u8]| {
+            let campaigns = vec![CampaignBalance { campaign_id, ..CampaignBalance::default() }];
+            let state_digest = state_digest.to_vec();
+            BalancesReply { applied_index, state_digest, campaigns, next, ..BalancesReply::default() }
+        };
+        let whole = joined(joined(page(7, 0, 3, b"x"), page(7, 3, 4, b"")), page(7, 4, 0, b""));
+        assert_eq!(whole.campaigns.iter().map(|c| c.campaign_id).collect::<Vec<_>>(), [0, 3, 4]);
+        assert_eq!((whole.next, whole.state_digest.as_slice()), (0, &b"x"[..]));
+        let moved = joined(joined(page(7, 0, 3, b"x"), page(8, 3, 4, b"")), page(8, 4, 0, b""));
+        assert_eq!((moved.applied_index, moved.state_digest.as_slice()), (8, &b""[..]));
+    }
 }

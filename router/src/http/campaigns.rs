@@ -81,6 +81,7 @@ struct Batch {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct BatchDraft {
     campaign: u64,
     change: Draft,
@@ -95,6 +96,9 @@ async fn batch(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: Body) ->
         Ok(batch) => batch,
         Err(e) => return invalid(&format!("the body is no list of changes: {e}: see docs/campaigns.md")),
     };
+    if batch.updates.iter().any(|update| update.change.wait_ms != 0) {
+        return invalid("wait_ms stands beside updates: all of them are waited for together");
+    }
     let drafts = batch.updates.into_iter().map(|update| (update.campaign, update.change)).collect();
     carry_out(&desk, &headers, drafts, batch.wait_ms).await
 }

@@ -97,7 +97,9 @@ impl Bank {
                 // A key that was not there a moment ago may be now.
                 token = token.or_else(|| self.opened(&event.token));
                 self.event_log().take(event.kind, token.as_ref(), &word, came_ms);
-                if let Some(token) = token.filter(|_| word == CHARGED) {
+                // Impressions have no delay to count: requests need not wait for them.
+                let is_late = |token: &Token| token.billed != EventKind::EventImpression;
+                if let Some(token) = token.filter(|token| word == CHARGED && is_late(token)) {
                     self.served().charged(token.billed, came_ms.saturating_sub(token.issued_ms));
                 }
             }

@@ -7,14 +7,8 @@ use crate::merge::Candidate;
 use gavel_member::token::{self, Token};
 use gavel_proto::ids::CampaignId;
 use gavel_proto::money::BidType;
+use gavel_proto::pacing::arrival::window_s;
 use gavel_proto::wire::EventKind;
-
-/// An impression counts so long after its ad was served: the ledger keeps a lease's money for a minute after its use.
-const IMPRESSION_MS: u64 = 60_000;
-/// A click counts for a day.
-const CLICK_MS: u64 = 24 * 3_600_000;
-/// A conversion counts for a week.
-const CONVERSION_MS: u64 = 7 * CLICK_MS;
 
 /// A probability of 1: weights are of 1e15, position factors of a million.
 const CERTAIN: u128 = 1_000_000_000_000_000 * 1_000_000;
@@ -68,20 +62,11 @@ pub struct Delivered {
 }
 
 /// The event that a bid type bills.
-pub const fn billed_event(bid_type: BidType) -> EventKind {
+const fn billed_event(bid_type: BidType) -> EventKind {
     match bid_type {
         BidType::Cpm | BidType::Ocpm => EventKind::EventImpression,
         BidType::Cpc | BidType::Ocpc => EventKind::EventClick,
         BidType::Cpa => EventKind::EventConversion,
-    }
-}
-
-/// An event counts so long after its ad was served.
-pub const fn window_ms(billed: EventKind) -> u64 {
-    match billed {
-        EventKind::EventImpression | EventKind::EventWin | EventKind::Unspecified => IMPRESSION_MS,
-        EventKind::EventClick => CLICK_MS,
-        EventKind::EventConversion => CONVERSION_MS,
     }
 }
 
@@ -147,7 +132,7 @@ impl Bank {
             auction: sale.auction,
             request: sale.request,
             issued_ms,
-            expires_ms: issued_ms + window_ms(billed),
+            expires_ms: issued_ms + u64::from(window_s(offer.bid_type)) * 1_000,
             period_ms,
             price_nanos: nanos(offer.bid_type, sale.winner.billed.0),
             bid_nanos: nanos(offer.bid_type, sale.candidate.billed(offer.bid).0),

@@ -4,13 +4,15 @@
 //! holds nothing of this process gets everything. While no campaign has a budget nothing is sent.
 
 use super::bank::{Bank, Surroundings};
-use super::served::{Line, STEP, Served};
+use super::served::STEP;
 use gavel_member::member::Voters;
 use gavel_member::transport::control_channel;
 use gavel_proto::ids::CampaignId;
 use gavel_proto::limits::SERVED_LINES_MAX;
+use gavel_proto::pacing::{Delays, Line};
 use gavel_proto::wire::pacing_service_client::PacingServiceClient;
-use gavel_proto::wire::{ServedCampaign, ServedReply, ServedReport};
+use gavel_proto::wire::{ServedReply, ServedReport};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -70,7 +72,7 @@ impl Reporter {
         while sent < news.len() || sent == 0 {
             let part = &news[sent..news.len().min(sent + SERVED_LINES_MAX)];
             let lines = lines(bank, part, wall_ms);
-            let report = self.report(&bank.served(), &lines);
+            let report = self.report(sums(bank), &lines);
             match self.send(report).await {
                 Some(ServedReply { known: true, .. }) => {
                     self.whole = false;
@@ -93,16 +95,15 @@ impl Reporter {
         bank.served().forget(wall_ms);
     }
 
-    fn report(&self, served: &Served, lines: &[Line]) -> ServedReport {
-        let [clicks, conversions] = served.delays();
+    fn report(&self, (traffic, [clicks, conversions]): Sums, lines: &[Line]) -> ServedReport {
         ServedReport {
             cluster_id: self.cluster_id.clone(),
             member_id: *self.member_id.borrow(),
             incarnation: self.incarnation,
             whole: self.whole,
-            campaigns: lines.iter().map(line_to_wire).collect(),
-            traffic_hours: served.traffic().keys().copied().collect(),
-            traffic_requests: served.traffic().values().copied().collect(),
+            campaigns: lines.iter().map(Line::to_wire).collect(),
+            traffic_hours: traffic.keys().copied().collect(),
+            traffic_requests: traffic.values().copied().collect(),
             click_delays: clicks.counts().to_vec(),
             conversion_delays: conversions.counts().to_vec(),
         }
@@ -148,15 +149,12 @@ fn lines(bank: &Bank, part: &[CampaignId], wall_ms: u64) -> Vec<Line> {
     part.chunks(STEP).flat_map(|step| bank.served().lines(step, wall_ms)).collect()
 }
 
-fn line_to_wire(line: &Line) -> ServedCampaign {
-    ServedCampaign {
-        campaign_id: line.campaign.0,
-        bid_type: line.bid_type.number(),
-        spend_nanos: line.spend_nanos,
-        events_nano: line.events_nano,
-        price_nanos: line.price_nanos,
-        starts_s: line.buckets.iter().map(|bucket| bucket.start_s).collect(),
-        widths_s: line.buckets.iter().map(|bucket| bucket.width_s).collect(),
-        nanos: line.buckets.iter().map(|bucket| bucket.nanos).collect(),
-    }
+/// What a report says of all campaigns together: requests by hour, delays of clicks and of conversions.
+type Sums = (BTreeMap<u64, u64>, [Delays; 2]);
+
+/// A copy, so that no request waits while a report is written.
+fn sums(bank: &Bank) -> Sums {
+    let served = bank.served();
+    let [clicks, conversions] = served.delays();
+    (served.traffic().clone(), [*clicks, *conversions])
 }

@@ -5,10 +5,12 @@
 //! their ads charged events came. The pacer gets what has changed since it last acknowledged something, or everything
 //! when it holds nothing of this process, as after a change of leaders.
 
-use super::mint::{Delivered, window_ms};
+use super::mint::Delivered;
 use gavel_proto::ids::CampaignId;
 use gavel_proto::money::BidType;
-use gavel_proto::pacing::flight::{Bucket, price_of_late};
+use gavel_proto::pacing::arrival::window_s;
+use gavel_proto::pacing::flight::{BUCKETS_MAX, price_of_late};
+use gavel_proto::pacing::served::{HOURS_MAX, Line};
 use gavel_proto::pacing::{Delays, Flight};
 use gavel_proto::wire::EventKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Campaigns that are followed; beyond it new ones are not, and pace without expectation. Ours: a flight of a week takes
 /// two KiB.
 const CAMPAIGNS_MAX: usize = 100_000;
-/// Hours of requests that are kept: a week and a day.
-pub const HOURS_MAX: usize = 192;
 const HOUR_MS: u64 = 3_600_000;
 /// A campaign that served nothing is remembered for so long at least: sums that begin anew tell the pacer nothing.
 const KEEP_S: u32 = 86_400;
@@ -35,23 +35,6 @@ struct Account {
     /// What starts before this is known to the pacer.
     acknowledged_s: u32,
     served_s: u32,
-}
-
-/// What a report says of one campaign.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Which.
-    pub campaign: CampaignId,
-    /// In which event it bids.
-    pub bid_type: BidType,
-    /// Expected spending since the process started.
-    pub spend_nanos: i64,
-    /// Expected events of the bid, in thousand-millionths.
-    pub events_nano: u64,
-    /// What must be left for one more, a mean of late.
-    pub price_nanos: i64,
-    /// By the time of serving, from the first that may have changed on.
-    pub buckets: Vec<Bucket>,
 }
 
 /// What this router has served.
@@ -98,6 +81,10 @@ impl Served {
         account.events_nano = account.events_nano.saturating_add(delivered.events_nano);
         if delivered.billed != EventKind::EventImpression {
             account.flight.record(seconds(wall_ms), delivered.spend_nanos);
+            // Reports make flights coarse; while nobody takes them, this does.
+            if account.flight.len() >= 2 * BUCKETS_MAX {
+                account.flight.compact(seconds(wall_ms), window_s(account.bid_type));
+            }
         }
         self.changed.insert(campaign);
     }
@@ -191,10 +178,6 @@ impl Served {
     }
 }
 
-fn window_s(bid_type: BidType) -> u32 {
-    u32::try_from(window_ms(super::mint::billed_event(bid_type)) / 1_000).unwrap_or(u32::MAX)
-}
-
 fn seconds(wall_ms: u64) -> u32 {
     u32::try_from(wall_ms / 1_000).unwrap_or(u32::MAX)
 }
@@ -280,6 +263,26 @@ mod tests {
         drop(served.news());
         served.forget(NOW + 900_000_000);
         assert_eq!(served.counts().0, 0);
+    }
+
+    /// A flight took a bucket every five seconds for as long as no leader answered.
+    #[test]
+    fn a_flight_is_bounded_while_nobody_takes_reports() {
+        let mut served = Served::default();
+        let (rounds, half_way) = (17_280, 8_640);
+        for round in 0..rounds {
+            served.deliver(C, &click(1), NOW + round * 5_000);
+            assert!(served.campaigns[&C].flight.len() < 2 * BUCKETS_MAX, "round {round}");
+            if round == half_way {
+                // What was reported before is known, and made coarse with what is not.
+                let lines = report(&mut served, NOW + round * 5_000);
+                served.acknowledged(&lines);
+            }
+        }
+        let lines = report(&mut served, NOW + rounds * 5_000);
+        assert!(lines[0].buckets.len() <= BUCKETS_MAX);
+        served.renew();
+        assert_eq!(total(&report(&mut served, NOW + rounds * 5_000)), 17_280, "all of a day is there");
     }
 
     #[test]

@@ -18,13 +18,18 @@ use gavel_proto::money::BidType;
 /// it back.
 pub(super) struct Holds<'a> {
     bank: &'a Bank,
+    authority: Authority,
     held: Vec<Held>,
 }
 
 impl<'a> Holds<'a> {
     /// Nothing.
     pub(super) const fn none(bank: &'a Bank) -> Self {
-        Self { bank, held: Vec::new() }
+        Self::under(bank, Authority::Never)
+    }
+
+    const fn under(bank: &'a Bank, authority: Authority) -> Self {
+        Self { bank, authority, held: Vec::new() }
     }
 }
 
@@ -37,19 +42,18 @@ impl Drop for Holds<'_> {
 /// Clears the auction, holds the price of each winner that is billed at its impression, and takes an impression for each
 /// that is counted.
 pub(super) async fn clear_and_hold<'a>(
-    bank: &'a Bank,
+    (bank, authority): (&'a Bank, Authority),
     impressions: &mut Impressions<'_>,
     ranking: &Ranking,
     rule: &AuctionRule,
 ) -> (Clearing, Holds<'a>) {
     let mut failed = Vec::new();
-    bank.arrive();
-    let mut holds = Holds::none(bank);
-    match bank.authority() {
+    let mut holds = Holds::under(bank, authority);
+    match authority {
         Authority::Granted => bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c)))),
         Authority::Never => {}
         Authority::Lost => {
-            // Nothing could be charged for them, and budgets would be overspent unseen.
+            // Shards leave them out before their cut; nothing could be charged for one that comes all the same.
             failed.extend(ranking.iter().filter(is_leased).map(|candidate| candidate.offer().ad));
             metrics::counter!("gavel_router_unleased_total").increment(failed.len() as u64);
         }
@@ -96,7 +100,7 @@ impl Holds<'_> {
     /// Holds the price of each winner that is billed at its impression and has none held yet; the first ad that nothing
     /// can be held for.
     fn hold(&mut self, ranking: &Ranking, clearing: &Clearing) -> Option<AdId> {
-        if self.bank.authority() != Authority::Granted {
+        if self.authority != Authority::Granted {
             return None;
         }
         let mut lacking = None;
@@ -240,7 +244,7 @@ mod tests {
         let (transport, rules) = (Transport::new(Arc::new(Nodes::default())), RuleBook::default());
         for (bank, wins) in [(Bank::off(), [1, 2]), (Bank::lost(), [2, 3])] {
             let mut impressions = Impressions::uncounted(&transport, &rules);
-            let (clearing, _) = clear_and_hold(&bank, &mut impressions, &ranking, &rule()).await;
+            let (clearing, _) = clear_and_hold((&bank, bank.authority()), &mut impressions, &ranking, &rule()).await;
             let winners = clearing.winners.iter().map(|winner| ranking[winner.candidate].offer().ad.0);
             assert_eq!(winners.collect::<Vec<_>>(), wins);
         }

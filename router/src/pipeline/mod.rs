@@ -143,12 +143,16 @@ impl Pipeline {
             let mut gathered = self.fan_out(pinned, &plan, query.deadline, admitted.hedging()).await?;
             trace.fanout(now_us());
             let ranking = stages::merge(pinned, &mut gathered);
-            let coverage = stages::coverage(&gathered, &query, &self.bank, &screened)?;
+            let coverage = stages::coverage(&gathered, &query, plan.authority, &screened)?;
             trace.merge(now_us());
             trace.shows(stages::shown(pinned, &gathered, &coverage));
             let mut impressions = self.impressions((pinned, &query), &screened, plan.random, asked_for);
             let (clearing, holds) = match asked_for {
-                AskedFor::Candidates => hold::clear_and_hold(&self.bank, &mut impressions, &ranking, &plan.rule).await,
+                AskedFor::Candidates => {
+                    self.bank.arrive();
+                    let bank = (&*self.bank, plan.authority);
+                    hold::clear_and_hold(bank, &mut impressions, &ranking, &plan.rule).await
+                }
                 AskedFor::Reasons => {
                     let clearing = hold::clear_and_look(&mut impressions, &ranking, &plan.rule).await;
                     (clearing, hold::Holds::none(&self.bank))

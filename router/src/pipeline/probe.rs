@@ -97,7 +97,7 @@ impl Pipeline {
             let ends_at = Instant(now_us().0 + within_ms * 1_000);
             let gathered =
                 self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, plan.random).await;
-            stages::coverage(&gathered, &query, &self.bank, &screened)?;
+            stages::coverage(&gathered, &query, plan.authority, &screened)?;
             Ok(gathered)
         };
         let served = ask(SearchTerms::clone(&plan.terms), PROBE_MS).await?;

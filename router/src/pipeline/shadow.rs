@@ -120,7 +120,7 @@ impl Pipeline {
         let gathered =
             self.transport.search(&pinned.table, Arc::new(terms), Hedging::Off, ends_at, served.random).await;
         let whole = AdQuery { coverage_parts_min: 10_000, ..served.query.clone() };
-        stages::coverage(&gathered, &whole, &self.bank, &Screened::default())?;
+        stages::coverage(&gathered, &whole, self.bank.authority(), &Screened::default())?;
         let rule = pinned.auction.rule(served.slots).map_err(|e| RequestError::Fault(e.to_string()))?;
         let compared = compare(&served.ads, &scored(pinned, &gathered), &rule);
         let compared = compared.ok_or_else(|| RequestError::Fault("no ad was scored by both".to_owned()))?;

@@ -8,12 +8,12 @@ use crate::auction::{AuctionRule, Clearing};
 use crate::clearing::{ClearingInputs, LoggedCandidate, Served, tie_key_id};
 use crate::fanout::Hedging;
 use crate::features::{UserRow, user_row};
-use crate::ledger::{Authority, Bank};
+use crate::ledger::Authority;
 use crate::merge::{Candidate, MergeError, Ranking, merge as merge_lists};
 use crate::request::{AdQuery, RequestError};
 use crate::respond::{Answer, Decided, Entry, FunnelReport, SlateEntry, Timings, engagement, placed_winners, slate};
 use crate::staging::{Choice, Pinned, Placement, Shown};
-use crate::transport::{AskedFor, Creative, CreativeKey, FeatureAnswer, Gathered, SearchTerms, Shape};
+use crate::transport::{AskedFor, Creative, CreativeKey, FeatureAnswer, Gathered, Leased, SearchTerms, Shape};
 use gavel_member::clock::{now_us, wall_ms};
 use gavel_model::{FeatureRow, HeadRole, UserOutput};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen};
@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub terms: Arc<SearchTerms>,
     /// How the auction is run.
     pub rule: AuctionRule,
+    /// Who says what this router may spend, the same from the first stage to the last.
+    pub authority: Authority,
     /// A throw of the dice: replica choice, and the name of a request without one.
     pub random: u64,
     /// The user's features, of a request whose scores are logged.
@@ -184,6 +186,7 @@ impl Pipeline {
         asked_for: AskedFor,
     ) -> Result<Plan, RequestError> {
         let random = self.throw();
+        let authority = self.bank.authority();
         let auction = &pinned.auction;
         let slots = if query.slots == 0 { placement.slots } else { query.slots };
         let rule = auction.rule(slots as usize).map_err(|e| RequestError::Fault(e.to_string()))?;
@@ -212,6 +215,7 @@ impl Pipeline {
             unix_s,
             blocked,
             screen: screened.screen.clone(),
+            leased: if authority == Authority::Lost { Leased::Out } else { Leased::Admitted },
             quota: pinned.quota,
             light_keep: pinned.light_keep,
             shape: Shape {
@@ -228,7 +232,7 @@ impl Pipeline {
             click_head: schema.head(HeadRole::Click).map(|head| schema.heads[head].name.clone()),
             asked_for,
         };
-        Ok(Plan { terms: Arc::new(terms), rule, random, logged: is_logged.then_some(user.row) })
+        Ok(Plan { terms: Arc::new(terms), rule, authority, random, logged: is_logged.then_some(user.row) })
     }
 
     /// Asks the shards; what comes after them keeps its reserve of the deadline.
@@ -303,7 +307,7 @@ pub(super) fn merge(pinned: &Pinned, gathered: &mut Gathered) -> Ranking {
 pub(super) fn coverage(
     gathered: &Gathered,
     query: &AdQuery,
-    bank: &Bank,
+    authority: Authority,
     screened: &Screened,
 ) -> Result<Coverage, RequestError> {
     let seen: Vec<ShardSeen> = gathered.ends.iter().map(|end| end.seen).collect();
@@ -314,7 +318,7 @@ pub(super) fn coverage(
     if coverage.parts < query.coverage_parts_min {
         return Err(RequestError::Coverage { found: coverage.parts, wanted: query.coverage_parts_min });
     }
-    if bank.authority() != Authority::Granted {
+    if authority != Authority::Granted {
         coverage.reasons |= NO_BUDGET_AUTHORITY;
     }
     if screened.is_unknown() {

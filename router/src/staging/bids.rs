@@ -18,9 +18,7 @@ const IDLE_US: u64 = 60_000_000;
 
 /// The bids of the requests that start now.
 pub(super) struct Bids {
-    /// What is said of campaigns.
-    pub book: Arc<Book>,
-    /// The frequency rules among it.
+    /// The frequency rules that are said.
     pub rules: Arc<Said>,
     /// The version, and what is left out on top.
     pub pin: Pin,
@@ -52,7 +50,7 @@ impl Pinning {
             held.into_iter().find(|(of, _)| *of == generation).map(|(_, versions)| versions)
         };
         let members = feed.members().into_iter();
-        let held: Held = members.filter_map(|(id, holds)| Some((MemberId(id), of(holds.held)?))).collect();
+        let held: Held = members.filter_map(|(id, holds)| Some((MemberId(id), of(holds)?))).collect();
         let pin = self.versions.pin(&active.table.shards, &held, &book, now);
         self.wakes_at = pin.wakes_at;
         self.pinned = pin.version;
@@ -60,20 +58,31 @@ impl Pinning {
             .set((pin.excluded.silent.len() + pin.excluded.timed.len()) as f64);
         metrics::gauge!("gavel_router_pinned_delivery_version").set(pin.version as f64);
         if self.rules.0 != book.version {
-            self.rules = (book.version, Arc::new(rules(&book)));
+            let (of, said) = &self.rules;
+            let rules = if touches_rules(&book, *of, said) { Arc::new(rules(&book)) } else { Arc::clone(said) };
+            self.rules = (book.version, rules);
         }
-        Some(Bids { rules: Arc::clone(&self.rules.1), book, pin, held })
+        Some(Bids { rules: Arc::clone(&self.rules.1), pin, held })
     }
 
     /// Tells the leader what requests pin.
     pub(super) fn acknowledge(&self, feed: &DeliveryFeed) {
-        feed.acknowledge(Acknowledged { held: Vec::new(), pinned: self.pinned });
+        feed.acknowledge(|| Acknowledged { held: Vec::new(), pinned: self.pinned });
     }
 
     /// How long nothing newer can be pinned without news.
     pub(super) fn rest_us(&self, now: Instant) -> u64 {
         self.wakes_at.map_or(IDLE_US, |at| at.0.saturating_sub(now.0).max(1_000))
     }
+}
+
+/// Whether a book may say other rules than the one of version `of`, which said these: most versions are bids and budgets.
+fn touches_rules(book: &Book, of: u64, said: &Said) -> bool {
+    let has_rules = |campaign: &u64| {
+        said.binary_search_by_key(campaign, |(id, _)| *id).is_ok()
+            || book.get(*campaign).is_some_and(|said| !said.frequency.is_empty())
+    };
+    book.changed_since(of).is_none_or(|changed| changed.iter().any(has_rules))
 }
 
 /// The frequency rules that a book says, ascending by campaign.
@@ -85,7 +94,7 @@ fn rules(book: &Book) -> Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gavel_proto::delivery::{Override, Status};
+    use gavel_proto::delivery::{News, Override, Read, Status};
     use gavel_proto::frequency::{FrequencyRule, FrequencyScope, FrequencyWindow};
 
     #[test]
@@ -93,7 +102,17 @@ mod tests {
         let rule = FrequencyRule { scope: FrequencyScope::Ad, window: FrequencyWindow::MONTH, max: 2 };
         let ruled = Override { frequency: vec![rule], ..Override::default() };
         let paused = Override { status: Some(Status::Paused), ..Override::default() };
-        let book = Book::new(1, 7, vec![(9, ruled.clone()), (3, paused), (2, ruled)]);
+        let book = Book::new(1, 7, vec![(9, ruled.clone()), (3, paused.clone()), (2, ruled.clone())]);
         assert_eq!(rules(&book), [(2, vec![rule]), (9, vec![rule])]);
+        assert!(touches_rules(&book, 6, &Said::new()), "nobody knows what was before");
+        let next = |rows| match book.read(News { formation: 1, version: 8, since: 7, rows }) {
+            Read::Book(next) => next,
+            refused @ (Read::Old | Read::Gap) => panic!("{refused:?}"),
+        };
+        let said = rules(&book);
+        assert!(!touches_rules(&next(vec![(3, Override::default()), (4, paused.clone())]), 7, &said));
+        for row in [(4, ruled), (9, paused)] {
+            assert!(touches_rules(&next(vec![row]), 7, &said));
+        }
     }
 }

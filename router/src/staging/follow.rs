@@ -20,6 +20,7 @@ use gavel_member::ready::{Refused, StagingPhase, Standing};
 use gavel_member::{Shutdown, signing, thread};
 use gavel_model::Bundle;
 use gavel_proto::deadline::Instant;
+use gavel_proto::wire::View;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,27 +82,27 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
     let mut loaded = Loaded::default();
     // One at a time.
     let mut tasks: JoinSet<Ended> = JoinSet::new();
+    let mut seen: Option<(Arc<View>, Picture)> = None;
     loop {
         // Marked as seen before it is read, so that no change is lost.
         changes.borrow_and_update();
         said.borrow_and_update();
-        if let Some(view) = around.view.current() {
+        if let Some(view) = around.view.current()
+            && seen.as_ref().is_none_or(|(seen, _)| !Arc::ptr_eq(seen, &view))
+        {
             let picture = convert::picture(&view);
             around.nodes.follow(&picture.nodes);
-            loaded.forget(&picture);
-            loaded.report(&around, &picture);
-            let first = staging.pin().is_none();
-            let bids = pinning.bids(&picture, &around.delivery, now_us());
-            if bids.is_some_and(|bids| staging.take(&picture, &loaded, &bids)) {
-                if first {
-                    around.bank.settled().await;
-                }
-                around.health.ready().await;
-                pinning.acknowledge(&around.delivery);
+            seen = Some((view, picture));
+        }
+        if let Some((_, picture)) = &seen {
+            loaded.forget(picture);
+            loaded.report(&around, picture);
+            if let Some(bids) = pinning.bids(picture, &around.delivery, now_us()) {
+                staging.put_in_force((picture, &loaded, &bids), &pinning, &around);
             }
             if tasks.is_empty() {
                 let haste = if staging.pin().is_some() { Haste::Beside } else { Haste::First };
-                loaded.start_next(&Loader { haste, ..loader.clone() }, &picture, &around, &mut tasks);
+                loaded.start_next(&Loader { haste, ..loader.clone() }, picture, &around, &mut tasks);
             }
         }
         let rest = Duration::from_micros(loaded.rest_us(now_us()));
@@ -128,6 +129,32 @@ pub(super) async fn follow(staging: Arc<Staging>, around: Surroundings, shutdown
 }
 
 impl Staging {
+    /// Pins bids, and tells the leader.
+    fn put_in_force(
+        &self,
+        (picture, loaded, bids): (&Picture, &Loaded, &Bids),
+        pinning: &Pinning,
+        around: &Surroundings,
+    ) {
+        let first = self.pin().is_none();
+        if first {
+            // Before anything is answered: whoever waits for a newer version must not take this router for idle.
+            pinning.acknowledge(&around.delivery);
+        }
+        if !self.take(picture, loaded, bids) {
+            return;
+        }
+        pinning.acknowledge(&around.delivery);
+        if first {
+            // What is said of campaigns goes on meanwhile.
+            let (bank, health) = (Arc::clone(&around.bank), around.health.clone());
+            tokio::spawn(async move {
+                bank.settled().await;
+                health.ready().await;
+            });
+        }
+    }
+
     /// Pins the picture's active pair when it is loaded; true when something is pinned now.
     fn take(&self, picture: &Picture, loaded: &Loaded, bids: &Bids) -> bool {
         let Some(active) = &picture.active else { return false };
@@ -144,7 +171,6 @@ impl Staging {
             let shards = table.shards.len() as u32;
             Arc::new(Pinned {
                 table: table.under(bids.pin.version, &bids.held),
-                said: Arc::clone(&bids.book),
                 excluded: Arc::clone(&bids.pin.excluded),
                 bundle: Arc::clone(bundle),
                 dimensions: Arc::clone(&users.dimensions),

@@ -34,7 +34,6 @@ use gavel_member::serve::Health;
 use gavel_member::view::ViewFeed;
 use gavel_member::{ReadyState, Shutdown};
 use gavel_model::Bundle;
-use gavel_proto::delivery::Book;
 use gavel_proto::frequency::RuleBook;
 use gavel_proto::ids::MemberId;
 use std::path::PathBuf;
@@ -58,8 +57,6 @@ pub struct Pinned {
     pub auction: AuctionSettings,
     /// Where ads may stand.
     pub placements: Vec<Placement>,
-    /// What is said of campaigns: rules of frequency, and more than the pinned version where nodes lag.
-    pub said: Arc<Book>,
     /// Campaigns that are left out on top of the pinned version.
     pub excluded: Arc<Excluded>,
     /// Items that each shard retrieves.

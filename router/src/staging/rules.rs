@@ -14,22 +14,24 @@ pub(super) type Said = Vec<(u64, Vec<FrequencyRule>)>;
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     catalogue: Vec<CampaignRules>,
-    latest: Mutex<(Said, Arc<RuleBook>)>,
+    plain: Arc<RuleBook>,
+    latest: Mutex<(Arc<Said>, Arc<RuleBook>)>,
 }
 
 impl Rules {
     /// The rules of a catalogue.
     pub(super) fn new(catalogue: Vec<CampaignRules>) -> Self {
-        let book = Arc::new(RuleBook::new(catalogue.iter().cloned()));
-        Self { catalogue, latest: Mutex::new((Said::new(), book)) }
+        let plain = Arc::new(RuleBook::new(catalogue.iter().cloned()));
+        let latest = Mutex::new((Arc::default(), Arc::clone(&plain)));
+        Self { catalogue, plain, latest }
     }
 
     /// What is in force when this is said.
-    pub(super) fn under(&self, said: &Said) -> Arc<RuleBook> {
+    pub(super) fn under(&self, said: &Arc<Said>) -> Arc<RuleBook> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.0 != *said {
-            let book = Arc::new(RuleBook::laid_over(&self.catalogue, said));
-            *latest = (said.clone(), book);
+        if !Arc::ptr_eq(&latest.0, said) && latest.0 != *said {
+            let book = Arc::new(self.plain.laid_over(&self.catalogue, said));
+            *latest = (Arc::clone(said), book);
         }
         Arc::clone(&latest.1)
     }
@@ -50,13 +52,13 @@ mod tests {
             let counters = book.counters(AdId(70), CampaignId(id), AdvertiserId(9));
             counters.first().map(|counter| counter.max)
         };
-        let plain = rules.under(&Said::new());
+        let plain = rules.under(&Arc::default());
         assert_eq!((max(&plain, 1), max(&plain, 2)), (Some(3), None));
-        let said = || vec![(1, vec![rule(5)]), (2, vec![rule(1)]), (8, vec![rule(1)])];
+        let said = || Arc::new(vec![(1, vec![rule(5)]), (2, vec![rule(1)]), (8, vec![rule(1)])]);
         let over = rules.under(&said());
         assert_eq!((max(&over, 1), max(&over, 2)), (Some(5), Some(1)));
         assert_eq!(over.beyond_catalogue(), [2], "nodes do not know that it is counted");
         assert!(Arc::ptr_eq(&over, &rules.under(&said())));
-        assert_eq!(rules.under(&Said::new()), plain);
+        assert_eq!(rules.under(&Arc::default()), plain);
     }
 }

@@ -43,12 +43,16 @@ impl Excluded {
     /// What was heard after `version`; `None` when it is more than a search may name.
     fn after(book: &Book, version: u64) -> Option<Self> {
         let mut excluded = Self::default();
+        let freed = book.freed_since(version);
         let mut note = |campaign: u64| match book.get(campaign) {
             Some(said) if said.status == Some(Status::Paused) || said.out_of_budget => excluded.silent.push(campaign),
-            Some(said) if !said.schedule.is_open() => excluded.timed.push((campaign, said.schedule)),
-            Some(_) => {}
             // As the catalogue says again, and it may say paused: only nodes know.
             None => excluded.silent.push(campaign),
+            Some(said) if said.status.is_none() && freed.binary_search(&campaign).is_ok() => {
+                excluded.silent.push(campaign)
+            }
+            Some(said) if !said.schedule.is_open() => excluded.timed.push((campaign, said.schedule)),
+            Some(_) => {}
         };
         match book.changed_since(version) {
             Some(changed) => changed.into_iter().for_each(&mut note),
@@ -201,6 +205,18 @@ mod tests {
         assert_eq!(excluded.at(20).collect::<Vec<u64>>(), [1, 4, 5, 2]);
         assert_eq!(Excluded::after(&book, 5).unwrap(), Excluded::default());
         assert_eq!(Excluded::after(&book, 3).unwrap().silent, [1, 5], "nobody knows what was before");
+    }
+
+    /// An operator let a campaign go that the catalogue pauses, the pacer has a multiplier for it, and the operator's word
+    /// is taken back: until nodes know, it won.
+    #[test]
+    fn a_status_that_is_taken_back_leaves_the_campaign_out_though_more_is_said_of_it() {
+        let said = |status| Override { status, multiplier_ppm: Some(700_000), ..Override::default() };
+        let before = Book::new(1, 4, vec![(1, said(Some(Status::Active))), (2, said(None))]);
+        let rows = vec![(1, said(None)), (2, Override { multiplier_ppm: Some(1), ..said(None) })];
+        let Read::Book(book) = before.read(News { formation: 1, version: 5, since: 4, rows }) else { panic!("fits") };
+        assert_eq!(Excluded::after(&book, 4).unwrap().silent, [1]);
+        assert!(Excluded::after(&book, 5).unwrap().silent.is_empty());
     }
 
     #[test]

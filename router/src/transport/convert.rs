@@ -81,6 +81,8 @@ pub struct SearchTerms {
     pub blocked: Blocked,
     /// What the user has seen often enough.
     pub screen: Screen,
+    /// Whether what is billed by the impression takes part.
+    pub leased: Leased,
     /// Items to retrieve per shard.
     pub quota: u32,
     /// Items to rank per shard.
@@ -95,6 +97,16 @@ pub struct SearchTerms {
     pub given: Vec<u64>,
     /// Whether candidates come with what they were scored with.
     pub features: FeatureAnswer,
+}
+
+/// Whether what is billed by the impression takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Leased {
+    /// It does.
+    #[default]
+    Admitted,
+    /// Nothing could be charged for it, and budgets would be overspent unseen.
+    Out,
 }
 
 /// Whether candidates come with what they were scored with.
@@ -146,6 +158,7 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
         capped_campaigns: capped.campaigns,
         capped_ads: capped.ads.into_iter().map(capped_ad).collect(),
         without_counted,
+        without_leased: terms.leased == Leased::Out,
         quota: terms.quota,
         light_keep: terms.light_keep,
         auction: Some(wire::AuctionShape {

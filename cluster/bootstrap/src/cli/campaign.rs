@@ -75,7 +75,7 @@ pub struct CampaignArgs {
     /// How spending is held back to the day's curve.
     #[arg(long, value_enum)]
     pub pacing: Option<PacingChoice>,
-    /// SCOPE:WINDOW:MAX, as campaign:24h:3, advertiser:7d:10, ad:30d:5; several times; `none` takes all rules away.
+    /// SCOPE:WINDOW:MAX, as campaign:24h:3, advertiser:7d:10, ad:30d:5; several times; `none` takes back what was said: the catalogue's stand again.
     #[arg(long)]
     pub frequency: Vec<String>,
     /// Currency for a day of its zone; 0 takes the budget away.

@@ -7,16 +7,21 @@ use crate::ledger::command::{Batch, Event};
 use crate::ledger::{Ledger, apply};
 use gavel_proto::ids::MemberId;
 
+/// One more entry of the ledger and of its journal.
+fn enter(files: &mut Files, ledger: &mut Ledger, index: u64) {
+    let events = vec![Event::GrantIssuer { member: MemberId(index), incarnation: 1 }];
+    let batch = Batch { elapsed_ms: 20, wall_ms: 1_000 + index, events };
+    let verdicts = apply(ledger, &batch).expect("it holds");
+    let payload = wire::journal_entry(&wire::encode(&batch), &verdicts);
+    files.append(&Line { term: 1, index, kind: LineKind::Applied, payload }).expect("written");
+}
+
 /// A journal of some entries, with the ledger that they lead to.
 fn written(folder: &std::path::Path, entries: u64) -> Ledger {
     let mut files = Files::open(folder, "test").expect("opens");
     let mut ledger = Ledger::genesis("test");
     for index in 0..entries {
-        let events = vec![Event::GrantIssuer { member: MemberId(index), incarnation: 1 }];
-        let batch = Batch { elapsed_ms: 20, wall_ms: 1_000 + index, events };
-        let verdicts = apply(&mut ledger, &batch).expect("it holds");
-        let payload = wire::journal_entry(&wire::encode(&batch), &verdicts);
-        files.append(&Line { term: 1, index, kind: LineKind::Applied, payload }).expect("written");
+        enter(&mut files, &mut ledger, index);
         if index == entries / 2 {
             files.sync().expect("safe");
         }
@@ -91,25 +96,21 @@ fn a_checkpoint_stands_for_what_is_missing() {
     assert!(audit(folder.path(), "test", None).is_err());
 }
 
-/// Entries of a journal whose files are small, with a state of its own sealed behind each of some.
-fn sealed(folder: &std::path::Path, entries: u64, seals: &[u64]) -> Ledger {
+/// Entries of a journal whose files are small, with what `state` makes of the ledger sealed behind each of some.
+fn sealed(folder: &std::path::Path, entries: u64, seals: &[u64], state: impl Fn(&Ledger, u64) -> Vec<u8>) -> Ledger {
     let week = 7 * 24 * 3_600_000;
     let mut files = Files::with_files_of(2_000, folder, "test").expect("opens");
     let mut ledger = Ledger::genesis("test");
     let mut waiting: Option<(u64, Vec<u8>)> = None;
     for index in 0..entries {
-        let events = vec![Event::GrantIssuer { member: MemberId(index), incarnation: 1 }];
-        let batch = Batch { elapsed_ms: 20, wall_ms: 1_000 + index, events };
-        let verdicts = apply(&mut ledger, &batch).expect("it holds");
-        let payload = wire::journal_entry(&wire::encode(&batch), &verdicts);
-        files.append(&Line { term: 1, index, kind: LineKind::Applied, payload }).expect("written");
+        enter(&mut files, &mut ledger, index);
         // A state is sealed a few entries late: it was being made meanwhile.
         if let Some((at, state)) = waiting.take_if(|(at, _)| *at + 3 <= index) {
             let turn = seals.iter().position(|seal| *seal == at).expect("one of them") as u64 + 1;
             files.seal(1, at, &state, turn * week).expect("sealed");
         }
         if seals.contains(&index) {
-            waiting = Some((index, ledger_snapshot::encode(&ledger, index)));
+            waiting = Some((index, state(&ledger, index)));
         }
     }
     files.sync().expect("safe");
@@ -128,7 +129,7 @@ fn age(folder: &std::path::Path, names: &[String]) {
 #[test]
 fn the_beginning_goes_only_behind_a_checkpoint_and_the_audit_begins_there() {
     let folder = tempfile::tempdir().expect("a folder");
-    let ledger = sealed(folder.path(), 200, &[]);
+    let ledger = sealed(folder.path(), 200, &[], ledger_snapshot::encode);
     let all = names(folder.path()).expect("listed");
     assert!(all.len() > 6, "{all:?}");
     age(folder.path(), &all[..all.len() - 1]);
@@ -139,7 +140,7 @@ fn the_beginning_goes_only_behind_a_checkpoint_and_the_audit_begins_there() {
     assert_eq!(audited.book.differences(&ledger), Vec::<String>::new());
 
     let folder = tempfile::tempdir().expect("a folder");
-    let ledger = sealed(folder.path(), 200, &[40, 110]);
+    let ledger = sealed(folder.path(), 200, &[40, 110], ledger_snapshot::encode);
     let all = names(folder.path()).expect("listed");
     age(folder.path(), &all[..all.len() - 1]);
     let whole = audit(folder.path(), "test", None).expect("read");
@@ -157,11 +158,22 @@ fn the_beginning_goes_only_behind_a_checkpoint_and_the_audit_begins_there() {
     assert!(audit(folder.path(), "test", None).is_err(), "it says so, and finds no balance wrong");
 }
 
-/// A state on the way is looked at, too.
+/// A state on the way is looked at, too: one that the voter sealed as it held it, and held wrong.
 #[test]
 fn a_checkpoint_that_is_not_the_balances_at_its_entry_is_a_fault() {
     let folder = tempfile::tempdir().expect("a folder");
-    sealed(folder.path(), 60, &[40]);
+    sealed(folder.path(), 60, &[40], |ledger, index| {
+        let other = Ledger { next_issuer: ledger.next_issuer + 1, ..ledger.clone() };
+        ledger_snapshot::encode(&other, index)
+    });
+    let faults = audit(folder.path(), "test", None).expect("the chain agrees").findings.faults;
+    assert!(faults.iter().any(|fault| fault.contains("the checkpoint at 40")), "{faults:?}");
+}
+
+#[test]
+fn a_checkpoint_that_the_chain_does_not_name_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    sealed(folder.path(), 60, &[40], ledger_snapshot::encode);
     let path = folder.path().join(checkpoint_name(40));
     let whole = std::fs::read(&path).expect("read");
     let mut other = Ledger::genesis("test");

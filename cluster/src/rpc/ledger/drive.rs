@@ -21,6 +21,7 @@ use gavel_proto::wire;
 use gavel_proto::wire::ledger_service_client::LedgerServiceClient;
 use openraft::BasicNode;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::super::{Leader, NotProposed, Voter};
@@ -169,21 +170,28 @@ async fn ask_for_witnesses(counted: &mut Counted, cluster_id: &str, others: &[St
         return;
     }
     counted.asked = now;
-    let mut others_ms = Vec::new();
-    for address in others {
-        let Ok(channel) = control_channel(address) else { continue };
-        let request = wire::ClockRequest { cluster_id: cluster_id.to_owned() };
-        let mut client = LedgerServiceClient::new(channel);
-        if let Ok(Ok(reply)) = tokio::time::timeout(WITNESS_MAX, client.clock(request)).await {
-            others_ms.push(reply.into_inner().wall_ms);
-        }
-    }
+    let others_ms = clocks(cluster_id, others).await;
     let own_ms = clock::wall_ms();
     if counted.wall.witness(own_ms, &others_ms, others.len() + 1) {
         tracing::info!(own_ms, ?others_ms, "the ledger's time goes on: the voters' clocks agree");
     } else {
         tracing::error!(own_ms, ?others_ms, "the ledger's wall time stands: set this voter's clock, or the others'");
     }
+}
+
+/// What the clocks of those who answer say. All are asked at once, because wishes wait meanwhile.
+async fn clocks(cluster_id: &str, others: &[String]) -> Vec<u64> {
+    let mut asked = JoinSet::new();
+    for address in others {
+        let Ok(channel) = control_channel(address) else { continue };
+        let request = wire::ClockRequest { cluster_id: cluster_id.to_owned() };
+        asked.spawn(async move {
+            let mut client = LedgerServiceClient::new(channel);
+            let reply = tokio::time::timeout(WITNESS_MAX, client.clock(request)).await;
+            Some(reply.ok()?.ok()?.into_inner().wall_ms)
+        });
+    }
+    asked.join_all().await.into_iter().flatten().collect()
 }
 
 /// Has an entry applied.
@@ -240,13 +248,13 @@ async fn tick(books: &LedgerVoter, counted: &mut Counted, cluster_id: &str, othe
         return;
     }
     ask_for_witnesses(counted, cluster_id, others).await;
-    let (leased, newest) = {
+    let (leased, newest, ledger_ms) = {
         let ledger = &books.machine.applied().state;
         tell_metrics(ledger);
-        (!ledger.leases.is_empty(), ledger.keys.last().map(|key| (key.id, key.since_ms)))
+        (!ledger.leases.is_empty(), ledger.keys.last().map(|key| (key.id, key.since_ms)), ledger.wall_ms)
     };
     let mut events = Vec::new();
-    if newest.is_none_or(|(_, since_ms)| since_ms + KEY_MS < clock::wall_ms()) {
+    if is_key_due(newest.map(|(_, since_ms)| since_ms), ledger_ms) {
         events.extend(new_key(newest.map_or(1, |(id, _)| id + 1)).map(Event::AddKey));
     }
     let silent = clock::now_us().0.saturating_sub(counted.at.0);
@@ -258,6 +266,12 @@ async fn tick(books: &LedgerVoter, counted: &mut Counted, cluster_id: &str, othe
     if let Err(error) = write(books, command).await {
         tracing::debug!(?error, "the ledger's time stands still");
     }
+}
+
+/// Whether tokens need a new key. A key begins at the ledger's time, which may stand behind this voter's clock: by that
+/// clock each new key would be old at once.
+fn is_key_due(newest_since_ms: Option<u64>, ledger_ms: u64) -> bool {
+    newest_since_ms.is_none_or(|since_ms| since_ms.saturating_add(KEY_MS) < ledger_ms)
 }
 
 fn tell_metrics(ledger: &crate::ledger::Ledger) {
@@ -293,6 +307,28 @@ mod tests {
         assert_eq!(counted.elapsed_ms(4, at(6_000_000)), 0, "another leader counted meanwhile");
         assert_eq!(counted.elapsed_ms(4, at(27_000_000)), 0, "it stood still");
         assert_eq!(counted.elapsed_ms(4, at(27_000_000)), 0);
+    }
+
+    /// By the leader's clock, a day ahead of a ledger whose time stood, each look made a key until there was no room.
+    #[test]
+    fn a_key_is_due_a_day_of_the_ledgers_time_after_the_one_before() {
+        let since_ms = 400 * KEY_MS;
+        assert!(is_key_due(None, 0), "the first");
+        assert!(!is_key_due(Some(since_ms), since_ms), "the ledger's time stands");
+        assert!(!is_key_due(Some(since_ms), since_ms + KEY_MS));
+        assert!(is_key_due(Some(since_ms), since_ms + KEY_MS + 1));
+    }
+
+    /// They were asked one after the other, and with each that was silent the ledger stood for half a second.
+    #[tokio::test]
+    async fn silent_voters_are_waited_for_together() {
+        let silent: Vec<_> =
+            (0..8).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a listener that says nothing")).collect();
+        let others: Vec<String> = silent.iter().map(|l| l.local_addr().expect("bound").to_string()).collect();
+        let from_us = clock::now_us().0;
+        assert!(clocks("test", &others).await.is_empty());
+        let took = Duration::from_micros(clock::now_us().0 - from_us);
+        assert!(took < WITNESS_MAX * 4, "{took:?} for eight of them");
     }
 
     /// Entries were counted by their events alone, and 512 long time zones were more than a command may be.

@@ -12,7 +12,6 @@ pub use drive::Waiting;
 pub use drive::drive;
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,29 +114,28 @@ impl LedgerService for LedgerEndpoint {
     }
 
     async fn balances(&self, request: Request<wire::BalancesRequest>) -> Result<Response<wire::BalancesReply>, Status> {
-        let wire::BalancesRequest { campaigns: wanted, after, limit } = request.into_inner();
+        let wire::BalancesRequest { campaigns: wanted, from, limit } = request.into_inner();
         let limit = match limit as usize {
             0 => BALANCES_MAX,
             limit => limit.min(BALANCES_MAX),
         };
         let wanted: BTreeSet<u64> = wanted.into_iter().collect();
-        let state_digest = self.0.machine.digest().await;
+        // It is of the whole ledger: once is enough for an answer in parts.
+        let state_digest = if from == 0 { Some(self.0.machine.digest().await) } else { None };
         let metrics = self.0.core.raft.metrics().borrow().clone();
         let applied = self.0.machine.applied();
         let ledger = &applied.state;
         let is_wanted = |id: &CampaignId| wanted.is_empty() || wanted.contains(&id.0);
-        let behind = (Bound::Excluded(CampaignId(after)), Bound::Unbounded);
-        // Campaign 0 is behind nothing.
-        let zero = ledger.campaigns.get_key_value(&CampaignId(0)).filter(|_| after == 0);
-        let mut found = zero.into_iter().chain(ledger.campaigns.range(behind)).filter(|(id, _)| is_wanted(id));
-        let campaigns: Vec<_> = found.by_ref().take(limit).map(|(id, c)| balance(ledger, *id, c)).collect();
-        let next = found.next().and(campaigns.last()).map_or(0, |last| last.campaign_id);
+        let mut found = ledger.campaigns.range(CampaignId(from)..).filter(|(id, _)| is_wanted(id));
+        let campaigns = found.by_ref().take(limit).map(|(id, c)| balance(ledger, *id, c)).collect();
+        // Never 0: a smaller one was sent.
+        let next = found.next().map_or(0, |(id, _)| id.0);
         let applied_index = applied.last.map_or(0, |id| id.index);
         // Entries may have come since the digest was made: then it says nothing.
-        let digest = if state_digest.index == applied_index { state_digest.hash.to_vec() } else { Vec::new() };
+        let state_digest = state_digest.filter(|digest| digest.index == applied_index);
         Ok(Response::new(wire::BalancesReply {
             applied_index,
-            state_digest: digest,
+            state_digest: state_digest.map_or_else(Vec::new, |digest| digest.hash.to_vec()),
             campaigns,
             next,
             leader_id: metrics.current_leader.unwrap_or_default(),

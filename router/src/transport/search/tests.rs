@@ -3,7 +3,7 @@
 use super::*;
 use crate::request::Blocked;
 use crate::topology::ShardRoute;
-use crate::transport::{AskedFor, FeatureAnswer, Shape};
+use crate::transport::{AskedFor, FeatureAnswer, Leased, Shape};
 use gavel_member::Shutdown;
 use gavel_member::serve::{self, Exposure};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen, WHOLE};
@@ -99,6 +99,7 @@ fn terms() -> Arc<SearchTerms> {
         unix_s: 0,
         blocked: Blocked::default(),
         screen: Screen::default(),
+        leased: Leased::Admitted,
         quota: 10,
         light_keep: 10,
         shape: Shape {
