@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From traffic to the next bundle: a cluster on the demo with its logs on, traffic, the join, the trainer, the check, the
-# publication, and traffic again. Everything is kept below LOOP_RUN.
+# From traffic to the next bundle, on the demo: a cluster with its logs on, traffic, next_bundle.sh, and traffic again.
+# Everything is kept below LOOP_RUN. A cluster of your own needs next_bundle.sh alone.
 #
 #   GAVEL      the binary                      (target/release/gavel of this checkout)
 #   PYTHON     with requirements.txt installed (python3)
@@ -32,13 +32,11 @@ began=$(date +%s)
 # Twenty periods over the traffic, two of them for validation; nothing comes after it, so windows need not end.
 period=$(( ($(date +%s) - began) * 1000 / 20 + 1 ))ms
 sleep 1 # what waits for the logs' threads is written at once
-"$GAVEL" log join --scored "$LOOP_RUN/scored" --events "$LOOP_RUN/events" --out "$LOOP_RUN/table" --open keep \
-    --period "$period" --json "$LOOP_RUN/join.json"
-"$PYTHON" "$here/train.py" --schema "$here/schemas/scored.toml" --data "$LOOP_RUN/table" --out "$LOOP_RUN/bundle" \
-    --retrieval-label click --tower-epochs 20 --ranker-epochs 40 # a few batches each: the table is small
-"$GAVEL" model check "$LOOP_RUN/bundle"
-"$GAVEL" ctl --control "$(address control)" model publish "$LOOP_RUN/bundle"
-"$GAVEL" ctl --control "$(address control)" model activate 2
+# A few batches an epoch, so many epochs: the table is small.
+GAVEL=$GAVEL PYTHON=$PYTHON "$here/next_bundle.sh" --scored "$LOOP_RUN/scored" --events "$LOOP_RUN/events" \
+    --control "$(address control)" --schema "$here/schemas/scored.toml" --out "$LOOP_RUN/next" --activate \
+    --join-options "--open keep --period $period" \
+    --train-options "--retrieval-label click --tower-epochs 20 --ranker-epochs 40"
 # The same users meet what the bundle of their own clicks chooses.
 "$PYTHON" "$here/traffic.py" --router "$(address http)" --count "$((REQUESTS / 3))" --seed 2 \
     --requests "$here/../../cluster/bootstrap/demo/catalogue/requests.jsonl.zst"
