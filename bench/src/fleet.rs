@@ -3,6 +3,7 @@
 //! Every process is this binary, with a data folder and a log of its own in the work folder. A process is ended by its
 //! own handle and no other way, and all of them end with this value.
 
+use crate::clock::monotonic_us;
 use crate::transport::TransportError;
 use crate::workload::WorkloadError;
 use gavel_client::ClientError;
@@ -112,6 +113,8 @@ pub const RETRY: Duration = Duration::from_millis(100);
 /// A process that was killed is started again after so long.
 pub const DOWN: Duration = Duration::from_millis(1_500);
 
+/// Longest wait for a process to end in peace: a router tells everybody first.
+const END_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for a process to listen.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
 /// Logs say which bundle scored every answer.
@@ -301,6 +304,14 @@ impl Fleet {
         (0..self.addresses(Role::Router).len()).map(|router| self.clearing_log(router)).collect()
     }
 
+    /// Asks the processes of a role to end in peace, and waits until they have.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn end(&mut self, role: Role) -> Result<(), FleetError> {
+        self.processes.iter_mut().filter(|process| process.role == role).try_for_each(Process::end)
+    }
+
     /// Ends every process.
     pub fn stop(&mut self) {
         self.processes.iter_mut().for_each(Process::kill);
@@ -371,6 +382,29 @@ impl Process {
         let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
         fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10_000
+    }
+
+    /// Asks it to end in peace, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn end(&mut self) -> Result<(), FleetError> {
+        let Some(child) = self.child.as_mut() else { return Ok(()) };
+        let failed = |what: &str| FleetError::Process(format!("{} {what}: see {}", self.name, self.log.display()));
+        let id = libc::pid_t::try_from(child.id()).map_err(|_| failed("has no process id"))?;
+        // SAFETY: a signal to a child that was not waited for yet, so the id is still its own.
+        if unsafe { libc::kill(id, libc::SIGTERM) } != 0 {
+            return Err(failed("cannot be told to end"));
+        }
+        let from = monotonic_us();
+        while child.try_wait().map_err(|_| failed("cannot be waited for"))?.is_none() {
+            if Duration::from_micros(monotonic_us() - from) > END_MAX {
+                return Err(failed("does not end"));
+            }
+            std::thread::sleep(RETRY);
+        }
+        self.child = None;
+        Ok(())
     }
 
     /// Ends it at once, as `kill -9` does.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use gavel_member::catalogue::BlockReader;
 use gavel_member::member::Voters;
+use gavel_proto::delivery::{Override, Status};
+use gavel_proto::limits::{AD_GROUPS_MAX, CATALOGUE_AD_GROUPS_MAX};
 use gavel_proto::wire;
 use tokio::fs;
 
@@ -25,7 +27,7 @@ const COPY_NAME: &str = "campaigns";
 pub struct Catalogue {
     /// Its number.
     pub generation: u64,
-    /// By id, as they were loaded.
+    /// By id, as they were loaded; their ad groups ascending.
     pub campaigns: BTreeMap<u64, wire::Campaign>,
 }
 
@@ -55,6 +57,20 @@ impl Catalogue {
         };
         Ok(Self { generation, campaigns: campaigns? })
     }
+
+    /// Whether a campaign has an ad group.
+    #[must_use]
+    pub fn has_group(&self, campaign: u64, ad_group: u64) -> bool {
+        let groups = self.campaigns.get(&campaign).map_or(&[][..], |campaign| campaign.ad_groups.as_slice());
+        groups.binary_search_by_key(&ad_group, |group| group.ad_group_id).is_ok()
+    }
+}
+
+/// Whether an ad group is paused by itself, whatever its campaign is.
+#[must_use]
+pub fn is_paused(group: &wire::AdGroup, said: Option<&Override>) -> bool {
+    let status = said.and_then(|said| said.of_group(group.ad_group_id).status);
+    status.map_or(group.paused, |status| status == Status::Paused)
 }
 
 async fn read_aside(path: PathBuf) -> Result<BTreeMap<u64, wire::Campaign>, String> {
@@ -63,10 +79,79 @@ async fn read_aside(path: PathBuf) -> Result<BTreeMap<u64, wire::Campaign>, Stri
 
 fn read(path: &Path) -> Result<BTreeMap<u64, wire::Campaign>, String> {
     let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let mut campaigns = BTreeMap::new();
+    let (mut campaigns, mut groups) = (BTreeMap::new(), 0);
     for block in BlockReader::new(BufReader::new(file)) {
-        let block = block.map_err(|e| e.to_string())?;
-        campaigns.extend(block.campaigns.into_iter().map(|campaign| (campaign.campaign_id, campaign)));
+        for campaign in block.map_err(|e| e.to_string())?.campaigns {
+            groups = total_groups(groups, &campaign)?;
+            campaigns.insert(campaign.campaign_id, checked(campaign)?);
+        }
     }
     Ok(campaigns)
+}
+
+/// The ad groups so far, with those of one more campaign.
+fn total_groups(so_far: usize, campaign: &wire::Campaign) -> Result<usize, String> {
+    let total = so_far + campaign.ad_groups.len();
+    if total > CATALOGUE_AD_GROUPS_MAX {
+        return Err(format!("the catalogue has more than {CATALOGUE_AD_GROUPS_MAX} ad groups"));
+    }
+    Ok(total)
+}
+
+/// A campaign with its ad groups in order.
+fn checked(mut campaign: wire::Campaign) -> Result<wire::Campaign, String> {
+    let groups = &mut campaign.ad_groups;
+    groups.sort_unstable_by_key(|group| group.ad_group_id);
+    let is_known = groups.first().is_none_or(|first| first.ad_group_id > 0);
+    let is_once = groups.windows(2).all(|pair| pair[0].ad_group_id < pair[1].ad_group_id);
+    if groups.len() > AD_GROUPS_MAX || !is_known || !is_once {
+        return Err(format!(
+            "campaign {}: ad groups have ids above 0, each once, and there are at most {AD_GROUPS_MAX}",
+            campaign.campaign_id
+        ));
+    }
+    Ok(campaign)
+}
+
+#[cfg(test)]
+mod tests {
+    use gavel_proto::delivery::GroupOverride;
+
+    use super::*;
+
+    fn campaign(ids: &[u64]) -> wire::Campaign {
+        let ad_groups = ids.iter().map(|id| wire::AdGroup { ad_group_id: *id, ..Default::default() }).collect();
+        wire::Campaign { campaign_id: 7, ad_groups, ..Default::default() }
+    }
+
+    #[test]
+    fn ad_groups_are_found_whatever_their_order_was() {
+        let campaigns = [(7, checked(campaign(&[9, 3, 5])).unwrap()), (8, campaign(&[]))].into();
+        let catalogue = Catalogue { generation: 1, campaigns };
+        let found = [(7, 3), (7, 5), (7, 9), (7, 4), (8, 3), (6, 3)].map(|(id, group)| catalogue.has_group(id, group));
+        assert_eq!(found, [true, true, true, false, false, false]);
+        for wrong in [&[3u64, 5, 3][..], &[0, 1], &(1..=AD_GROUPS_MAX as u64 + 1).collect::<Vec<_>>()] {
+            assert!(checked(campaign(wrong)).unwrap_err().contains("campaign 7"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn ad_groups_are_counted_over_all_campaigns() {
+        let (one, two) = (campaign(&[3]), campaign(&[3, 5]));
+        assert_eq!(total_groups(CATALOGUE_AD_GROUPS_MAX - 2, &two), Ok(CATALOGUE_AD_GROUPS_MAX));
+        assert!(total_groups(CATALOGUE_AD_GROUPS_MAX, &one).unwrap_err().contains("more than 1048576"));
+    }
+
+    #[test]
+    fn what_is_said_of_a_group_stands_above_the_catalogue() {
+        let group = |paused| wire::AdGroup { ad_group_id: 3, paused, ..Default::default() };
+        let said = |status| {
+            let said = GroupOverride { status, bid_micros: Some(1) };
+            Override { ad_groups: vec![(3, said)], ..Override::default() }
+        };
+        let paused = |of, status| is_paused(&group(of), Some(&said(status)));
+        assert!(is_paused(&group(true), None) && !is_paused(&group(false), None));
+        assert!(paused(true, None) && !paused(false, None));
+        assert!(!paused(true, Some(Status::Active)) && paused(false, Some(Status::Paused)));
+    }
 }

@@ -13,8 +13,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use gavel_member::clock;
 use gavel_member::serve::Health;
+use gavel_member::{clock, random};
+use gavel_proto::hash::TieKey;
 use gavel_proto::wire;
 
 use crate::blobs::{Shelf, Sweeper};
@@ -92,7 +93,7 @@ fn tell_switch(before: &wire::View, after: &wire::View) {
 
 /// Proposes what `reconcile` concludes, while this voter leads.
 pub async fn reconcile_on(voter: &Voter) {
-    let mut led_term = None;
+    let (mut led_term, mut keyless_term) = (None, None);
     loop {
         // Whichever comes first.
         let _ = tokio::time::timeout(ROUND, voter.news.notified()).await;
@@ -105,20 +106,28 @@ pub async fn reconcile_on(voter: &Voter) {
                 voter.hearing().begin(clock::now_us());
             }
         }
-        if term.is_some() {
-            round(voter).await;
+        if let Some(term) = term {
+            let own_key = own_tie_key(voter).unwrap_or_else(|error| {
+                // Every round tries again, and a term says so once.
+                if keyless_term.replace(term) != Some(term) {
+                    tracing::error!(%error, "no random source: ties can be foreseen");
+                }
+                None
+            });
+            round(voter, own_key).await;
         }
     }
 }
 
-/// One round of conclusions.
-async fn round(voter: &Voter) {
+/// One round of conclusions, the key of the ties among them.
+async fn round(voter: &Voter, own_key: Option<Body>) {
     let (now, wall_ms) = (clock::now_us(), clock::wall_ms());
-    let commands = {
+    let mut commands = {
         let (applied, mut hearing) = (voter.machine.applied(), voter.hearing());
         hearing.attend(applied.state.rollout.as_ref());
         reconcile::reconcile(&applied.state, &hearing, now, wall_ms)
     };
+    commands.extend(own_key);
     for body in commands {
         if let Body::EndRollout { version, reason, by: EndedBy::Guard } = &body {
             tracing::error!(version, reason, "a guard ends the rollout");
@@ -135,6 +144,17 @@ async fn round(voter: &Voter) {
             }
         }
     }
+}
+
+/// A key of the cluster's own for its ties, while the one in force is public: at formation, and in a cluster that was
+/// formed before there were others. It is drawn here, because `apply` has no randomness.
+fn own_tie_key(voter: &Voter) -> std::io::Result<Option<Body>> {
+    let held = voter.machine.applied().state.auction.tie_key;
+    if held.public().is_none() {
+        return Ok(None);
+    }
+    let key = TieKey::from_bytes(random::secret()?);
+    Ok(Some(Body::SetTieKey { key, replaces: held.id() }))
 }
 
 /// The name of a command, without its content.

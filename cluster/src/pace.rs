@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gavel_member::clock;
-use gavel_proto::delivery::{BidStrategy, Change, Override, Pacing};
+use gavel_proto::delivery::{BidStrategy, Change, Override, Pacing, group_bid};
 use gavel_proto::ids::CampaignId;
 use gavel_proto::limits::DELIVERY_CHANGES_MAX;
 use gavel_proto::money::{BidType, Nanos, PPM};
 use gavel_proto::pacing::Arrivals;
 use gavel_proto::wire;
 
+use crate::catalogue::is_paused;
 use crate::pacing::books::{Books, Paying, leased, page};
 use crate::pacing::heard::{ProcessId, Sold};
 use crate::pacing::traffic::{Curves, Traffic};
@@ -251,16 +252,24 @@ impl Round {
     }
 }
 
-/// What was sold, at a price of no more than the bid in force: no event costs more, whatever one cost when the bid was
-/// higher. A bid per mille in micros is one impression's in nanos; where a conversion is bid for and something more
+/// What was sold, at a price of no more than the highest bid in force: no event costs more, whatever one cost when the bid
+/// was higher. A bid per mille in micros is one impression's in nanos; where a conversion is bid for and something more
 /// frequent is billed, that costs the bid at most.
 fn affordable(sold: Sold, campaign: &wire::Campaign, said: Option<&Override>) -> Sold {
-    let bid_micros = said.and_then(Override::in_force_bid).unwrap_or(campaign.bid_micros);
+    let bid_micros = highest_bid(campaign, said);
     let nanos = match BidType::from_number(campaign.bid_type) {
         Some(BidType::Cpm) => bid_micros,
         Some(BidType::Cpc | BidType::Cpa | BidType::Ocpm | BidType::Ocpc) | None => bid_micros.saturating_mul(1_000),
     };
     Sold { price_nanos: sold.price_nanos.min(i64::try_from(nanos).unwrap_or(i64::MAX)), ..sold }
+}
+
+/// The highest bid in force of a campaign: its ads bid its own, or that of their ad group unless that is paused.
+fn highest_bid(campaign: &wire::Campaign, said: Option<&Override>) -> u64 {
+    let own = group_bid(said, 0, 0, campaign.bid_micros);
+    let live = campaign.ad_groups.iter().filter(|group| !is_paused(group, said));
+    let bids = live.map(|group| group_bid(said, group.ad_group_id, group.bid_micros, campaign.bid_micros));
+    bids.fold(own, u64::max)
 }
 
 /// Whether the bid of a campaign is for a conversion.
@@ -293,6 +302,8 @@ fn change(campaign: CampaignId, decision: &Decision, said: Option<&Override>) ->
 
 #[cfg(test)]
 mod tests {
+    use gavel_proto::delivery::{GroupOverride, Status};
+
     use super::*;
     use crate::ledger::Account;
     use crate::ledger::calendar::{Period, Span};
@@ -320,6 +331,25 @@ mod tests {
         let auto = Override { strategy: Some(BidStrategy::TargetCpa(400)), auto_bid_micros: Some(700), ..bid(500) };
         assert_eq!(price(1_200_000, &campaign(BidType::Ocpm, 900), Some(&auto)), 700_000);
         assert_eq!(price(1_200_000, &campaign(BidType::Cpa, u64::MAX), None), 1_200_000);
+    }
+
+    /// A group that bids more than its campaign may cost more, as long as it is not paused.
+    #[test]
+    fn the_highest_bid_is_that_of_a_group_that_is_not_paused() {
+        let group = |ad_group_id, bid_micros, paused| wire::AdGroup { ad_group_id, bid_micros, paused };
+        let ad_groups = vec![group(3, 700, false), group(4, 0, false), group(5, 990, true)];
+        let campaign = wire::Campaign { ad_groups, ..campaign(BidType::Cpc, 500) };
+        assert_eq!(highest_bid(&campaign, None), 700);
+        assert_eq!(highest_bid(&campaign, Some(&bid(800))), 800);
+        let said = |ad_group, bid_micros, status| {
+            let group = GroupOverride { bid_micros, status };
+            Override { ad_groups: vec![(ad_group, group)], ..Override::default() }
+        };
+        assert_eq!(highest_bid(&campaign, Some(&said(3, None, Some(Status::Paused)))), 500);
+        assert_eq!(highest_bid(&campaign, Some(&said(4, Some(900), None))), 900);
+        assert_eq!(highest_bid(&campaign, Some(&said(5, None, Some(Status::Active)))), 990);
+        let auto = Override { strategy: Some(BidStrategy::TargetCpa(1)), auto_bid_micros: Some(400), ..bid(500) };
+        assert_eq!(highest_bid(&campaign, Some(&auto)), 400, "a strategy bids for all of them");
     }
 
     /// A click cost more than the budget of a day. The bid is lowered, and nothing was sold since: it stayed out.

@@ -4,6 +4,7 @@ mod support;
 
 use gavel_control::{ControlConfig, ControlError};
 use gavel_member::{Member, MemberConfig, Shutdown};
+use gavel_proto::hash::TieKey;
 use gavel_proto::wire;
 use support::{ask, command, lone, propose, watch};
 
@@ -83,6 +84,42 @@ async fn what_is_wrong_is_refused_with_a_word() {
     assert_eq!(status.expect_err("internal").code(), tonic::Code::InvalidArgument);
     let status = support::try_propose(&address, "", &command::publish([7; 32])).await;
     assert_eq!(status.expect_err("no id").code(), tonic::Code::InvalidArgument);
+    shutdown.trigger();
+    running.task.await.expect("joined").expect("stopped as asked");
+}
+
+/// The first leader draws the key, it stays over a restart, and an operator's takes its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_cluster_makes_a_key_of_its_own_for_ties() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let made = |view: &wire::View| view.auction.as_ref().is_some_and(|auction| auction.tie_key.len() == 32);
+    let mut keys = Vec::new();
+    for folder in [&folders[0], &folders[1], &folders[0]] {
+        let shutdown = Shutdown::new();
+        let running = lone(folder.path(), &shutdown).await;
+        let view = watch(&running.address.to_string()).await.until(made).await;
+        keys.push(view.auction.expect("an auction").tie_key);
+        shutdown.trigger();
+        running.task.await.expect("joined").expect("stopped as asked");
+    }
+    assert_ne!(keys[0], keys[1]);
+    assert_eq!(keys[0], keys[2]);
+
+    let shutdown = Shutdown::new();
+    let running = lone(folders[0].path(), &shutdown).await;
+    let address = running.address.to_string();
+    let held = TieKey::of_config(&keys[0], 0).expect("32 bytes");
+    let body = |byte| {
+        let wish = wire::SetTieKey { tie_key: vec![byte; 32], replaces: held.id() };
+        wire::command::Body::SetTieKey(wish)
+    };
+    let answer = propose(&address, "key-1", &body(7)).await;
+    assert!(answer.accepted, "{}", answer.reason);
+    let late = propose(&address, "key-2", &body(8)).await;
+    assert!(!late.accepted && late.reason.starts_with("failed_precondition"), "{}", late.reason);
+    let auction = ask(&address).await.view.and_then(|view| view.auction).expect("an auction");
+    let shown = (auction.tie_key, auction.tie_key_id, auction.public_tie_key);
+    assert_eq!(shown, (Vec::new(), TieKey::from_bytes([7; 32]).id(), 0), "operators see no key");
     shutdown.trigger();
     running.task.await.expect("joined").expect("stopped as asked");
 }

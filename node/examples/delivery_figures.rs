@@ -25,7 +25,7 @@ fn content(folder: &Path, campaigns: u64, ads: u64) -> Result<Content, SegmentEr
         let (item, campaign) = (ItemId(n), CampaignId(1 + mix64(n) % campaigns));
         let advertiser = AdvertiserId(campaign.0 / 10);
         builder.push_item(DocItem { item, advertiser, ..DocItem::default() })?;
-        builder.push_ad(&DocAd { ad: AdId(n), item, campaign, targeting: Vec::new(), schedule: None })?;
+        builder.push_ad(&DocAd { ad: AdId(n), item, campaign, ..DocAd::default() })?;
     }
     builder.seal()?;
     Content::open(folder, KEY)

@@ -49,7 +49,7 @@ fn seal_content(folder: &Path, items: u64) -> Result<(), SegmentError> {
             item,
             campaign: CampaignId(n % 5_000),
             targeting,
-            schedule: None,
+            ..DocAd::default()
         })?;
     }
     let start = now();

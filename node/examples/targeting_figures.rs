@@ -78,7 +78,8 @@ fn synthetic_ad(random: &mut Random, n: u64) -> DocAd {
         (0..168).filter(|hour| (from..from + length).contains(&(hour % 24))).for_each(|hour| hours.insert(hour));
         DocSchedule { zone: ["a", "b", "c"][random.below(3) as usize].to_owned(), hours }
     });
-    DocAd { ad: AdId(n), item: ItemId(n), campaign: CampaignId(random.below(5_000)), targeting, schedule }
+    let campaign = CampaignId(random.below(5_000));
+    DocAd { ad: AdId(n), item: ItemId(n), campaign, ad_group: 0, targeting, schedule }
 }
 
 fn synthetic(folder: &Path, ads: u64) -> Result<Vec<Request>, SegmentError> {
@@ -147,7 +148,7 @@ fn corpus(folder: &Path, target: &Path) -> Result<Vec<Request>, Box<dyn Error>> 
             item: ItemId(id("item_id")),
             campaign: CampaignId(id("campaign_id")),
             targeting: rules.collect(),
-            schedule: None,
+            ..DocAd::default()
         });
     }
     ads.sort_by_key(|ad| (ad.item, ad.ad));

@@ -4,13 +4,16 @@
 //! operators say bid, status, schedule, strategy and frequency rules; the pacer says multiplier, throttle, the bid of a
 //! strategy, and whether the budget is gone. The two own different fields, so neither undoes the other. A [`Change`]
 //! names the fields that it sets; an override holds absolute values, so that applying one twice is applying it once.
+//! Of a campaign's ad groups operators say bids and statuses ([`GroupOverride`]).
 //!
 //! Control plane, nodes and routers share these rules; they are values and pure functions.
 
 mod book;
+mod groups;
 mod travel;
 
 pub use book::{Book, News, Read};
+pub use groups::{GroupChange, GroupOverride, group_bid};
 
 use crate::frequency::FrequencyRule;
 use crate::limits::BID_MICROS_MAX;
@@ -83,6 +86,8 @@ pub struct Override {
     pub pacing: Option<Pacing>,
     /// Operators: how often a user may see it, in place of the catalogue's rules; none: as the catalogue says.
     pub frequency: Vec<FrequencyRule>,
+    /// Operators: by ad group, ascending; none is empty.
+    pub ad_groups: Vec<(u64, GroupOverride)>,
     /// Pacer: what the bid is multiplied with, in millionths.
     pub multiplier_ppm: Option<u32>,
     /// Pacer: the share of the auctions that it takes part in, in millionths.
@@ -114,11 +119,15 @@ impl Override {
     /// The bid in place of the catalogue's: the pacer's as long as an operator wants a strategy to bid.
     #[must_use]
     pub fn in_force_bid(&self) -> Option<u64> {
-        let auto_bid = match self.strategy {
+        self.strategy_bid().or(self.bid_micros)
+    }
+
+    /// What the pacer bids, as long as an operator wants a strategy to bid.
+    fn strategy_bid(&self) -> Option<u64> {
+        match self.strategy {
             Some(BidStrategy::TargetCpa(_) | BidStrategy::MostConversions) => self.auto_bid_micros,
             Some(BidStrategy::Fixed) | None => None,
-        };
-        auto_bid.or(self.bid_micros)
+        }
     }
 
     /// Why the campaign takes no part at an instant, as far as this says it.
@@ -178,6 +187,8 @@ pub struct Change {
     pub pacing: Option<Pacing>,
     /// All its frequency rules.
     pub frequency: Option<Vec<FrequencyRule>>,
+    /// Those of its ad groups that change, each once.
+    pub ad_groups: Vec<GroupChange>,
     /// The pacer's: in millionths.
     pub multiplier_ppm: Option<u32>,
     /// The pacer's: in millionths.
@@ -204,6 +215,7 @@ impl Change {
             strategy: self.strategy.or(before.strategy),
             pacing: self.pacing.or(before.pacing),
             frequency: self.frequency.clone().unwrap_or(before.frequency),
+            ad_groups: groups::after(&self.ad_groups, before.ad_groups),
             multiplier_ppm: self.multiplier_ppm.or(before.multiplier_ppm),
             throttle_ppm: self.throttle_ppm.or(before.throttle_ppm),
             auto_bid_micros: self.auto_bid_micros.map_or(before.auto_bid_micros, |bid| Some(bid).filter(|b| *b > 0)),
@@ -241,7 +253,7 @@ impl Change {
         {
             return Err(format!("campaign {id}: target_micros is {target}, must be 1 to {BID_MICROS_MAX}"));
         }
-        Ok(())
+        groups::check(id, &self.ad_groups)
     }
 }
 

@@ -118,6 +118,17 @@ pub const FREQUENCY_COPIES_MAX: usize = 4_096;
 pub const CAPPED_MAX: usize = 2_048;
 /// Changes of one command to delivery. Ours: with every field they stay below a command's bytes.
 pub const DELIVERY_CHANGES_MAX: usize = 4_096;
+/// Ad groups of one campaign. Ours: with all of them what is said of a campaign stays below 8 KiB.
+pub const AD_GROUPS_MAX: usize = 256;
+/// Ad groups of one catalogue, over all its campaigns. Ours: a node has a row of about 64 bytes for each, copied for each
+/// of the 16 delivery versions that it keeps, 1 GiB at most.
+pub const CATALOGUE_AD_GROUPS_MAX: usize = 1_048_576;
+/// Changes of ad groups of one command to delivery, over all its campaigns. Ours: beside a full batch of campaigns they
+/// stay below a command's bytes.
+pub const AD_GROUP_CHANGES_MAX: usize = 8_192;
+/// Ad groups of which something is said beyond the catalogue, over all campaigns. Ours: two of each campaign, which
+/// a member's file of them has room for.
+pub const AD_GROUP_OVERRIDES_MAX: usize = 2 * DELIVERY_OVERRIDES_MAX;
 /// Campaigns of which something is said beyond the catalogue. Ours: more than the largest catalogue measured.
 pub const DELIVERY_OVERRIDES_MAX: usize = 262_144;
 /// Delivery versions whose changes the control state keeps: a member that missed more gets the whole.
@@ -149,11 +160,21 @@ pub const CLEAR_NUMBER_BYTES_MAX: usize = 256;
 pub const CLEAR_EXPONENT_MAX: u32 = 64;
 
 const _: () = assert!(EXCLUDED_CAMPAIGNS_MAX >= 4 * DELIVERY_CHANGES_MAX, "a few full batches of pauses are named");
-const _: () = assert!(DELIVERY_CHANGES_MAX * 192 < COMMAND_BYTES_MAX, "a full batch with every field is one command");
+const _: () = assert!(
+    DELIVERY_CHANGES_MAX * 192 + AD_GROUP_CHANGES_MAX * 24 < COMMAND_BYTES_MAX,
+    "a full batch with every field is one command"
+);
+const _: () = assert!(AD_GROUPS_MAX < AD_GROUP_CHANGES_MAX, "all groups of a campaign change in one command");
+const _: () = assert!(
+    AD_GROUP_OVERRIDES_MAX <= CATALOGUE_AD_GROUPS_MAX,
+    "all of which something is said may be in one catalogue"
+);
 const _: () =
     assert!(DELIVERY_CHANGES_MAX < DELIVERY_DELTA_CAMPAIGNS_MAX, "the changes of the last version are always kept");
-const _: () =
-    assert!(DELIVERY_OVERRIDES_MAX * 192 < SNAPSHOT_BYTES_MAX, "all that is said of campaigns is in a snapshot");
+const _: () = assert!(
+    DELIVERY_OVERRIDES_MAX * 192 + AD_GROUP_OVERRIDES_MAX * 24 < SNAPSHOT_BYTES_MAX / 2,
+    "all that is said of campaigns and their ad groups is in a snapshot"
+);
 const _: () =
     assert!(SERVED_LINES_MAX * 1_900 < INTERNAL_MESSAGE_BYTES_MAX, "a flight has 92 sums of at most 20 bytes");
 const _: () = assert!(LEDGER_EVENTS_MAX * 2 * TOKEN_BYTES_MAX < COMMAND_BYTES_MAX, "a full batch is one command");

@@ -6,10 +6,12 @@
 //!
 //! * [`CurvePacing`]: the production pacing of budgets. A bid multiplier (or, for throttling, a probability) that keeps
 //!   the spend curve on the traffic curve.
+//! * [`Autobid`]: most value within a budget, a target cost per conversion, or both (dual of the linear program); in
+//!   production with the target alone.
 //! * [`AdaptivePacing`]: the published dual controller, one step an auction (Balseiro and Gur, Management Science 2019).
 //! * [`Throttle`]: the published probabilistic one (Agarwal, Ghosh, Wei and You, KDD 2014).
-//! * [`Autobid`]: most value within a budget, a target cost per conversion, or both (dual of the linear program).
-//! * [`Actuator`]: a PID controller of a ratio such as the cost per click (Zhang et al., WSDM 2016).
+//! * [`Actuator`]: a PID controller of a ratio such as the cost per click (Zhang et al., WSDM 2016). No cluster runs these
+//!   three: the simulator compares with them.
 //! * [`Flight`], [`Arrival`] and [`Line`]: what was served and may still be charged, and how the pacer hears of it.
 //!
 //! Multipliers leave as parts per million: what they multiply is an integer bid, rounded down before ranking.
@@ -49,3 +51,5 @@ fn ppm(share: f64) -> u32 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_equilibria;

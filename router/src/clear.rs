@@ -4,7 +4,7 @@
 //! mechanism on paper. The file is read exactly, converted to integers once, and cleared by the same
 //! [`crate::auction`] that serves; an auction whose numbers outgrow it is cleared by its exact twin.
 //!
-//! A file has no ads, advertisers or tie keys: every bid is an advertiser of its own, equal scores go by
+//! A file has no ads, advertisers or keyed ties: every bid is an advertiser of its own, equal scores go by
 //! index, and prices are as if the winner won every tie (decision 13). A VCG price is per event, the total
 //! divided by the winner's position factor, in micros rounded down.
 

@@ -6,14 +6,15 @@
 //! it anew from its inputs alone with the code that serves, and writes the line again: the two must be equal
 //! byte for byte.
 //!
-//! The key of the ties is not in the line, only its id and the tie of each candidate: whoever reads a log must
-//! not be able to foresee who wins the next tie.
+//! The key of the ties is not in the line, only its id and the tie of each candidate, hashes that the key cannot be
+//! computed back from: whoever reads a log must not be able to foresee who wins the next tie. An auction's id is the
+//! exception: it is the `seed` of a request that has one, and whoever repeats the seed repeats the ties of the line.
 
 mod record;
 
 use gavel_proto::limits::{CLEAR_BIDS_MAX, ORGANIC_MAX, SLOTS_MAX};
 
-pub use record::{ClearingInputs, ClearingRecord, LoggedCandidate, slot_ads, tie_key_id};
+pub use record::{ClearingInputs, ClearingRecord, LoggedCandidate, slot_ads};
 
 use crate::allocation::{Placed, allocate};
 use crate::auction::{AuctionRule, Clearing, RuleError, outcomes, reclear_without};

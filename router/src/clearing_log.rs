@@ -5,7 +5,7 @@
 //! Which requests are sampled depends on the auction id alone, so that a replayed request is sampled again.
 
 use crate::clearing::{ClearingInputs, Served, served_line};
-use crate::line_log::{LineLog, LogNames};
+use crate::line_log::{LineLog, LogNames, Packing};
 use gavel_proto::hash::mix64;
 use gavel_proto::ids::AuctionId;
 use gavel_proto::money::PPM;
@@ -42,7 +42,7 @@ impl ClearingLog {
             let (inputs, served) = *clearing;
             served_line(inputs, &served).ok()
         };
-        Ok(Self { log: Some(LineLog::start(folder, NAMES, line)?), share_ppm: share_ppm.min(PPM) })
+        Ok(Self { log: Some(LineLog::start(folder, NAMES, Packing::Compressed, line)?), share_ppm: share_ppm.min(PPM) })
     }
 
     /// Whether this auction is sampled.

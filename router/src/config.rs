@@ -40,6 +40,36 @@ pub struct RouterConfig {
     pub scored_log_others_ppm: u32,
     /// Where events of ads are logged; `None` = nowhere.
     pub event_log: Option<PathBuf>,
+    /// What becomes of full files of these two.
+    pub log_files: LogFiles,
+}
+
+/// How are full files of the logs of scores and events kept?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFiles {
+    /// As compressed lines.
+    #[default]
+    Jsonl,
+    /// As columns, for what reads tables.
+    #[cfg(feature = "parquet")]
+    Parquet,
+}
+
+impl LogFiles {
+    /// The one that is called so.
+    ///
+    /// # Errors
+    /// When none is, or this build does not write it.
+    pub fn of(name: &str) -> Result<Self, String> {
+        match name {
+            "jsonl" => Ok(Self::Jsonl),
+            #[cfg(feature = "parquet")]
+            "parquet" => Ok(Self::Parquet),
+            #[cfg(not(feature = "parquet"))]
+            "parquet" => Err("this gavel was built without Parquet: build it with `--features parquet`".to_owned()),
+            other => Err(format!("{other:?} is neither jsonl nor parquet")),
+        }
+    }
 }
 
 /// Is `ProbeService` served?
@@ -82,6 +112,7 @@ impl Default for RouterConfig {
             scored_log_share_ppm: 0,
             scored_log_others_ppm: 0,
             event_log: None,
+            log_files: LogFiles::default(),
         }
     }
 }
@@ -94,5 +125,20 @@ impl RouterConfig {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_kept_in_the_forms_that_this_build_has() {
+        assert_eq!(LogFiles::of("jsonl"), Ok(LogFiles::Jsonl));
+        #[cfg(feature = "parquet")]
+        assert_eq!(LogFiles::of("parquet"), Ok(LogFiles::Parquet));
+        #[cfg(not(feature = "parquet"))]
+        assert!(LogFiles::of("parquet").is_err_and(|message| message.contains("--features parquet")));
+        assert!(LogFiles::of("csv").is_err_and(|message| message.contains("jsonl")));
     }
 }

@@ -41,6 +41,9 @@ pub mod respond;
 
 mod line_log;
 
+#[cfg(feature = "parquet")]
+pub mod parquet_log;
+
 mod clearing_log;
 
 mod scored_log;
@@ -55,5 +58,5 @@ mod config;
 mod convert;
 mod server;
 
-pub use config::{CampaignPolicy, ProbePolicy, RouterConfig};
+pub use config::{CampaignPolicy, LogFiles, ProbePolicy, RouterConfig};
 pub use server::{RouterError, Running, run};

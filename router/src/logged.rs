@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 /// The format of both lines.
 pub const FORMAT: u32 = 1;
 
-/// One request that was sampled.
+/// One request that was sampled: with its features and weights as they are, or as the text of the line has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ScoredLine {
+pub struct ScoredLine<F = Features, W = Weights> {
     /// [`FORMAT`].
     pub format: u32,
     /// The caller's name of the request, or the router's.
@@ -34,14 +34,14 @@ pub struct ScoredLine {
     /// BLAKE3 of the bundle, in hexadecimal digits.
     pub model: String,
     /// User and context as the router encoded them.
-    pub user: Features,
+    pub user: F,
     /// Every ad on the page, and a share of the others.
-    pub candidates: Vec<ScoredCandidate>,
+    pub candidates: Vec<ScoredCandidate<F, W>>,
 }
 
 /// One candidate of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ScoredCandidate {
+pub struct ScoredCandidate<F = Features, W = Weights> {
     /// The ad.
     pub ad: u64,
     /// Its item.
@@ -69,11 +69,11 @@ pub struct ScoredCandidate {
     /// Of its token.
     pub token: Option<TokenId>,
     /// Calibrated, by head, as they were scored.
-    pub predictions: BTreeMap<String, f32>,
+    pub predictions: W,
     /// Of the item, as its node had embedded it.
-    pub features: Features,
+    pub features: F,
     /// Weights that match features were made of.
-    pub matches: BTreeMap<String, f32>,
+    pub matches: W,
 }
 
 /// Which token, and with it which event.
@@ -156,6 +156,9 @@ pub enum EventWord {
 
 /// Features by name; those without a value are left out.
 pub type Features = BTreeMap<String, LoggedValue>;
+
+/// Predictions by head, and weights by match feature.
+pub type Weights = BTreeMap<String, f32>;
 
 /// The value of a feature.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

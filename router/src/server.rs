@@ -87,10 +87,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
             view: Arc::clone(&member.view),
             member_id: member.member_id.clone(),
             incarnation: member.incarnation,
-            events: match &config.event_log {
-                Some(folder) => EventLog::start(folder).map_err(|e| RouterError::Log(folder.clone(), e))?,
-                None => EventLog::off(),
-            },
+            events: event_log(&config)?,
         },
         // Events are taken, and leases reported, as long as requests are answered.
         closed.clone(),
@@ -109,7 +106,7 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         bank: Arc::clone(&bank),
     };
     let staging_task = staging.follow(surroundings, shutdown.clone());
-    let mut pages = http::routes(pipeline);
+    let mut pages = http::routes(Arc::clone(&pipeline));
     if config.campaigns == CampaignPolicy::Answered {
         let desk = Desk::new(&config.cluster_id, Arc::clone(&member.voters));
         pages = pages.merge(http::campaigns::routes(Arc::new(desk)));
@@ -130,8 +127,17 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<Running, Ro
         }
         // The other routers have the rest of its leases at once.
         bank.farewell().await;
+        // Nobody waits for it but the logs: they write what waits, and pack it if it is to be packed.
+        let _ = tokio::task::spawn_blocking(move || drop((pipeline, bank))).await;
     });
     Ok(Running { address, http_address, task })
+}
+
+fn event_log(config: &RouterConfig) -> Result<EventLog, RouterError> {
+    match &config.event_log {
+        Some(folder) => EventLog::start(folder, config.log_files).map_err(|e| RouterError::Log(folder.clone(), e)),
+        None => Ok(EventLog::off()),
+    }
 }
 
 /// What a share of the requests leaves behind.
@@ -144,7 +150,9 @@ fn logs(config: &RouterConfig, bank: &Arc<Bank>) -> Result<Logs, RouterError> {
             None => ClearingLog::off(),
         },
         scored: match &config.scored_log {
-            Some(folder) => ScoredLog::start(folder, shares, Arc::clone(bank)).map_err(|e| failed(folder, e))?,
+            Some(folder) => {
+                ScoredLog::start(folder, config.log_files, shares, Arc::clone(bank)).map_err(|e| failed(folder, e))?
+            }
             None => ScoredLog::off(),
         },
     })

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the cluster to serve, on two shared cores.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(180);
+/// Longest wait for a process that was asked to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(50);
 /// Lines of each log that a failed test prints.
@@ -49,6 +51,9 @@ pub enum Logging {
     Clearings,
     /// And what every request was scored with, and events.
     Everything,
+    /// The same, with full files of these two as columns.
+    #[cfg(feature = "parquet")]
+    Columns,
 }
 
 /// One process.
@@ -176,6 +181,17 @@ impl Cluster {
             let more: &[&str] = match logging {
                 Logging::Clearings => &[],
                 Logging::Everything => &["--scored-log", &scored, "--scored-log-share", "1", "--event-log", &events],
+                #[cfg(feature = "parquet")]
+                Logging::Columns => &[
+                    "--scored-log",
+                    &scored,
+                    "--scored-log-share",
+                    "1",
+                    "--event-log",
+                    &events,
+                    "--log-files",
+                    "parquet",
+                ],
             };
             let process = cluster.process(&format!("router-{}", i + 1), &[&arguments, more].concat());
             cluster.routers.push(process);
@@ -377,6 +393,20 @@ impl Process {
             child.kill().expect("a process of our own");
             child.wait().expect("a process of our own");
         }
+    }
+
+    /// Asks the process to end, and waits until it has.
+    ///
+    /// # Panics
+    /// When it has not in time, or did not end in peace.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let id = libc::pid_t::try_from(child.id()).expect("a process id");
+        // SAFETY: a signal to a child that was not waited for yet, so the id is still its own.
+        let sent = unsafe { libc::kill(id, libc::SIGTERM) };
+        assert_eq!(sent, 0, "{} cannot be told to end", self.name);
+        let status = wait_for("a process to end", STOP_TIMEOUT, || child.try_wait().expect("a process of our own"));
+        assert!(status.success(), "{}: {status}\n{}", self.name, self.log_tail());
     }
 
     /// The end of its log.

@@ -43,15 +43,34 @@ pub fn every(nth: usize, to: &Path) -> PathBuf {
 pub fn with_campaigns(nth: usize, to: &Path, change: impl Fn(&mut serde_json::Value)) -> PathBuf {
     assert!(nth > 1, "the demo's own folder is not changed");
     let folder = every(nth, to);
-    let path = folder.join("campaigns.jsonl.zst");
-    let changed = lines(&path).into_iter().map(|line| {
-        let mut campaign = serde_json::from_str(&line).expect("a line of JSON");
-        change(&mut campaign);
-        campaign.to_string()
+    rewrite(&folder.join("campaigns.jsonl.zst"), change);
+    folder
+}
+
+/// The same with every line of its ads changed, too.
+///
+/// # Panics
+/// When it cannot be read or written, or is the demo's own folder.
+#[must_use]
+pub fn with_ads(
+    nth: usize,
+    to: &Path,
+    of_campaign: impl Fn(&mut serde_json::Value),
+    of_ad: impl Fn(&mut serde_json::Value),
+) -> PathBuf {
+    let folder = with_campaigns(nth, to, of_campaign);
+    rewrite(&folder.join("ads.jsonl.zst"), of_ad);
+    folder
+}
+
+fn rewrite(path: &Path, change: impl Fn(&mut serde_json::Value)) {
+    let changed = lines(path).into_iter().map(|line| {
+        let mut document = serde_json::from_str(&line).expect("a line of JSON");
+        change(&mut document);
+        document.to_string()
     });
     let text = changed.collect::<Vec<String>>().join("\n");
-    std::fs::write(&path, zstd::encode_all(text.as_bytes(), 0).expect("packed")).expect("written");
-    folder
+    std::fs::write(path, zstd::encode_all(text.as_bytes(), 0).expect("packed")).expect("written");
 }
 
 fn lines(path: &Path) -> Vec<String> {

@@ -1,11 +1,12 @@
 //! Do pauses, bids, schedules and budgets of campaigns count on a running cluster, and outlive its control plane?
 //!
-//! Real processes with the demo catalogue. What an auction was made of is read from the clearing that `explain` gives:
-//! a campaign that is not among its candidates neither wins nor sets a price.
+//! Real processes with the demo catalogue, or a part of it with ad groups. What an auction was made of is read from the
+//! clearing that `explain` gives: what is not among its candidates neither wins nor sets a price.
 
-use gavel_tests::cluster::{Cluster, SMALL, wait_for};
-use gavel_tests::http;
+use gavel_tests::cluster::{Cluster, Logging, SMALL, wait_for};
+use gavel_tests::{corpus, http};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Longer than any change should take, on two cores that others share.
@@ -212,4 +213,132 @@ fn stays_paused_without_the_control_plane(cluster: &mut Cluster, campaign: u64) 
     let (clearing, reasons) = explained(cluster, 0, 5);
     assert!(candidates(&clearing, campaign).is_empty(), "{clearing}");
     assert!(ads_for(&reasons, "not_eligible_paused") > 0, "{reasons}");
+}
+
+/// The ad group of an ad in the catalogue of the test below: half of each campaign's ads are in either.
+fn group_of(ad: u64) -> u64 {
+    1 + ad / 4_096 % 2
+}
+
+/// Every campaign pays for clicks and has two ad groups with ads, which bid as it does, and one that has none.
+fn grouped() -> Cluster {
+    let of_campaign = |campaign: &mut Value| {
+        campaign["bid_type"] = json!("cpc");
+        campaign["ad_groups"] = json!([{"id": 2}, {"id": 1}, {"id": 3, "bid": "9.5", "paused": true}]);
+    };
+    let of_ad = |ad: &mut Value| ad["ad_group"] = json!(group_of(ad["ad_id"].as_u64().expect("an id")));
+    Cluster::start_of(SMALL, &[], Logging::Clearings, |folder| corpus::with_ads(8, folder, of_campaign, of_ad))
+}
+
+/// The campaign with the most candidates in the auction of this seed, of those of which both groups have some.
+fn of_both_groups(cluster: &Cluster, seed: u64) -> u64 {
+    let (clearing, _) = explained(cluster, 0, seed);
+    let all = clearing["inputs"]["candidates"].as_array().expect("candidates");
+    let campaigns: BTreeSet<u64> = all.iter().filter_map(|c| c["campaign"].as_u64()).collect();
+    let has_both = |id: &u64| {
+        let ads = candidates(&clearing, *id).into_iter().filter_map(|c| c["ad"].as_u64());
+        ads.map(group_of).collect::<BTreeSet<u64>>().len() == 2
+    };
+    let most = campaigns.into_iter().filter(has_both).max_by_key(|id| candidates(&clearing, *id).len());
+    most.expect("a campaign with candidates of both groups")
+}
+
+/// Group and bid of each candidate of a campaign, in the auction of this seed.
+fn group_bids(cluster: &Cluster, router: usize, seed: u64, campaign: u64) -> BTreeSet<(u64, u64)> {
+    let (clearing, _) = explained(cluster, router, seed);
+    let of = |c: &Value| Some((group_of(c["ad"].as_u64()?), c["bid_micros"].as_u64()?));
+    candidates(&clearing, campaign).iter().map(|c| of(c).expect("an ad and its bid")).collect()
+}
+
+/// One ad of the campaign that an answer has.
+fn served_ad(cluster: &Cluster, seed: u64, campaign: u64) -> Option<Value> {
+    let (status, body) = cluster.ask((seed % 2) as usize, &http::request(seed))?;
+    let slate = body["slate"].as_array().filter(|_| status == 200)?;
+    slate.iter().find(|ad| ad["campaign"].as_u64() == Some(campaign) && ad["token"].is_string()).cloned()
+}
+
+/// Clicks on ads of the campaign until one is charged: the ad group, and the price in micros.
+fn charged_click(cluster: &Cluster, campaign: u64) -> (u64, u64) {
+    let mut seed = 100;
+    wait_for("a click that is charged", 2 * SOON, || {
+        seed += 1;
+        let ad = served_ad(cluster, seed, campaign)?;
+        let body = json!({"events": [{"kind": "click", "token": ad["token"]}]}).to_string();
+        let (status, text) = http::post(http_address(cluster, 0), "/v1/events", &body)?;
+        let answered: Value = serde_json::from_str(&text).ok().filter(|_| status == 200)?;
+        let is_charged = answered["answers"][0] == "charged";
+        let number = |field: &str| ad[field].as_u64().expect("a number");
+        is_charged.then(|| (group_of(number("ad")), number("price_micros")))
+    })
+}
+
+#[test]
+fn ad_groups_have_bids_and_statuses_of_their_own_and_share_a_budget() {
+    let cluster = grouped();
+    let campaign = of_both_groups(&cluster, 5);
+    let id = campaign.to_string();
+    // It wins wherever it may, so that ads of both groups stay within the cut.
+    let bid = shown(&cluster, campaign)["bid_micros"].as_u64().expect("a bid") * 50;
+    let change = json!({"bid_micros": bid, "wait_ms": 5_000});
+    assert_eq!(patch(&cluster, campaign, "raise", &change).0, 200);
+    for router in 0..2 {
+        let held = group_bids(&cluster, router, 5, campaign);
+        assert_eq!(held, BTreeSet::from([(1, bid), (2, bid)]), "both bid as their campaign does");
+    }
+
+    done(&cluster.ctl(&["campaign", "pause", &id, "--ad-group", "1"]).expect("paused"));
+    let raised = format!("{}.{:06}", (bid + 7) / 1_000_000, (bid + 7) % 1_000_000);
+    done(&cluster.ctl(&["campaign", "set", &id, "--ad-group", "2", "--bid", &raised]).expect("rebid"));
+    for router in 0..2 {
+        let held = group_bids(&cluster, router, 5, campaign);
+        assert_eq!(held, BTreeSet::from([(2, bid + 7)]), "router {router}");
+        let (_, reasons) = explained(&cluster, router, 5);
+        assert!(ads_for(&reasons, "not_eligible_paused") > 0, "{reasons}");
+    }
+    let now = shown(&cluster, campaign);
+    assert_eq!((&now["status"], &now["silence"]), (&json!("active"), &Value::Null));
+    let group = |id: u64, bid: u64, status: &str| json!({"id": id, "bid_micros": bid, "status": status, "catalogue_bid_micros": null, "catalogue_paused": false});
+    let third = json!({"id": 3, "bid_micros": 9_500_000, "status": "paused", "catalogue_bid_micros": 9_500_000,
+                       "catalogue_paused": true});
+    assert_eq!(now["ad_groups"], json!([group(1, bid, "paused"), group(2, bid + 7, "active"), third]));
+
+    shares_a_budget(&cluster, campaign);
+    mistakes_of_groups(&cluster, campaign);
+    let back = json!({"reset": true, "wait_ms": 5_000});
+    assert_eq!(patch(&cluster, campaign, "back", &back).0, 200);
+    let own = shown(&cluster, campaign)["bid_micros"].as_u64().expect("a bid");
+    assert_eq!(shown(&cluster, campaign)["ad_groups"][1], group(2, own, "active"));
+}
+
+/// Clicks on ads of either group are charged to the one account of the campaign; the first group is paused before.
+fn shares_a_budget(cluster: &Cluster, campaign: u64) {
+    let id = campaign.to_string();
+    done(&cluster.ctl(&["campaign", "set", &id, "--daily", "1000000", "--zone", "UTC"]).expect("a budget"));
+    let second = charged_click(cluster, campaign);
+    assert_eq!(second.0, 2, "the other is paused");
+    let turn = json!({"ad_groups": [{"id": 1, "reset": true}, {"id": 2, "status": "paused"}], "wait_ms": 5_000});
+    let (status, answer) = patch(cluster, campaign, "turn", &turn);
+    assert_eq!((status, &answer["effective"]), (200, &json!(true)), "{answer}");
+    let first = charged_click(cluster, campaign);
+    assert_eq!(first.0, 1, "the other is paused");
+    let sum = (first.1 + second.1) * 1_000;
+    let accounts = wait_for("the charges of both", SOON, || {
+        let output = cluster.ctl(&["ledger", "balances", "--campaign", &id, "--json"]).ok()?;
+        let balances: Value = serde_json::from_str(&output).ok()?;
+        let of = balances["campaigns"].as_array()?.iter().find(|c| c["campaign"].as_u64() == Some(campaign))?;
+        (of["charged_nanos"].as_u64() == Some(sum)).then(|| of["accounts"].clone())
+    });
+    let days: Vec<&Value> = accounts.as_array().expect("accounts").iter().filter(|a| a["span"] == "day").collect();
+    let posted: u64 = days.iter().filter_map(|day| day["posted_nanos"].as_u64()).sum();
+    assert_eq!(posted, sum, "{accounts}");
+}
+
+fn mistakes_of_groups(cluster: &Cluster, campaign: u64) {
+    let id = campaign.to_string();
+    let unknown = cluster.ctl(&["campaign", "pause", &id, "--ad-group", "9"]).expect_err("no such group");
+    assert!(unknown.contains("has no ad group 9") && unknown.contains("it has 1, 2, 3"), "{unknown}");
+    let shared = cluster.ctl(&["campaign", "set", &id, "--ad-group", "1", "--daily", "5"]).expect_err("not its own");
+    assert!(shared.contains("--daily is for a whole campaign"), "{shared}");
+    let (status, answer) = patch(cluster, campaign, "no bid", &json!({"ad_groups": [{"id": 1, "bid_micros": 0}]}));
+    assert!(status == 400 && answer.to_string().contains("ad group 1: bid_micros is 0"), "{answer}");
 }

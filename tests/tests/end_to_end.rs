@@ -39,6 +39,24 @@ fn serves_and_explains() {
     assert_eq!(total, ads, "every ad has exactly one reason: {reasons:?}");
     let won = reasons.iter().find(|r| r["reason"] == "won").map(|r| r["ads"].clone());
     assert_eq!(won, Some(json!(4)));
+    the_rules_change(&cluster);
+}
+
+/// The cluster has made a key for its ties, which another one replaces; what is not given stays.
+fn the_rules_change(cluster: &Cluster) {
+    let rules = || serde_json::from_str::<Value>(&cluster.ctl(&["rules"]).expect("shown")).expect("JSON");
+    let mut expected = rules();
+    assert_eq!(expected["tie_key_public"], false, "{expected}");
+    let refused = cluster.ctl(&["rules", "--new-tie-key", "--position-factors", "0.5,0.6"]).expect_err("they rise");
+    assert!(refused.contains("0.6 stands behind 0.5"), "{refused}");
+    cluster.ctl(&["rules", "--new-tie-key", "--position-factors", "1,0.6,0.4"]).expect("taken");
+    // Another voter than the leader may show them, a moment later.
+    let changed = wait_for("another key", Duration::from_secs(10), || {
+        Some(rules()).filter(|rules| rules["tie_key_id"] != expected["tie_key_id"])
+    });
+    expected["position_factors_ppm"] = json!([1_000_000, 600_000, 400_000]);
+    expected["tie_key_id"] = changed["tie_key_id"].clone();
+    assert_eq!(changed, expected);
 }
 
 fn shards(cluster: &Cluster) -> Vec<Value> {

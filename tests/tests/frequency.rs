@@ -1,7 +1,8 @@
 //! Does a user see a capped campaign at most so often, over all routers, whoever dies?
 //!
-//! Real processes with a part of the demo, in which about half of the campaigns may be seen twice a day. Users that the catalogue does not know
-//! all have the same features, so that all of them would see the same ads.
+//! Real processes with a part of the demo, in which about half of the campaigns may be seen twice a day, or in which ads
+//! and advertisers are counted by the hour. Users that the catalogue does not know all have the same features, so that
+//! all of them would see the same ads.
 
 use gavel_proto::frequency::{Owners, owners};
 use gavel_proto::hash::value_hash;
@@ -47,6 +48,22 @@ fn campaigns(body: &Value) -> Vec<u64> {
 fn says_unknown(body: &Value) -> bool {
     let reasons = body["coverage"]["degraded_reasons"].as_array().expect("reasons");
     reasons.iter().any(|reason| reason == "no_frequency_counts")
+}
+
+/// A user's auction, explained by a router.
+fn explained(cluster: &Cluster, router: usize, user: &str) -> Value {
+    let address = cluster.routers[router].http.as_deref().expect("an address");
+    let request = http::request_of(user, 10).to_string();
+    let (status, text) = http::post(address, "/v1/explain", &request).expect("an answer");
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The campaigns that take part in it.
+fn candidates(explained: &Value) -> Vec<u64> {
+    let clearing: Value = serde_json::from_str(explained["clearing"].as_str().expect("a line")).expect("a clearing");
+    let candidates = clearing["inputs"]["candidates"].as_array().expect("candidates");
+    candidates.iter().map(|candidate| candidate["campaign"].as_u64().expect("a campaign")).collect()
 }
 
 /// Asks for a user over both routers in turn, and adds to what it has seen.
@@ -113,16 +130,9 @@ fn a_capped_campaign_is_seen_so_often_and_never_sets_a_price_after() {
 
     // Anna's auction does not hold them: they are no runners-up.
     for router in 0..2 {
-        let address = cluster.routers[router].http.as_deref().expect("an address");
-        let request = http::request_of("anna", 10).to_string();
-        let (status, text) = http::post(address, "/v1/explain", &request).expect("an answer");
-        assert_eq!(status, 200, "{text}");
-        let explained: Value = serde_json::from_str(&text).expect("JSON");
-        let clearing: Value =
-            serde_json::from_str(explained["clearing"].as_str().expect("a line")).expect("a clearing");
-        let candidates = clearing["inputs"]["candidates"].as_array().expect("candidates");
-        let of = |candidate: &Value| candidate["campaign"].as_u64().expect("a campaign");
-        assert!(!candidates.is_empty() && candidates.iter().all(|c| !capped.contains(&of(c))), "{capped:?}");
+        let explained = explained(&cluster, router, "anna");
+        let candidates = candidates(&explained);
+        assert!(!candidates.is_empty() && !candidates.iter().any(|campaign| capped.contains(campaign)), "{capped:?}");
         let reasons = explained["reasons"].as_array().expect("reasons");
         let ads = reasons.iter().find(|r| r["reason"] == "not_eligible_frequency").map(|r| r["ads"].as_u64());
         assert!(ads.flatten() >= Some(capped.len() as u64), "{reasons:?}");
@@ -203,4 +213,145 @@ fn without_both_owners_nothing_that_is_capped_is_served_and_the_rest_is() {
     }
     wait_known(&cluster, &user);
     see(&cluster, &user, 30..40, &mut seen);
+}
+
+/// Impressions of an advertiser after which its counted campaigns stop.
+const OF_ADVERTISER: usize = 2;
+
+/// What a campaign's rule of one hour is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Advertiser,
+    Ad,
+    Nothing,
+}
+
+/// By the department, so that an advertiser has campaigns of each kind: ids end with its two digits.
+fn counted(campaign: u64) -> Counted {
+    [Counted::Advertiser, Counted::Nothing, Counted::Ad, Counted::Nothing][campaign as usize % 4]
+}
+
+fn start_counting_by_the_hour() -> Cluster {
+    let change = |campaign: &mut Value| {
+        let (scope, max) = match counted(campaign["campaign_id"].as_u64().expect("an id")) {
+            Counted::Advertiser => ("advertiser", OF_ADVERTISER),
+            Counted::Ad => ("ad", 1),
+            Counted::Nothing => return,
+        };
+        campaign["frequency"] = json!([{"scope": scope, "window": "1h", "max": max}]);
+    };
+    Cluster::start_of(REFERENCE, &[], Logging::Clearings, |folder| corpus::with_campaigns(NTH_ITEM, folder, change))
+}
+
+/// An ad on a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shown {
+    ad: u64,
+    campaign: u64,
+    advertiser: u64,
+}
+
+fn shown(body: &Value) -> Vec<Shown> {
+    let one = |entry: &Value| {
+        let id = |of: &str| entry[of].as_u64();
+        Some(Shown { ad: id("ad")?, campaign: id("campaign")?, advertiser: id("advertiser")? })
+    };
+    body["slate"].as_array().expect("a slate").iter().filter_map(one).collect()
+}
+
+/// Asks for a user over both routers in turn: no rule lets an ad through too often.
+fn see_by_the_hour(cluster: &Cluster, user: &str, seeds: std::ops::Range<u64>, seen: &mut Vec<Shown>) {
+    for seed in seeds {
+        let body = ask(cluster, seed as usize % 2, user, seed);
+        let page = shown(&body);
+        assert!(!page.is_empty(), "{body}");
+        for one in page {
+            let before = |of: fn(&Shown) -> u64| seen.iter().filter(|earlier| of(earlier) == of(&one)).count();
+            let is_too_often = match counted(one.campaign) {
+                // Impressions of all its campaigns count, also of those that go on.
+                Counted::Advertiser => before(|shown| shown.advertiser) >= OF_ADVERTISER,
+                Counted::Ad => before(|shown| shown.ad) >= 1,
+                Counted::Nothing => false,
+            };
+            assert!(!is_too_often, "{one:?} after {seen:?}");
+            seen.push(one);
+        }
+    }
+}
+
+/// Says something of a campaign; it is in force when this returns.
+fn patch(cluster: &Cluster, campaign: u64, key: &str, mut change: Value) {
+    change["wait_ms"] = json!(5_000);
+    let head = format!("PATCH /v1/campaigns/{campaign} HTTP/1.1\r\nIdempotency-Key: {key}-{campaign}");
+    let address = cluster.routers[0].http.as_deref().expect("an address");
+    let (status, text) = http::send(address, &head, &change.to_string()).expect("an answer");
+    let answer: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, &answer["effective"]), (200, &json!(true)), "{answer}");
+}
+
+/// Campaigns and their advertisers in the catalogue.
+fn catalogue(cluster: &Cluster) -> Vec<(u64, u64)> {
+    let file = std::fs::File::open(cluster.folder().join("catalogue/campaigns.jsonl.zst")).expect("the catalogue");
+    let text = String::from_utf8(zstd::decode_all(file).expect("unpacked")).expect("text");
+    let ids = |line: &str| {
+        let campaign: Value = serde_json::from_str(line).expect("a line of JSON");
+        let id = |of: &str| campaign[of].as_u64().expect("an id");
+        (id("campaign_id"), id("advertiser_id"))
+    };
+    text.lines().map(ids).collect()
+}
+
+/// A campaign that the user has not seen and that counts its advertiser, of which the user has seen enough. It now bids
+/// so much that everybody else sees it.
+fn unseen_of_a_full_advertiser(cluster: &Cluster, seen: &[Shown]) -> u64 {
+    let is_unseen = |(campaign, advertiser): &(u64, u64)| {
+        counted(*campaign) == Counted::Advertiser
+            && seen.iter().all(|one| one.campaign != *campaign)
+            && seen.iter().filter(|one| one.advertiser == *advertiser).count() >= OF_ADVERTISER
+    };
+    let wins = |(campaign, _): &(u64, u64)| {
+        patch(cluster, *campaign, "raise", json!({"bid_micros": 100_000_000}));
+        let friend = format!("friend of {campaign}");
+        (0..2).all(|router| campaigns(&ask(cluster, router, &friend, 10)).contains(campaign))
+    };
+    let found = catalogue(cluster).into_iter().filter(is_unseen).find(wins);
+    found.expect("a campaign that wins for whoever has seen nothing of its advertiser").0
+}
+
+#[test]
+fn ads_and_advertisers_are_seen_so_often_in_an_hour() {
+    let mut cluster = start_counting_by_the_hour();
+    wait_known(&cluster, "somebody");
+    let mut seen = Vec::new();
+    see_by_the_hour(&cluster, "anna", 10..40, &mut seen);
+    // Whoever has seen nothing gets the page that she got first, with ads that she never gets again.
+    let first = shown(&ask(&cluster, 0, "bert", 10));
+    assert_eq!(first, seen[..first.len()]);
+    assert!(first.iter().any(|one| counted(one.campaign) == Counted::Ad), "{first:?}");
+    // Each ad is counted by itself: another one of its campaign came after it.
+    let is_another = |(at, one): (usize, &Shown)| seen[..at].iter().any(|earlier| earlier.campaign == one.campaign);
+    let mut of_ads = seen.iter().enumerate().filter(|(_, one)| counted(one.campaign) == Counted::Ad);
+    assert!(of_ads.any(is_another), "{seen:?}");
+
+    // All campaigns of an advertiser are counted together: one that would win is not even a candidate.
+    let other = unseen_of_a_full_advertiser(&cluster, &seen);
+    see_by_the_hour(&cluster, "anna", 40..50, &mut seen);
+    for router in 0..2 {
+        assert!(!candidates(&explained(&cluster, router, "anna")).contains(&other), "{other} sets a price");
+    }
+
+    // kill -9 of the owner: the other node has these counts, too.
+    let [owner, _] = owners_of(&members(&cluster), "anna");
+    kill(&mut cluster, &owner);
+    see_by_the_hour(&cluster, "anna", 50..60, &mut seen);
+    let is_missed = || members(&cluster).values().any(|(_, alive)| !alive).then_some(());
+    wait_for("the View without the owner", MOVED, is_missed);
+    wait_known(&cluster, "anna");
+    see_by_the_hour(&cluster, "anna", 60..70, &mut seen);
+    assert!(seen.iter().all(|one| one.campaign != other), "{other}");
+
+    // A rule binds its own campaign: under one that does not bind yet it goes on, however much of its advertiser was
+    // seen. An empty list would bring back the catalogue's rule.
+    patch(&cluster, other, "free", json!({"frequency": [{"scope": "campaign", "window_hours": 1, "max": 255}]}));
+    assert!(campaigns(&ask(&cluster, 0, "anna", 70)).contains(&other));
 }

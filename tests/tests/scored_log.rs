@@ -65,6 +65,41 @@ fn what_was_scored_joins_with_what_happened() {
     }
 }
 
+/// A router that is stopped leaves columns, and one that was killed leaves them when it starts again.
+#[cfg(feature = "parquet")]
+#[test]
+fn columns_hold_what_lines_did() {
+    let size = Size { controls: 1, nodes: 2, routers: 2, shards: 2, replicas: 1 };
+    let mut cluster = Cluster::start_logging(size, &[], 10, Logging::Columns);
+    let sold = ask(&cluster);
+    let sent = report(&cluster, &sold);
+    let (out, json) = (cluster.folder().join("joined"), cluster.folder().join("joined.json"));
+    let names = ["visits.csv.gz", "impressions_train.csv.gz", "impressions_valid.csv.gz"];
+    let tables = || names.map(|name| unpacked(&out.join(name)));
+    let of_lines = wait_for("the logs of everything", WRITTEN, || {
+        let report = join(&cluster, &out, &json)?;
+        (report["events"]["events"] == sent.events && report["placed"].as_u64()? >= sold.len() as u64).then_some(report)
+    });
+    let expected = tables();
+
+    cluster.routers[0].stop();
+    cluster.routers[1].kill();
+    cluster.routers[1].start();
+    let files = |router: usize, log: &str| -> Vec<String> {
+        let folder = std::fs::read_dir(&cluster.logs(log)[router]).expect("a folder").flatten();
+        let mut names: Vec<String> = folder.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    for log in ["scored", "events"] {
+        assert_eq!(files(0, log), [format!("{log}-00000001.parquet")]);
+        let again = [format!("{log}-00000001.parquet"), format!("{log}-00000002.jsonl")];
+        wait_for("columns of what was left", WRITTEN, || (files(1, log) == again).then_some(()));
+    }
+    let of_columns = join(&cluster, &out, &json).expect("a table");
+    assert_eq!((of_columns, tables()), (of_lines, expected));
+}
+
 fn ask(cluster: &Cluster) -> Vec<Sold> {
     // Before its first grant of the ledger a router has no tokens to give.
     for router in 0..2 {

@@ -11,7 +11,7 @@ use gavel_node::ranking::delivery::{CampaignStatus, DeliveryRow};
 use gavel_node::ranking::explain::Unwatched;
 use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::epoch::Epoch;
-use gavel_proto::hash::mix64;
+use gavel_proto::hash::{TieKey, mix64};
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::score::{QualityRule, weight};
@@ -214,7 +214,8 @@ fn sharded_equals_single_through_the_nodes_cut() {
         let table = catalogue(&mut dice);
         let (rule, quality) = (rule(&mut dice), quality(&mut dice));
         let reserve_cpm_micros = dice.pick(&[0, 500_000]);
-        let terms = NodeTerms { auction_id: seed, tie_key: 77, reserve_cpm_micros, quality, cut: None };
+        let tie_key = TieKey::from_number(77);
+        let terms = NodeTerms { auction_id: seed, tie_key, reserve_cpm_micros, quality, cut: None };
         let whole = merge(EPOCH, &[answer(&table, 0, &terms)]).expect("sound");
 
         let shards = 1 + dice.roll(5) as usize;

@@ -25,7 +25,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
     ("node", "gavel-node", &["gavel-proto", "gavel-model", "gavel-member"]),
     ("router", "gavel-router", &["gavel-proto", "gavel-model", "gavel-member"]),
     ("router/client", "gavel-client", &["gavel-proto"]),
-    ("bench", "gavel-bench", &["gavel-proto", "gavel-model", "gavel-client", "gavel-router"]),
+    ("bench", "gavel-bench", &["gavel-proto", "gavel-model", "gavel-client", "gavel-router", "gavel-control"]),
     (
         "cluster/bootstrap",
         "gavel",
@@ -60,7 +60,7 @@ const MODULE_ORDER: &[(&str, &[&[&str]])] = &[
         "router/src",
         &[
             &["config", "topology", "quota", "merge", "logged", "line_log"],
-            &["fanout", "auction"],
+            &["fanout", "auction", "parquet_log"],
             &["allocation", "clear"],
             &["clearing"],
             &["clearing_log", "request"],
@@ -374,6 +374,18 @@ fn documents_name_files_that_exist() {
             if is_path && !beside && !root().join(word).exists() {
                 let _ = writeln!(problems, "{} names {word}", shown(&path));
             }
+        }
+    }
+    none(&problems);
+}
+
+/// A place that was left for measured figures has them.
+#[test]
+fn documents_have_their_figures() {
+    let mut problems = String::new();
+    for path in files(&root(), ".md") {
+        for (line, text) in (1..).zip(read(&path).lines()).filter(|(_, text)| text.contains("FIGURES-")) {
+            let _ = writeln!(problems, "{}:{line}: {}", shown(&path), text.trim());
         }
     }
     none(&problems);

@@ -1,15 +1,20 @@
 //! How long does a clearing take, and does it equal its obvious twin?
 //!
 //! `gavel bench auction` times merge and clearing on one thread (CPU time, medians over markets), for each mechanism and
-//! limit. `--check N` clears N random small auctions with ties, reserves, values, limits and full categories both by
-//! the code that serves and by [`crate::truth::oracle`], which tries every price; the run fails at the first difference.
+//! limit. `--check N` clears N random small auctions with ties, reserves above bids, values, limits, full categories, every
+//! bid type, cascading users, shards and their cuts, both by the code that serves and by a twin that tries every price
+//! or slate ([`crate::truth::oracle`], [`crate::truth::cascade`]); the run fails at the first difference. `--pages N`
+//! compares the greedy merge of ads and organic items with the best of all pages.
 //!
 //! No cluster is needed, and none is asked.
 
+mod case;
 mod check;
+mod pages;
 mod speed;
 
 pub use check::{Checked, check};
+pub use pages::{Closeness, Pages};
 pub use speed::Speed;
 
 use serde::Serialize;
@@ -34,7 +39,10 @@ pub struct AuctionArgs {
     /// Random auctions to compare with the twin.
     #[arg(long, default_value_t = 0)]
     pub check: u64,
-    /// Of markets and checks.
+    /// Random pages on which the greedy merge is compared with the best page.
+    #[arg(long, default_value_t = 0)]
+    pub pages: u64,
+    /// Of markets, checks and pages.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Write the report as JSON.
@@ -51,6 +59,9 @@ pub enum AuctionError {
     /// The two clearings differ.
     #[error("the clearing differs from its twin: {0}")]
     Different(String),
+    /// The greedy merge made a page that the rules do not allow.
+    #[error("a page breaks its rules: {0}")]
+    Page(String),
     /// The report cannot be written.
     #[error("{path}: {source}")]
     Write {
@@ -61,7 +72,7 @@ pub enum AuctionError {
     },
 }
 
-/// Both parts.
+/// All parts.
 #[derive(Clone, Debug, Serialize)]
 struct Report {
     candidates: usize,
@@ -69,6 +80,7 @@ struct Report {
     markets: u64,
     speed: Vec<Speed>,
     check: Option<Checked>,
+    pages: Option<Pages>,
 }
 
 /// Runs it and prints its table.
@@ -82,19 +94,33 @@ pub fn run(args: &AuctionArgs) -> Result<(), AuctionError> {
         )));
     }
     let speed = speed::measure(args)?;
-    for one in &speed {
-        println!("{:<28} {:7.2} us (p90 {:.2})  {}", one.what, one.median_us, one.p90_us, one.hash);
-    }
-    let check = match args.check {
-        0 => None,
-        auctions => {
-            let checked = check(args.seed, auctions).map_err(AuctionError::Different)?;
-            println!("{} random auctions, {} winners: 0 differences from the twin", checked.auctions, checked.winners);
-            Some(checked)
-        }
-    };
-    let report = Report { candidates: args.candidates, slots: args.slots, markets: args.markets, speed, check };
+    speed.iter().for_each(|one| println!("{}", one.line()));
+    let (check, pages) = (checked(args)?, compared(args)?);
+    let report = Report { candidates: args.candidates, slots: args.slots, markets: args.markets, speed, check, pages };
     let Some(path) = &args.json else { return Ok(()) };
     let json = serde_json::to_vec_pretty(&report).map_err(|e| AuctionError::Usage(e.to_string()))?;
     std::fs::write(path, json).map_err(|source| AuctionError::Write { path: path.clone(), source })
+}
+
+/// The comparison of auctions with their twin, if it is asked for.
+fn checked(args: &AuctionArgs) -> Result<Option<Checked>, AuctionError> {
+    if args.check == 0 {
+        return Ok(None);
+    }
+    let checked = check(args.seed, args.check).map_err(AuctionError::Different)?;
+    println!("{} random auctions, {} winners: 0 differences from the twin", checked.auctions, checked.winners);
+    println!("{}", checked.kinds());
+    Ok(Some(checked))
+}
+
+/// The comparison of greedy pages with the best ones, if it is asked for.
+fn compared(args: &AuctionArgs) -> Result<Option<Pages>, AuctionError> {
+    if args.pages == 0 {
+        return Ok(None);
+    }
+    let found = pages::compare(args.seed, args.pages).map_err(AuctionError::Page)?;
+    println!("{} random pages, the greedy one against the best:", found.tried);
+    println!("  all that are worth anything       {}", found.all.line());
+    println!("  without gap effects and spacings  {}", found.plain.line());
+    Ok(Some(found))
 }

@@ -1,7 +1,7 @@
 //! In which order are users counted and asked after?
 
 use super::FrequencyArgs;
-use super::report::{Latency, Report};
+use super::report::{Latency, P99_BOUND_US, Report};
 use super::transport::{CountingNode, Held, Wanted};
 use crate::clock::monotonic_us;
 use crate::fleet::{CLUSTER, Fleet, FleetError, RETRY, Role, WHOLE_MAX};
@@ -48,13 +48,17 @@ pub async fn run(args: &FrequencyArgs, fleet: &Fleet) -> Result<Report, FleetErr
     let took_us = monotonic_us() - began;
     let cpu_us = fleet.cpu_us(Role::Node).saturating_sub(cpu_before);
     let calls = (seen.counts.len() + seen.reserve.len()) as u64;
+    let (counts, reserve) = (Latency::of(&mut seen.counts), Latency::of(&mut seen.reserve));
     Ok(Report {
         users: args.users,
         rate: args.rate,
         seconds: took_us as f64 / 1e6,
         ads_a_reservation: args.ads,
-        counts: Latency::of(&mut seen.counts),
-        reserve: Latency::of(&mut seen.reserve),
+        p99_bound_us: P99_BOUND_US,
+        counts_met: counts.is_within_bound(),
+        reserve_met: reserve.is_within_bound(),
+        counts,
+        reserve,
         failed: seen.failed,
         granted: seen.granted,
         refused: seen.asked - seen.granted,

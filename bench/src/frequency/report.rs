@@ -4,6 +4,9 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
 
+/// A check and a reservation end within so long, 99 of 100 over loopback: both stand on the path of a request.
+pub const P99_BOUND_US: u64 = 1_000;
+
 /// Times of one kind of call.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
@@ -28,6 +31,11 @@ impl Latency {
         };
         Self { calls: times.len() as u64, p50_us: at(0.5), p90_us: at(0.9), p99_us: at(0.99), max_us: at(1.0) }
     }
+
+    /// Whether the bound holds; of no calls at all it does not.
+    pub(super) const fn is_within_bound(&self) -> bool {
+        self.calls > 0 && self.p99_us <= P99_BOUND_US
+    }
 }
 
 /// The whole run.
@@ -45,7 +53,13 @@ pub struct Report {
     pub counts: Latency,
     /// The reservation.
     pub reserve: Latency,
-    /// Requests without an answer.
+    /// What both are held to at the 99th percentile.
+    pub p99_bound_us: u64,
+    /// Whether checks end within it.
+    pub counts_met: bool,
+    /// Whether reservations do.
+    pub reserve_met: bool,
+    /// Requests without an answer; they are in no percentile.
     pub failed: u64,
     /// Impressions that were granted.
     pub granted: u64,
@@ -69,9 +83,15 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let mut out = String::new();
         let _ = writeln!(out, "{} users, {} requests/s for {:.0} s", self.users, self.rate, self.seconds);
-        for (name, of) in [("check", &self.counts), ("reserve", &self.reserve)] {
+        let bound = self.p99_bound_us;
+        for (name, of, met) in [("check", &self.counts, self.counts_met), ("reserve", &self.reserve, self.reserve_met)]
+        {
             let Latency { calls, p50_us, p90_us, p99_us, max_us } = of;
-            let _ = writeln!(out, "{name:8} {calls} calls  p50 {p50_us} us  p90 {p90_us}  p99 {p99_us}  max {max_us}");
+            let verdict = if met { "met" } else { "missed" };
+            let _ = writeln!(
+                out,
+                "{name:8} {calls} calls  p50 {p50_us} us  p90 {p90_us}  p99 {p99_us} (at most {bound}: {verdict})  max {max_us}"
+            );
         }
         let _ = writeln!(out, "{} granted, {} refused, {} failed", self.granted, self.refused, self.failed);
         let (cpu, share) = (self.node_cpu_us_per_call, self.node_cpu_share);
@@ -83,5 +103,51 @@ impl Report {
 
     pub(super) fn write(&self, path: &Path) -> std::io::Result<()> {
         std::fs::write(path, serde_json::to_string_pretty(self)? + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn report(mut counts: Vec<u64>, mut reserve: Vec<u64>) -> Report {
+        let (counts, reserve) = (Latency::of(&mut counts), Latency::of(&mut reserve));
+        Report {
+            users: 1,
+            rate: 1,
+            seconds: 1.0,
+            ads_a_reservation: 1,
+            p99_bound_us: P99_BOUND_US,
+            counts_met: counts.is_within_bound(),
+            reserve_met: reserve.is_within_bound(),
+            counts,
+            reserve,
+            failed: 0,
+            granted: 0,
+            refused: 0,
+            node_cpu_us_per_call: 0.0,
+            node_cpu_share: 0.0,
+            held_users: 0,
+            counters_per_user: 0.0,
+            bytes_per_user: 0.0,
+            fill_seconds: 0.0,
+        }
+    }
+
+    /// One call of a hundred may be late, two may not.
+    #[test]
+    fn the_bound_is_of_the_99th_percentile() {
+        let with_late = |late: usize| [vec![1_000; 100 - late], vec![5_000; late]].concat();
+        let report = report(with_late(1), with_late(2));
+        assert_eq!((report.counts_met, report.reserve_met), (true, false));
+        let table = report.table();
+        let line = |name: &str| table.lines().find(|line| line.starts_with(name)).expect("a line");
+        assert!(line("check").contains("p99 1000 (at most 1000: met)  max 5000"), "{table}");
+        assert!(line("reserve").contains("p99 5000 (at most 1000: missed)"), "{table}");
+        let written = serde_json::to_value(&report).expect("JSON");
+        let told = ["p99_bound_us", "counts_met", "reserve_met"].map(|name| written[name].clone());
+        assert_eq!(told, [json!(1_000), json!(true), json!(false)]);
+        assert!(!Latency::of(&mut []).is_within_bound(), "nothing was measured");
     }
 }

@@ -5,7 +5,7 @@
 //! features that it was scored with.
 //!
 //! * `labels`: which event belongs to which ad, a kernel;
-//! * `read`: the lines of a folder;
+//! * `read`: the lines of a folder, in either form;
 //! * `table`: the tables, and which rows are in them.
 //!
 //! The scored log is read twice, once for the ids and once for the rows, so that features never have to fit into memory.

@@ -1,13 +1,29 @@
 //! Which lines does a log have?
+//!
+//! A folder may hold files of lines and files of columns beside each other; what a line says is the same in both.
 
 use super::JoinError;
 use crate::lines::open;
+#[cfg(feature = "parquet")]
+use gavel_router::parquet_log::{self, Columnar};
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Longest line: a thousand candidates with features of some KiB each.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A line in every form that this build reads.
+#[cfg(feature = "parquet")]
+pub trait Line: DeserializeOwned + Columnar {}
+#[cfg(feature = "parquet")]
+impl<L: DeserializeOwned + Columnar> Line for L {}
+
+/// A line in every form that this build reads.
+#[cfg(not(feature = "parquet"))]
+pub trait Line: DeserializeOwned {}
+#[cfg(not(feature = "parquet"))]
+impl<L: DeserializeOwned> Line for L {}
 
 /// The files of a log, in order.
 #[derive(Clone, Debug)]
@@ -32,7 +48,8 @@ impl Lines {
             let mut ours: Vec<PathBuf> = all.filter(is_ours).collect();
             ours.sort();
             if ours.is_empty() {
-                return Err(JoinError::Usage(format!("{}: no file {prefix}N.jsonl in it", place.display())));
+                let text = format!("{}: no file {prefix}N.jsonl or {prefix}N.parquet in it", place.display());
+                return Err(JoinError::Usage(text));
             }
             files.extend(ours);
         }
@@ -40,12 +57,13 @@ impl Lines {
     }
 
     /// Reads every line; answers how many could not be read.
-    pub fn each<T: DeserializeOwned>(
-        &self,
-        mut take: impl FnMut(T) -> Result<(), JoinError>,
-    ) -> Result<u64, JoinError> {
+    pub fn each<T: Line>(&self, mut take: impl FnMut(T) -> Result<(), JoinError>) -> Result<u64, JoinError> {
         let (mut unreadable, mut read) = (0, 0u64);
         for path in &self.files {
+            if path.extension().is_some_and(|ending| ending == "parquet") {
+                read += columns(path, &mut take)?;
+                continue;
+            }
             let failed = |source| JoinError::Io { path: path.clone(), source };
             let mut reader = BufReader::new(open(path).map_err(failed)?);
             loop {
@@ -69,4 +87,23 @@ impl Lines {
         }
         Ok(unreadable)
     }
+}
+
+/// Reads every line of a file of columns; answers how many there were.
+#[cfg(feature = "parquet")]
+fn columns<T: Line>(path: &Path, take: &mut impl FnMut(T) -> Result<(), JoinError>) -> Result<u64, JoinError> {
+    let failed = |source| JoinError::Io { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut read = 0;
+    for line in parquet_log::Lines::of(file).map_err(failed)? {
+        take(line.map_err(failed)?)?;
+        read += 1;
+    }
+    Ok(read)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn columns<T>(path: &Path, _: &mut impl FnMut(T) -> Result<(), JoinError>) -> Result<u64, JoinError> {
+    let path = path.display();
+    Err(JoinError::Usage(format!("{path}: this gavel was built without Parquet: build it with `--features parquet`")))
 }

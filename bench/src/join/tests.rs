@@ -267,5 +267,57 @@ fn times_are_written_as_people_do() {
     let empty = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(empty.path().join("scored")).unwrap();
     let message = joined(&args(empty.path())).unwrap_err().to_string();
-    assert!(message.contains("no file scored-N.jsonl"), "{message}");
+    assert!(message.contains("no file scored-N.jsonl or"), "{message}");
+}
+
+/// The tables as bytes: compressed alike when they are alike.
+#[cfg(feature = "parquet")]
+fn tables(folder: &Path) -> Vec<Vec<u8>> {
+    let names = ["visits.csv.gz", "impressions_train.csv.gz", "impressions_valid.csv.gz"];
+    names.iter().map(|name| std::fs::read(folder.join("out").join(name)).unwrap()).collect()
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn columns_join_to_the_very_table_that_lines_do() {
+    use gavel_router::parquet_log::{Columnar, pack};
+    use std::fs::File;
+
+    /// Replaces a file of lines by one of columns.
+    fn replaced<L: Columnar>(path: &Path) {
+        let packed = File::create(path.with_extension("parquet")).unwrap();
+        pack::<L>(File::open(path).unwrap(), &packed).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    logs(folder.path());
+    let args = JoinArgs { open: Open::Keep, rows: Rows::Placed, ..args(folder.path()) };
+    let of_lines = (joined(&args).unwrap(), tables(folder.path()));
+    assert!(of_lines.0.train_rows > 0 && of_lines.0.valid_rows > 0);
+    // One of the files, so that both forms are beside each other, and then all.
+    replaced::<ScoredLine>(&folder.path().join("scored/scored-00000002.jsonl"));
+    let expected = (Report { unreadable: 0, ..of_lines.0 }, of_lines.1);
+    assert_eq!((joined(&args).unwrap(), tables(folder.path())), expected);
+    let compressed = folder.path().join("scored/scored-00000001.jsonl.zst");
+    let plain = folder.path().join("scored/scored-00000001.jsonl");
+    std::fs::write(&plain, zstd::decode_all(File::open(&compressed).unwrap()).unwrap()).unwrap();
+    std::fs::remove_file(&compressed).unwrap();
+    replaced::<ScoredLine>(&plain);
+    replaced::<EventLine>(&folder.path().join("events/events-00000001.jsonl"));
+    assert_eq!((joined(&args).unwrap(), tables(folder.path())), expected);
+
+    std::fs::write(folder.path().join("scored/scored-00000003.parquet"), "cut off").unwrap();
+    let message = joined(&args).unwrap_err().to_string();
+    assert!(message.contains("scored-00000003.parquet"), "{message}");
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn columns_are_refused_and_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    logs(folder.path());
+    std::fs::write(folder.path().join("scored/scored-00000003.parquet"), "columns").unwrap();
+    let message = joined(&args(folder.path())).unwrap_err().to_string();
+    assert!(message.contains("scored-00000003.parquet") && message.contains("--features parquet"), "{message}");
 }

@@ -1,7 +1,8 @@
 //! How do tokens come from ads, and go back as events, more often than once and out of order?
 
 use super::LedgerArgs;
-use super::oracle::Sold;
+use super::kills;
+use super::oracle::{IMPRESSION, Sold};
 use crate::transport::TransportError;
 use crate::workload::{Seeded, TimedRequest};
 use gavel_proto::hash::combine;
@@ -28,6 +29,8 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Most copies of one event.
 const COPIES_MAX: u64 = 5;
+/// One of so many impressions is never reported, as of a page that was closed: it is over-delivered.
+const WITHHELD_ONE_IN: u64 = 100;
 
 /// A copy of an event: which token, and its bytes.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub struct Load {
     events: Vec<EventServiceClient<Channel>>,
     requests: Vec<TimedRequest>,
     wanted: u64,
+    /// Tokens that may be sold before the next kill.
+    allowed: AtomicU64,
     seed: u64,
     asked: AtomicU64,
     /// Events that were put on the wire, tries included.
@@ -50,6 +55,9 @@ pub struct Load {
     /// Requests for ads that failed.
     pub failed: AtomicU64,
     sold: Mutex<Vec<Sold>>,
+    /// Tokens of impressions, and those of them that are never reported; they change with what is sold.
+    impressions: AtomicU64,
+    withheld: AtomicU64,
     /// Microseconds from a report to its answer.
     pub report_us: Mutex<Vec<u64>>,
     clock: fn() -> u64,
@@ -77,11 +85,14 @@ impl Load {
             events: channels.into_iter().map(EventServiceClient::new).collect(),
             requests,
             wanted: args.charges,
+            allowed: AtomicU64::new(if args.kill { kills::allowed(args.charges, 0) } else { args.charges }),
             seed: args.seed,
             asked: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             sold: Mutex::default(),
+            impressions: AtomicU64::new(0),
+            withheld: AtomicU64::new(0),
             report_us: Mutex::default(),
             clock,
         }))
@@ -92,10 +103,19 @@ impl Load {
         std::mem::take(&mut *self.sold())
     }
 
-    /// Tokens so far.
+    /// So many tokens may be sold from now on.
+    pub fn allow(&self, tokens: u64) {
+        self.allowed.fetch_max(tokens, Ordering::Release);
+    }
+
+    /// Tokens so far whose events are sent.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.sold().len() as u64
+        self.count_of(&self.sold())
+    }
+
+    fn count_of(&self, sold: &[Sold]) -> u64 {
+        sold.len() as u64 - self.withheld.load(Ordering::Relaxed)
     }
 
     fn sold(&self) -> MutexGuard<'_, Vec<Sold>> {
@@ -118,6 +138,10 @@ impl Load {
     /// Asks one request after the other.
     async fn ask(self: Arc<Self>, copies: mpsc::Sender<Repeat>) {
         while self.count() < self.wanted {
+            if self.count() >= self.allowed.load(Ordering::Acquire) {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             let number = self.asked.fetch_add(1, Ordering::Relaxed);
             let request = request(&self.requests[number as usize % self.requests.len()], number);
             let router = (combine(self.seed, number) % self.ads.len() as u64) as usize;
@@ -144,20 +168,27 @@ impl Load {
         });
         let mut sold = self.sold();
         for winner in winners {
-            if sold.len() as u64 >= self.wanted {
+            if self.count_of(&sold) >= self.wanted {
                 break;
             }
             let token = sold.len();
             // A price per mille in micros is one impression's in nanos.
             let (kind, factor) = match winner.bid_type() {
-                wire::BidType::Cpm | wire::BidType::Ocpm | wire::BidType::Unspecified => (1u8, 1),
+                wire::BidType::Cpm | wire::BidType::Ocpm | wire::BidType::Unspecified => (IMPRESSION, 1),
                 wire::BidType::Cpc | wire::BidType::Ocpc => (2, 1_000),
                 wire::BidType::Cpa => (3, 1_000),
             };
             let price_nanos = i64::try_from(winner.price_micros).unwrap_or(i64::MAX).saturating_mul(factor);
-            sold.push(Sold { campaign: winner.campaign_id, kind, price_nanos, answers: Vec::new() });
-            let text: Arc<str> = winner.token.into();
-            let count = 1 + combine(self.seed ^ 0x636f_7079, token as u64) % COPIES_MAX;
+            let (text, campaign): (Arc<str>, u64) = (winner.token.into(), winner.campaign_id);
+            let count =
+                if kind == IMPRESSION && is_withheld(self.seed, self.impressions.fetch_add(1, Ordering::Relaxed)) {
+                    self.withheld.fetch_add(1, Ordering::Relaxed);
+                    0
+                } else {
+                    1 + combine(self.seed ^ 0x636f_7079, token as u64) % COPIES_MAX
+                };
+            let answers = Vec::new();
+            sold.push(Sold { text: Arc::clone(&text), campaign, kind, price_nanos, copies: count, answers });
             copies.extend((0..count).map(|_| Repeat { token, kind: kind.into(), text: Arc::clone(&text) }));
         }
         copies
@@ -234,6 +265,11 @@ impl Load {
     }
 }
 
+/// Whether an impression, counted from 0, is never reported: one of each hundred, which one is drawn.
+const fn is_withheld(seed: u64, number: u64) -> bool {
+    number % WITHHELD_ONE_IN == combine(seed ^ 0x636c_6f73, number / WITHHELD_ONE_IN) % WITHHELD_ONE_IN
+}
+
 fn request(timed: &TimedRequest, number: u64) -> wire::AdRequest {
     let term = |term: &crate::workload::Term| wire::RequestTerm {
         dimension: term.dimension.clone(),
@@ -249,5 +285,17 @@ fn request(timed: &TimedRequest, number: u64) -> wire::AdRequest {
         deadline_ms: DEADLINE_MS,
         min_coverage: 0.000_1,
         ..wire::AdRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_each_hundred_impressions_is_never_reported() {
+        let withheld: Vec<u64> = (0..1_000).filter(|number| is_withheld(7, *number)).collect();
+        assert_eq!(withheld.iter().map(|number| number / 100).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        assert!(withheld.windows(2).any(|pair| pair[1] - pair[0] != 100), "not at one place: {withheld:?}");
     }
 }

@@ -4,15 +4,22 @@
 //! demo a budget, some of them too small for what comes, and asks the routers for ads. Each winner's token is sent back
 //! 1 to 5 times as its billed event, over routers drawn at random, out of order, and every copy again until it is
 //! answered; with `--kill` nodes, routers and the leaders of both groups are ended by `kill -9` and started again
-//! meanwhile. Then three things that know nothing of each other are compared:
+//! meanwhile. One of a hundred impressions is never reported. Then the routers end in peace, and three things that know
+//! nothing of each other are compared:
 //!
 //! * the oracle: what this process was answered, token by token ([`oracle`]);
 //! * the balances of every voter, and the digests of their states;
 //! * `gavel ctl ledger audit`, which computes all balances anew from the journal of every voter, and looks at every
-//!   entry whether a budget was ever exceeded.
+//!   entry whether a budget was ever exceeded; charges are compared with it token by token ([`audited`]).
+//!
+//! What was served of ads that pay for impressions and is not charged, because it was never reported, a router had died
+//! or an event came too late, is held against what the leases of its campaign held by the journal (decision 18:
+//! over-delivery is at most the open leases).
 //!
 //! It ends only the processes that it started.
 
+mod audited;
+mod kills;
 mod load;
 mod oracle;
 mod report;

@@ -77,12 +77,6 @@ impl Arrivals {
         }
         (self.period(at_ms) as f64 + self.share(at_ms)) / self.periods as f64
     }
-
-    /// The share of a day's traffic in its busiest hour.
-    pub fn busiest_hour(&self) -> f64 {
-        let until = |hour: usize| self.forecast.share(hour as f64 / HOURS as f64);
-        (0..HOURS).map(|hour| until(hour + 1) - until(hour)).fold(0.0, f64::max)
-    }
 }
 
 /// Days of a budget.
@@ -132,7 +126,6 @@ mod tests {
         near(arrivals.share(2 * DAY_MS + DAY_MS / 2), (2.0 + 0.25) / 7.0);
         near(arrivals.target(9 * DAY_MS), 9.0 / 14.0);
         near(arrivals.target(14 * DAY_MS), 1.0);
-        near(arrivals.busiest_hour(), 25.0 / 48.0);
         assert_eq!([arrivals.period(7 * DAY_MS - 1), arrivals.period(7 * DAY_MS)], [0, 1]);
     }
 }

@@ -5,17 +5,17 @@
 
 use super::MarketArgs;
 use super::arrivals::Arrival;
-use super::day::Controls;
+use super::controls::Controls;
 use super::world::{Place, World};
 use crate::workload::Seeded;
-use gavel_proto::hash::tie_key;
+use gavel_proto::hash::{TieKey, tie_key};
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
 use gavel_proto::money::Micros;
 use gavel_proto::score::QualityRule;
 use gavel_router::merge::{Candidate, Offer, Ranking};
 
 /// The key of the ties.
-const TIE_KEY: u64 = 0x6d61_726b_6574;
+const TIE_KEY: TieKey = TieKey::from_number(0x6d61_726b_6574);
 
 /// Draws the candidates of one visit; the row of an offer is the ad's place in the world.
 pub fn draw(
@@ -51,10 +51,7 @@ pub fn draw(
 fn offer(world: &World, arrival: &Arrival, auction: u64, controls: &Controls, ad: u32) -> Option<Candidate> {
     let place = world.ads[ad as usize];
     let campaign = &world.campaigns[place.campaign as usize];
-    let bid = Micros(campaign.bid_micros).paced(controls.multiplier_ppm(place.campaign, auction));
-    if bid.0 == 0 || !controls.is_open(place.campaign) {
-        return None;
-    }
+    let bid = controls.bid(place.campaign, campaign.bid_micros, auction)?;
     let (click, conversion) = world.predicted(arrival.household, place.kind);
     let weights = QualityRule::default().weights(campaign.bid_type, click, conversion, 1.0)?;
     let offer = Offer {

@@ -1,56 +1,64 @@
 //! What happens, in which order?
 //!
-//! One loop in virtual time: before each visit the events that are due happen and the controllers that are due run; then
-//! the visit has its auction, its page is allocated, and its impressions are shown, paid and perhaps followed by a click
-//! and a conversion, later. Every 10 s pacing looks at what was charged and what is in flight, and moves multipliers and
-//! says which budgets are gone. What is billed at the impression is looked at every 200 ms, because routers hold its money.
-//! Both are what the cluster promises, not what it does at best.
+//! One loop in virtual time: before each visit the events that are due happen, routers do their rounds, and the pacer
+//! that is due looks; then the visit has its auction, its page is allocated, and its impressions are shown, paid and
+//! perhaps followed by a click and a conversion, later. The pacer looks every 10 s: what it decides rests on what happened
+//! no longer ago, which is what the cluster promises, not what it does at best.
+//!
+//! Of the pacer's rounds between two visits only the last is run. Nobody would see the others: nothing is served
+//! in between, and where visits are minutes apart, as on the panel's days, they would be nineteen in twenty.
 
-use super::accounts::{Account, Accounts};
+use super::accounts::{Accounts, Billed};
 use super::arrivals::{Arrival, Arrivals, DAY_MS};
+use super::controls::Controls;
 use super::flights::Flights;
+use super::routers::{Held, Leasing, Paying, Routers, is_held};
+use super::terms::{FACTORS_PPM, ORGANIC, page, rule};
 use super::world::World;
 use super::{Days, MarketArgs, MarketError, PacingChoice, candidates};
 use crate::workload::Seeded;
-use gavel_proto::cut::Neighbours;
+use gavel_control::ledger::types::EventKind;
+use gavel_control::pacing::heard::Sold;
+use gavel_control::pacing::{Goal, Look};
 use gavel_proto::hash::mix64;
 use gavel_proto::money::{BidType, PPM};
-use gavel_proto::pacing::{CurvePacing, Throttle, participates};
-use gavel_router::allocation::{AllocationRule, Engagement, Entry, ShadowBid, SlotAd, allocate, priced_in_place};
-use gavel_router::auction::{AuctionRule, AuctionTerms, TiePrice, UserModel, clear};
-use gavel_router::merge::Candidate;
+use gavel_router::allocation::{AllocationRule, Engagement, Entry, SlotAd, allocate, priced_in_place};
+use gavel_router::auction::{AuctionRule, Clearing, Winner, reclear_without};
+use gavel_router::merge::{Candidate, Ranking};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 pub use super::accounts::Budgets;
 
-const SLOTS: usize = 4;
-const FACTORS_PPM: [u32; SLOTS] = [1_000_000, 750_000, 560_000, 420_000];
-/// Organic items of a page.
-const ORGANIC: usize = 12;
-/// Between two looks at the budgets of what is billed at the impression.
-const HELD_MS: u64 = 200;
-/// Between two runs of pacing.
-const PACING_MS: u64 = 10_000;
-/// The same on the panel's days, which have a visit in 200 s.
-const PACING_PANEL_MS: u64 = 600_000;
-/// Runs of pacing between two in which flights are made coarser.
-const COMPACT_RUNS: u64 = 6;
-/// Between two steps of throttling, as published.
+/// Between two rounds of the pacer.
+pub const PACING_MS: u64 = 10_000;
+/// Rounds between two in which flights are made coarser.
+const COMPACT_ROUNDS: u64 = 6;
+/// Between two steps of the published throttling.
 const THROTTLE_MS: u64 = 60_000;
 /// Mean delays of a click and of a conversion after it.
 const CLICK_MS: f64 = 20_000.0;
 const CONVERSION_MS: f64 = 600_000.0;
 /// Points of a spend curve.
 pub const POINTS: usize = 200;
+/// Share of the run's traffic that is warm-up.
+pub const WARM_UP: f64 = 0.1;
 
 /// What was played.
 pub struct Played {
     pub accounts: Accounts,
     /// Per campaign: charged nanos at each of [`POINTS`] equal times of the run.
     pub curves: Vec<Vec<i64>>,
-    /// Multipliers in ppm at the same times.
+    /// What holds a campaign back, in ppm at the same times.
     pub multipliers: Vec<Vec<u32>>,
+    /// Per campaign: the share of the pacer's rounds after warm-up in which it was held back.
+    pub held_back: Vec<f64>,
+    /// Per campaign: what it wants, and what of it was sold.
+    pub sales: Vec<(Goal, Option<Sold>)>,
+    /// `None` where budgets themselves were held.
+    pub leasing: Option<Leasing>,
+    /// Of the pacer.
+    pub rounds: u64,
     pub totals: Totals,
 }
 
@@ -68,64 +76,23 @@ pub struct Totals {
     pub welfare_micros: f64,
 }
 
-/// What the controllers say.
-pub struct Controls {
-    pacing: PacingChoice,
-    curve: Vec<CurvePacing>,
-    throttle: Vec<Throttle>,
-    /// Sums of the multipliers of this period, and how many runs they are of.
-    sums: Vec<f64>,
-    runs: u32,
-    ids: Vec<u64>,
-    open: Vec<bool>,
-}
-
-impl Controls {
-    /// What bids of this campaign are multiplied with in this auction; 0 leaves it out.
-    pub fn multiplier_ppm(&self, campaign: u32, auction: u64) -> u32 {
-        let place = campaign as usize;
-        match self.pacing {
-            PacingChoice::Multiplier => self.curve[place].multiplier_ppm(),
-            PacingChoice::None => PPM,
-            PacingChoice::Throttle => self.takes_part(place, auction, self.curve[place].multiplier_ppm()),
-            PacingChoice::Linkedin => self.takes_part(place, auction, self.throttle[place].probability_ppm()),
-        }
-    }
-
-    /// The whole bid, in a share of the auctions.
-    fn takes_part(&self, place: usize, auction: u64, share_ppm: u32) -> u32 {
-        if participates(auction, self.ids[place], share_ppm) { PPM } else { 0 }
-    }
-
-    /// Ends an interval of every campaign that can spend; what cannot learns nothing, and its multiplier waits.
-    fn observe(&mut self, accounts: &[Account], share: f64) {
-        if !matches!(self.pacing, PacingChoice::Multiplier | PacingChoice::Throttle) {
-            return;
-        }
-        let open = self.open.iter();
-        for (((pacing, account), open), sum) in self.curve.iter_mut().zip(accounts).zip(open).zip(&mut self.sums) {
-            if *open {
-                pacing.observe(account.budget as f64, account.committed() as f64, share);
-            }
-            *sum += pacing.multiplier();
-        }
-        self.runs += 1;
-    }
-
-    /// Whether its budget lasts, as far as routers know.
-    pub fn is_open(&self, campaign: u32) -> bool {
-        self.open[campaign as usize]
-    }
-}
-
 /// An event that comes late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Late {
     at_ms: u64,
-    period: u64,
-    campaign: u32,
+    billed: Billed,
+    /// The router that served it.
+    router: usize,
+}
+
+/// An ad on a page.
+struct Shown<'a> {
+    router: usize,
+    candidate: &'a Candidate,
+    slot: usize,
+    /// The price of one billed event.
     nanos: i64,
-    delay_ms: u64,
+    held: Option<Held>,
 }
 
 struct Play<'a> {
@@ -137,45 +104,34 @@ struct Play<'a> {
     page: AllocationRule,
     controls: Controls,
     flights: Flights,
+    accounts: Accounts,
+    routers: Routers,
     late: BinaryHeap<Reverse<Late>>,
     random: Seeded,
-    played: Played,
+    paced_ms: u64,
+    throttled_ms: u64,
+    rounds: u64,
+    curves: Vec<Vec<i64>>,
+    multipliers: Vec<Vec<u32>>,
+    totals: Totals,
 }
 
 /// Plays all visits.
 pub fn play(args: &MarketArgs, world: &World, arrivals: &Arrivals, budgets: Budgets) -> Result<Played, MarketError> {
     let mut play = Play::new(args, world, arrivals, budgets)?;
-    let every_ms = match args.days {
-        Days::Market => PACING_MS,
-        Days::Panel => PACING_PANEL_MS,
-    };
-    let (mut next_look, mut next_pacing, mut next_throttle, mut period) = (0, every_ms, THROTTLE_MS, 0);
     for (number, arrival) in (1u64..).zip(&arrivals.all) {
-        while next_pacing <= arrival.at_ms {
-            if period < arrivals.period(next_pacing) {
-                period += 1;
-                play.happen(next_pacing);
-                play.next_period();
-            }
-            play.happen(next_pacing);
-            play.pace(next_pacing, next_pacing / every_ms);
-            while next_throttle <= next_pacing {
-                play.throttle(next_throttle);
-                next_throttle += THROTTLE_MS;
-            }
-            next_pacing += every_ms;
-        }
-        play.happen(arrival.at_ms);
-        if next_look <= arrival.at_ms {
-            play.look_at_held();
-            next_look = arrival.at_ms + HELD_MS;
-        }
-        play.visit(arrival, number);
+        play.pass(arrival.at_ms)?;
+        play.visit(arrival, number)?;
     }
-    play.happen(u64::MAX);
-    play.note_until(arrivals.length_ms());
-    play.played.accounts.close();
-    Ok(play.played)
+    play.end()
+}
+
+/// Where impressions are paid from.
+fn paying(args: &MarketArgs, budgets: Budgets) -> Paying {
+    match (budgets, args.days) {
+        (Budgets::Kept, Days::Market) if args.routers > 0 => Paying::Leases,
+        (Budgets::Kept | Budgets::Unlimited, Days::Market | Days::Panel) => Paying::Budgets,
+    }
 }
 
 impl<'a> Play<'a> {
@@ -186,48 +142,31 @@ impl<'a> Play<'a> {
         budgets: Budgets,
     ) -> Result<Self, MarketError> {
         let count = world.campaigns.len();
-        let rule = AuctionRule::new(AuctionTerms {
-            mechanism: args.mechanism.into(),
-            slots: SLOTS,
-            per_advertiser: 1,
-            per_category: Some(2),
-            position_factors_ppm: FACTORS_PPM.to_vec(),
-            tie_price: TiePrice::Keyed,
-            neighbours: Neighbours::Any,
-            users: UserModel::Separable,
-        })?;
-        let shadow_bid = ShadowBid::from_micros(args.shadow_bid);
-        let page = AllocationRule {
-            positions: ORGANIC + SLOTS,
-            first_position: 1,
-            min_gap: 2,
-            max_ads: SLOTS,
-            max_load_ppm: 250_000,
-            shadow_bid: shadow_bid.ok_or_else(|| MarketError::Usage("--shadow-bid is no amount".to_owned()))?,
-            gap_effect_ppm: Vec::new(),
-            category_spacing: 0,
-        };
         let pacing = match budgets {
             Budgets::Unlimited => PacingChoice::None,
             Budgets::Kept => args.pacing,
         };
-        let controls = Controls {
-            pacing,
-            curve: vec![CurvePacing::new(1.0); count],
-            throttle: vec![Throttle::default(); count],
-            sums: vec![0.0; count],
-            runs: 0,
-            ids: world.campaigns.iter().map(|c| c.id).collect(),
-            open: vec![true; count],
-        };
-        let played = Played {
-            accounts: Accounts::open(&world.campaigns, budgets),
+        let length_ms = arrivals.length_ms();
+        Ok(Self {
+            args,
+            world,
+            arrivals,
+            budgets,
+            rule: rule(args)?,
+            page: page(args)?,
+            controls: Controls::new(args, &world.campaigns, pacing),
+            flights: Flights::new(count),
+            accounts: Accounts::open(&world.campaigns, budgets, (arrivals.period_days, arrivals.periods))?,
+            routers: Routers::open(paying(args, budgets), args.routers, (args.crashes, length_ms), args.seed),
+            late: BinaryHeap::new(),
+            random: Seeded::new(mix64(args.seed)),
+            paced_ms: 0,
+            throttled_ms: 0,
+            rounds: 0,
             curves: vec![Vec::with_capacity(POINTS); count],
             multipliers: vec![Vec::with_capacity(POINTS); count],
             totals: Totals::default(),
-        };
-        let (late, random, flights) = (BinaryHeap::new(), Seeded::new(mix64(args.seed)), Flights::new(count));
-        Ok(Self { args, world, arrivals, budgets, rule, page, controls, flights, late, random, played })
+        })
     }
 
     /// Uniform in [0, 1).
@@ -240,173 +179,267 @@ impl<'a> Play<'a> {
         (-(1.0 - self.uniform()).ln() * mean_ms) as u64
     }
 
+    /// Everything that is due before a visit, in its order.
+    fn pass(&mut self, at_ms: u64) -> Result<(), MarketError> {
+        let due_ms = at_ms - at_ms % PACING_MS;
+        while let Some(round_ms) = self.routers.due_ms(at_ms) {
+            if due_ms <= round_ms {
+                self.pace(due_ms)?;
+            }
+            self.happen(round_ms)?;
+            self.routers.round(round_ms, &mut self.accounts)?;
+        }
+        self.pace(due_ms)?;
+        self.happen(at_ms)
+    }
+
     /// Events until a time.
-    fn happen(&mut self, until_ms: u64) {
+    fn happen(&mut self, until_ms: u64) -> Result<(), MarketError> {
         while let Some(Reverse(late)) = self.late.peek().copied().filter(|late| late.0.at_ms <= until_ms) {
             self.late.pop();
-            if self.played.accounts.charge(late.period, late.campaign, late.nanos) {
-                self.flights.charged(self.world.campaigns[late.campaign as usize].bid_type, late.delay_ms);
+            let is_impression = late.billed.kind == EventKind::Impression;
+            if is_impression && self.routers.is_down(late.router, late.at_ms) {
+                self.accounts.deliver_free(&late.billed);
+                self.routers.leasing.unheard_nanos += late.billed.nanos;
+            } else if self.accounts.charge(late.at_ms, &late.billed)? {
+                let bid_type = self.world.campaigns[late.billed.place as usize].bid_type;
+                self.flights.charged(bid_type, late.at_ms - late.billed.issued_ms);
+            } else if is_impression {
+                self.routers.leasing.late_nanos += late.billed.nanos;
             }
         }
+        Ok(())
     }
 
-    /// Whether the budgets that routers hold money of pay for one more impression.
-    fn look_at_held(&mut self) {
-        for (campaign, open) in (0u32..).zip(&mut self.controls.open) {
-            if is_held(self.world.campaigns[campaign as usize].bid_type) {
-                *open = self.played.accounts.has(campaign, self.flights.price(campaign));
-            }
+    /// The pacer's round of an instant, unless it was run, and the curves until then.
+    fn pace(&mut self, at_ms: u64) -> Result<(), MarketError> {
+        if at_ms <= self.paced_ms {
+            return Ok(());
         }
-    }
-
-    /// Looks at every budget, moves every multiplier and notes the curves.
-    fn pace(&mut self, at_ms: u64, run: u64) {
+        self.happen(at_ms)?;
+        self.paced_ms = at_ms;
         if self.budgets == Budgets::Kept {
-            self.look_at_flights(at_ms, run);
-            let share = self.arrivals.share(at_ms);
-            self.controls.observe(&self.played.accounts.current, share);
+            // The books are those of this instant.
+            self.accounts.enter(at_ms, Vec::new())?;
+            self.decide(at_ms);
+            self.throttle(at_ms);
         }
         self.note_until(at_ms);
+        Ok(())
     }
 
-    /// What is in flight of what is billed later, and whether what is left beside it pays for one more event.
-    fn look_at_flights(&mut self, at_ms: u64, run: u64) {
+    /// Looks at every campaign: what is in flight of what is billed later, and how its budget stands.
+    fn decide(&mut self, at_ms: u64) {
+        self.rounds += 1;
         let since_ms = self.arrivals.period(at_ms) * self.arrivals.period_days * DAY_MS;
-        let ages = self.flights.ages();
-        for (campaign, seller) in (0u32..).zip(&self.world.campaigns) {
-            if is_held(seller.bid_type) {
-                continue;
+        let (ages, share) = (self.flights.ages(), self.arrivals.share(at_ms));
+        let means = self.controls.means();
+        for ((campaign, seller), books) in (0u32..).zip(&self.world.campaigns).zip(&self.accounts.books()) {
+            let place = campaign as usize;
+            let mut in_flight = 0;
+            if !is_held(seller.bid_type) {
+                if self.rounds.is_multiple_of(COMPACT_ROUNDS) {
+                    self.flights.compact(campaign, seller.bid_type, at_ms);
+                }
+                in_flight = self.flights.in_flight(campaign, seller.bid_type, (since_ms, at_ms), &ages);
             }
-            if run.is_multiple_of(COMPACT_RUNS) {
-                self.flights.compact(campaign, seller.bid_type, at_ms);
-            }
-            let in_flight = self.flights.in_flight(campaign, seller.bid_type, (since_ms, at_ms), &ages);
-            self.played.accounts.current[campaign as usize].in_flight = in_flight;
-            let open = self.played.accounts.has(campaign, self.flights.price(campaign));
-            self.controls.open[campaign as usize] = open;
+            // No event costs more than the bid in force.
+            let most = price_nanos(seller.bid_type, self.controls.in_force(place, seller.bid_micros));
+            let affordable = |sold: Sold| Sold { price_nanos: sold.price_nanos.min(most), ..sold };
+            let look = Look {
+                books,
+                now: vec![(in_flight, share); books.paying.len()],
+                sold: self.flights.sold(campaign).map(affordable),
+                standing: Some(self.controls.standing(place)),
+                means,
+                goal: self.controls.goal(place),
+            };
+            self.controls.decide(place, &look);
+        }
+        self.controls.end_round();
+        if self.arrivals.target(at_ms) > WARM_UP {
+            self.controls.count();
+        }
+    }
+
+    /// Steps of the published throttling until an instant.
+    fn throttle(&mut self, at_ms: u64) {
+        if self.args.pacing != PacingChoice::Linkedin {
+            return;
+        }
+        let books = self.accounts.books();
+        while self.throttled_ms + THROTTLE_MS <= at_ms {
+            self.throttled_ms += THROTTLE_MS;
+            let share = self.arrivals.share(self.throttled_ms);
+            self.controls.throttle(books.iter().map(|books| {
+                let account = books.paying.first().map(|paying| paying.account).unwrap_or_default();
+                ((account.posted.0 + account.pending.0) as f64, account.deposited.0 as f64 * share)
+            }));
         }
     }
 
     /// Notes the points of the curves until an instant.
     fn note_until(&mut self, at_ms: u64) {
-        let noted = self.played.curves.first().map_or(POINTS, Vec::len);
+        let noted = self.curves.first().map_or(POINTS, Vec::len);
         let due = (at_ms as f64 / self.arrivals.length_ms() as f64 * POINTS as f64) as usize;
-        let Played { accounts, curves, multipliers, .. } = &mut self.played;
         for _ in noted..due.min(POINTS) {
-            for (place, (curve, multipliers)) in curves.iter_mut().zip(&mut *multipliers).enumerate() {
-                curve.push(accounts.charged(place));
-                multipliers.push(self.controls.curve[place].multiplier_ppm());
+            for (place, (curve, multipliers)) in self.curves.iter_mut().zip(&mut self.multipliers).enumerate() {
+                curve.push(self.accounts.total[place].charged);
+                multipliers.push(self.controls.share_ppm(place));
             }
         }
     }
 
-    fn throttle(&mut self, at_ms: u64) {
-        if self.controls.pacing != PacingChoice::Linkedin {
-            return;
-        }
-        let share = self.arrivals.share(at_ms);
-        for (throttle, account) in self.controls.throttle.iter_mut().zip(&self.played.accounts.current) {
-            throttle.observe(account.committed() as f64, account.budget as f64 * share);
-        }
-    }
-
-    /// A new period begins with fresh budgets, and with the mean multipliers of the one before.
-    fn next_period(&mut self) {
-        self.played.accounts.next_period();
-        let Controls { curve, sums, runs, open, .. } = &mut self.controls;
-        if *runs > 0 {
-            for (pacing, sum) in curve.iter_mut().zip(sums) {
-                *pacing = CurvePacing::new(*sum / f64::from(*runs));
-                *sum = 0.0;
-            }
-            *runs = 0;
-        }
-        open.fill(true);
+    /// What comes after the last visit.
+    fn end(mut self) -> Result<Played, MarketError> {
+        let length_ms = self.arrivals.length_ms();
+        self.pass(length_ms - 1)?;
+        self.routers.close(length_ms, &mut self.accounts)?;
+        self.happen(u64::MAX)?;
+        self.accounts.close()?;
+        self.note_until(length_ms);
+        let sale = |place: u32| (self.controls.goal(place as usize), self.flights.sold(place));
+        Ok(Played {
+            sales: (0..self.world.campaigns.len() as u32).map(sale).collect(),
+            held_back: self.controls.held_back(),
+            leasing: match paying(self.args, self.budgets) {
+                Paying::Leases => Some(self.routers.leasing),
+                Paying::Budgets => None,
+            },
+            accounts: self.accounts,
+            curves: self.curves,
+            multipliers: self.multipliers,
+            rounds: self.rounds,
+            totals: self.totals,
+        })
     }
 
     /// A visit's auction, page and impressions.
-    fn visit(&mut self, arrival: &Arrival, number: u64) {
+    fn visit(&mut self, arrival: &Arrival, number: u64) -> Result<(), MarketError> {
+        let Some(router) = self.routers.pick(arrival.at_ms) else { return Ok(()) };
         let auction = mix64(self.args.seed ^ mix64(number));
         let ranking = candidates::draw(self.args, self.world, arrival, auction, &self.controls, &mut self.random);
-        let clearing = clear(&ranking, &self.rule);
+        let (clearing, mut held) = self.clear_and_hold(router, &ranking, arrival.at_ms);
         let feed: Vec<Engagement> = (0..ORGANIC)
             .filter_map(|item| Engagement::from_units((1.0 - item as f64 / ORGANIC as f64) * 2.0 * self.uniform()))
             .collect();
-        let ads: Vec<SlotAd> = clearing
-            .winners
-            .iter()
-            .map(|winner| SlotAd {
-                slot: winner.slot,
-                score: ranking[winner.candidate].score(),
-                engagement: Engagement::default(),
-                category: ranking[winner.candidate].offer().limit_category,
-            })
-            .collect();
+        let ad = |winner: &Winner| SlotAd {
+            slot: winner.slot,
+            score: ranking[winner.candidate].score(),
+            engagement: Engagement::default(),
+            category: ranking[winner.candidate].offer().limit_category,
+        };
+        let ads: Vec<SlotAd> = clearing.winners.iter().map(ad).collect();
         let page = allocate(&ads, &feed, &self.page);
-        let totals = &mut self.played.totals;
-        totals.auctions += 1;
-        totals.candidates += ranking.len() as u64;
-        totals.winners += clearing.winners.len() as u64;
+        self.totals.auctions += 1;
+        self.totals.candidates += ranking.len() as u64;
+        self.totals.winners += clearing.winners.len() as u64;
         for placed in &page {
-            if let Entry::Ad(index) = placed.entry
-                && let Some(winner) = clearing.winners.get(index)
-            {
+            let Entry::Ad(index) = placed.entry else { continue };
+            let Some(winner) = clearing.winners.get(index) else { continue };
+            let candidate = &ranking[winner.candidate];
+            let nanos = price_nanos(candidate.offer().bid_type, priced_in_place(candidate, winner, placed).billed.0);
+            let stands = held.iter().position(|(at, _)| *at == winner.candidate);
+            let held = stands.map(|stands| held.swap_remove(stands).1);
+            self.show(arrival, &Shown { router, candidate, slot: winner.slot, nanos, held })?;
+        }
+        for (at, held) in held {
+            self.routers.release(router, &ranking[at], held, 0);
+        }
+        Ok(())
+    }
+
+    /// Clears the auction as routers do: an ad whose price cannot be held is taken out, and the auction cleared anew.
+    fn clear_and_hold(&mut self, router: usize, ranking: &Ranking, at_ms: u64) -> (Clearing, Vec<(usize, Held)>) {
+        let (mut failed, mut held): (Vec<_>, Vec<(usize, Held)>) = (Vec::new(), Vec::new());
+        self.routers.see(router, ranking, at_ms);
+        loop {
+            let clearing = reclear_without(ranking, &self.rule, &failed);
+            let mut lacking = None;
+            for winner in &clearing.winners {
                 let candidate = &ranking[winner.candidate];
-                self.show(arrival, candidate, winner.slot, priced_in_place(candidate, winner, placed).billed.0);
+                let is_there = held.iter().any(|(at, _)| *at == winner.candidate);
+                if is_there || !is_held(candidate.offer().bid_type) {
+                    continue;
+                }
+                match self.routers.hold(router, candidate, at_ms, &self.accounts) {
+                    Some(money) => held.push((winner.candidate, money)),
+                    None => lacking = lacking.or(Some(candidate.offer().ad)),
+                }
+            }
+            match lacking {
+                Some(ad) => failed.push(ad),
+                None => return (clearing, held),
             }
         }
     }
 
-    /// One impression and what follows from it; `billed` is the price of one billed event.
-    fn show(&mut self, arrival: &Arrival, candidate: &Candidate, slot: usize, billed: u64) {
-        let offer = candidate.offer();
+    /// One impression and what follows from it.
+    fn show(&mut self, arrival: &Arrival, shown: &Shown<'_>) -> Result<(), MarketError> {
+        let offer = shown.candidate.offer();
         let ad = self.world.ads[offer.row as usize];
-        let (campaign, bid_type) = (ad.campaign, offer.bid_type);
-        let nanos = price_nanos(bid_type, billed);
-        if is_held(bid_type) && !self.played.accounts.has(campaign, nanos) {
-            // The hold is refused: the slot stays empty.
-            return;
-        }
-        let seen = f64::from(FACTORS_PPM[slot]) / f64::from(PPM);
+        let seen = f64::from(FACTORS_PPM[shown.slot]) / f64::from(PPM);
         let (click, conversion) = self.world.behaviour(arrival.household, ad.kind);
         let (predicted_click, predicted_conversion) = self.world.predicted(arrival.household, ad.kind);
         let clicked = self.uniform() < click * seen;
         let converted = clicked && self.uniform() < conversion;
-        let totals = &mut self.played.totals;
-        totals.impressions += 1;
-        totals.clicks += u64::from(clicked);
-        totals.conversions += u64::from(converted);
-        totals.predicted_clicks += predicted_click * seen;
-        let (events, charged, expected, delay_ms) = match bid_type {
-            BidType::Cpm => (seen / 1_000.0, self.uniform() < seen, 0.0, 0.0),
-            BidType::Cpc => (click * seen, clicked, predicted_click * seen, CLICK_MS),
+        self.totals.impressions += 1;
+        self.totals.clicks += u64::from(clicked);
+        self.totals.conversions += u64::from(converted);
+        self.totals.predicted_clicks += predicted_click * seen;
+        let (events, is_billed, chance, kind) = match offer.bid_type {
+            BidType::Cpm => (seen / 1_000.0, self.uniform() < seen, 0.0, EventKind::Impression),
+            BidType::Cpc => (click * seen, clicked, predicted_click * seen, EventKind::Click),
             BidType::Cpa | BidType::Ocpm | BidType::Ocpc => {
-                let expected = predicted_click * predicted_conversion * seen;
-                (click * conversion * seen, converted, expected, CONVERSION_MS)
+                let chance = predicted_click * predicted_conversion * seen;
+                (click * conversion * seen, converted, chance, EventKind::Conversion)
             }
         };
-        let full_bid = self.world.campaigns[campaign as usize].bid_micros as f64;
-        self.played.totals.welfare_micros += full_bid * events;
+        self.totals.welfare_micros += self.world.campaigns[ad.campaign as usize].bid_micros as f64 * events;
+        let bid_nanos = price_nanos(offer.bid_type, shown.candidate.billed(offer.bid).0);
+        // An impression is held at its bid.
+        let price = if is_held(offer.bid_type) { bid_nanos } else { shown.nanos };
         if self.budgets == Budgets::Kept {
-            // An impression is held at its bid.
-            let price = if is_held(bid_type) { price_nanos(bid_type, offer.bid.0) } else { nanos };
-            self.flights.serve(campaign, arrival.at_ms, price, (nanos as f64 * expected) as i64);
+            self.flights.serve(ad.campaign, arrival.at_ms, price, chance);
         }
-        if charged {
-            let delay_ms = if delay_ms > 0.0 { self.delay_ms(delay_ms) } else { 0 };
-            let (at_ms, period) = (arrival.at_ms + delay_ms, self.arrivals.period(arrival.at_ms));
-            if is_held(bid_type) {
-                self.played.accounts.charge(period, campaign, nanos);
-            } else {
-                self.late.push(Reverse(Late { at_ms, period, campaign, nanos, delay_ms }));
+        let lease = shown.held.and_then(|held| {
+            self.routers.release(shown.router, shown.candidate, held, shown.nanos);
+            match held {
+                Held::Lease { id, wall_ms, .. } => Some((id, wall_ms)),
+                Held::Budget => None,
+            }
+        });
+        let (issuer, sequence) = self.routers.number(shown.router);
+        let (place, issued_ms, nanos) = (ad.campaign, arrival.at_ms, shown.nanos);
+        let billed = Billed { issuer, sequence, kind, place, issued_ms, lease, nanos, bid_nanos };
+        if is_billed {
+            return self.bill(billed, shown.router);
+        }
+        self.accounts.pass_unseen(&billed);
+        Ok(())
+    }
+
+    /// An event that is billed: when does the ledger hear of it?
+    fn bill(&mut self, billed: Billed, router: usize) -> Result<(), MarketError> {
+        let at_ms = match billed.kind {
+            EventKind::Impression if billed.lease.is_none() => {
+                // Nothing is held for it: it is charged at once.
+                self.accounts.charge(billed.issued_ms, &billed)?;
+                return Ok(());
+            }
+            EventKind::Impression => self.routers.reported_ms(billed.issued_ms),
+            EventKind::Click => Some(billed.issued_ms + self.delay_ms(CLICK_MS)),
+            EventKind::Conversion => Some(billed.issued_ms + self.delay_ms(CONVERSION_MS)),
+        };
+        match at_ms {
+            Some(at_ms) => self.late.push(Reverse(Late { at_ms, billed, router })),
+            None => {
+                self.accounts.deliver_free(&billed);
+                self.routers.leasing.lost_nanos += billed.nanos;
             }
         }
+        Ok(())
     }
-}
-
-/// Whether routers hold the price before they serve.
-const fn is_held(bid_type: BidType) -> bool {
-    matches!(bid_type, BidType::Cpm)
 }
 
 /// The price of one billed event; one per mille in micros is one of an impression in nanos.

@@ -3,6 +3,7 @@
 //! The sums of a router and the pacer's look at them: expectations by the time of serving, aged by how long after their
 //! ads events were seen to come. They are those of the cluster (`gavel_proto::pacing`), with its priors and windows.
 
+use gavel_control::pacing::heard::Sold;
 use gavel_proto::money::BidType;
 use gavel_proto::pacing::arrival::window_s;
 use gavel_proto::pacing::flight::price_of_late;
@@ -13,6 +14,9 @@ use gavel_proto::pacing::{Arrivals, Delays, Flight};
 struct Served {
     flight: Flight,
     price: i64,
+    /// Expected when served, ever: spending on what is billed later, and events of the bid in thousand-millionths.
+    spend: i64,
+    events_nano: u64,
 }
 
 /// What is under way of all.
@@ -29,12 +33,16 @@ impl Flights {
         Self { served: vec![Served::default(); campaigns], clicks: Delays::default(), conversions: Delays::default() }
     }
 
-    /// An ad was served: its price, and what of it is expected to be charged later.
-    pub fn serve(&mut self, campaign: u32, at_ms: u64, price: i64, expected_later: i64) {
+    /// An ad was served: its price, and of what is billed later the chance of the event.
+    pub fn serve(&mut self, campaign: u32, at_ms: u64, price: i64, chance: f64) {
         let served = &mut self.served[campaign as usize];
         served.price = price_of_late(served.price, price);
-        if expected_later > 0 {
-            served.flight.record(seconds(at_ms), expected_later);
+        // At most the price, and a thousand million.
+        let expected = (price as f64 * chance) as i64;
+        served.spend += expected;
+        served.events_nano += (chance * 1e9) as u64;
+        if expected > 0 {
+            served.flight.record(seconds(at_ms), expected);
         }
     }
 
@@ -48,9 +56,11 @@ impl Flights {
         }
     }
 
-    /// What must be left of a campaign's budget for one more event.
-    pub fn price(&self, campaign: u32) -> i64 {
-        self.served[campaign as usize].price.max(1)
+    /// What is known of a campaign's sales; `None` when nothing of it was served yet.
+    pub fn sold(&self, campaign: u32) -> Option<Sold> {
+        let served = &self.served[campaign as usize];
+        let sold = Sold { spend_nanos: served.spend, events_nano: served.events_nano, price_nanos: served.price };
+        Some(sold).filter(|sold| sold.price_nanos > 0)
     }
 
     /// How events come.
@@ -83,10 +93,11 @@ mod tests {
     #[test]
     fn what_is_under_way_ages_and_belongs_to_its_period() {
         let mut flights = Flights::new(2);
-        flights.serve(0, 1_000, 160, 100);
-        flights.serve(1, 1_000, 160, 100);
-        flights.serve(0, 61_000, 320, 100);
-        assert_eq!(flights.price(0), 170);
+        assert_eq!(flights.sold(0), None);
+        flights.serve(0, 1_000, 160, 0.625);
+        flights.serve(1, 1_000, 160, 0.625);
+        flights.serve(0, 61_000, 320, 0.3125);
+        assert_eq!(flights.sold(0), Some(Sold { spend_nanos: 200, events_nano: 937_500_000, price_nanos: 170 }));
         let ages = flights.ages();
         let at = |campaign, bid_type, since_ms, now_s: u64| {
             flights.in_flight(campaign, bid_type, (since_ms, now_s * 1_000), &ages)

@@ -1,18 +1,21 @@
 //! What would a day on this market look like?
 //!
 //! `gavel sim market` plays a day (or the whole panel of recorded visits) in virtual time: visits arrive, candidates
-//! are drawn, and the production kernels decide: the auction clears, the page is allocated, pacing moves the multipliers,
-//! budgets are charged. Users click and convert by rates of held-out weeks, while the platform predicts with those
-//! of the weeks before, as it would have had to.
+//! are drawn, and the production kernels decide: the auction clears, the page is allocated, the pacer moves the multipliers,
+//! routers hold leases, the ledger charges. Users click and convert by rates of held-out weeks, while the platform predicts
+//! with those of the weeks before, as it would have had to.
 //!
 //! * `world`: campaigns, ads, users and rates from the public shopping records;
 //! * `arrivals`: who comes when;
-//! * `day`: the loop in virtual time, with the events that come late;
-//! * `accounts`: budgets, and what is charged to them;
+//! * `day`, `terms`: the loop in virtual time, with the events that come late; its auctions' and pages' rules;
+//! * `accounts`: budgets, and what is charged to them, by the ledger;
+//! * `routers`: the leases that they hold, and what is lost with one that is killed;
+//! * `controls`: what the pacer says of each campaign;
 //! * `flights`: what was served and may still be charged;
+//! * `judged`, `targets`, `costs`: on whom pacing is judged, how it did, and how it should have;
 //! * `report`, `plot`: figures, JSON and SVG;
 //! * `held`: users who behave as a trainer's predictions for held-out weeks say, instead of by rates;
-//! * `closed_form`: the same controllers in markets whose answer is known, without any records.
+//! * `closed_form`: controllers in markets whose answer is known, without any records.
 //!
 //! It is a simulator: there is no retrieval and no cluster in it, and its money is nobody's. Equal arguments give equal
 //! figures.
@@ -21,26 +24,40 @@ mod accounts;
 mod arrivals;
 mod candidates;
 mod closed_form;
+mod controls;
+mod costs;
 mod day;
 mod flights;
 mod held;
+mod judged;
 mod plot;
 mod report;
+mod routers;
+mod targets;
+mod terms;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use crate::clock::now;
 use crate::corpus::CorpusError;
+use gavel_control::ledger::check::Violation;
 use gavel_router::auction::{Mechanism, RuleError};
 use std::path::PathBuf;
 
 use report::Report;
 
+/// Routers at most, as many as the ledger has leases for.
+const ROUTERS_MAX: usize = 64;
+/// Kills at most: one in nine seconds of a day.
+const CRASHES_MAX: u64 = 10_000;
+
 /// How budgets are paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PacingChoice {
-    /// A bid multiplier on the forecast's curve.
+    /// The cluster's: a bid multiplier on the forecast's curve.
     Multiplier,
-    /// Full bids in a share of the auctions, on the forecast's curve.
+    /// The cluster's: full bids in a share of the auctions, on the forecast's curve.
     Throttle,
     /// The same with the published controller (Agarwal et al., KDD 2014).
     Linkedin,
@@ -105,6 +122,16 @@ pub struct MarketArgs {
     /// All budgets are scaled by one factor, such that the 200 largest campaigns would spend twice theirs unpaced.
     #[arg(long, value_enum, default_value_t = Largest::Budget)]
     pub largest: Largest,
+    /// Routers that hold leases of what is billed at the impression; 0 has budgets themselves held, as on the panel's
+    /// days, whose visits are farther apart than a lease lasts.
+    #[arg(long, default_value_t = 4)]
+    pub routers: usize,
+    /// Times that a router is killed; it is back ten seconds later, without its leases.
+    #[arg(long, default_value_t = 24)]
+    pub crashes: u64,
+    /// Share of the campaigns billed by conversions for which a conversion is to cost the bid on average, instead of at most.
+    #[arg(long, default_value_t = 0.0)]
+    pub target_cpa_share: f64,
     /// Candidates of one auction.
     #[arg(long, default_value_t = 48)]
     pub candidates: usize,
@@ -146,8 +173,16 @@ pub enum MarketError {
     /// An option has a value that makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The ledger has found itself wrong: a defect.
+    #[error("the ledger stopped: {0}")]
+    Ledger(#[from] Violation),
+    /// More was charged than budgets hold: a defect.
+    #[error("{0} micros were charged beyond budgets")]
+    Overspent(i64),
     /// The pacing of too few campaigns can be judged.
-    #[error("only {found} campaigns have 400 expected charge events, {wanted} are asked for: use more arrivals")]
+    #[error(
+        "only {found} campaigns have 400 expected charge events and the demand to follow their curves, {wanted} are asked for: use more arrivals"
+    )]
     FewQualify {
         /// Campaigns that qualify.
         found: usize,
@@ -170,33 +205,54 @@ pub enum MarketError {
 /// Plays the market and prints its table.
 ///
 /// # Errors
-/// When it cannot be played, too few campaigns qualify, or the report cannot be written; the report is written first.
+/// When it cannot be played, too few campaigns qualify, more than a budget was charged, or the report cannot be written; the
+/// report is written first.
 pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
-    if !(4..=200).contains(&args.candidates) || args.arrivals == 0 {
-        return Err(MarketError::Usage("--candidates is 4 to 200, --arrivals at least 1".to_owned()));
-    }
+    check(args)?;
     if args.closed_form {
         return known(args);
     }
     let started = now();
-    let mut world = world::World::read(args)?;
-    let arrivals = arrivals::Arrivals::draw(args, &world);
-    // Without budgets first: what campaigns would spend is what their budgets are scaled by.
-    let free = day::play(args, &world, &arrivals, day::Budgets::Unlimited)?;
-    let factor = world.scale_budgets(&free, arrivals.periods, args.largest);
-    let paced = day::play(args, &world, &arrivals, day::Budgets::Kept)?;
-    let mut report = Report::of(args, &world, &arrivals, factor, &free, &paced);
+    let mut report = report(args, world::World::read(args)?)?;
     report.seconds = started.elapsed().as_secs_f64();
     print!("{}", report.table());
     write_json(args, &report)?;
     if let Some(folder) = &args.svg {
         plot::write(folder, &report).map_err(|source| MarketError::Write { path: folder.clone(), source })?;
     }
-    let found = report.judged.iter().map(|judged| judged.qualifying).sum();
+    let (found, overspend_micros) = (report.qualifying(), report.overspend_micros());
+    if overspend_micros > 0 {
+        return Err(MarketError::Overspent(overspend_micros));
+    }
     if args.days == Days::Market && found < args.min_qualifying {
         return Err(MarketError::FewQualify { found, wanted: args.min_qualifying });
     }
     Ok(())
+}
+
+/// Options that make sense.
+fn check(args: &MarketArgs) -> Result<(), MarketError> {
+    let wrong = |what: &str| Err(MarketError::Usage(what.to_owned()));
+    if !(4..=200).contains(&args.candidates) || args.arrivals == 0 {
+        return wrong("--candidates is 4 to 200, --arrivals at least 1");
+    }
+    if args.routers > ROUTERS_MAX || args.crashes > CRASHES_MAX {
+        return wrong(&format!("--routers is at most {ROUTERS_MAX}, --crashes at most {CRASHES_MAX}"));
+    }
+    if !(0.0..=1.0).contains(&args.target_cpa_share) {
+        return wrong("--target-cpa-share is a share, 0 to 1");
+    }
+    Ok(())
+}
+
+/// Plays a world twice.
+fn report(args: &MarketArgs, mut world: world::World) -> Result<Report, MarketError> {
+    let arrivals = arrivals::Arrivals::draw(args, &world);
+    // Without budgets first: what campaigns would spend is what their budgets are scaled by.
+    let free = day::play(args, &world, &arrivals, day::Budgets::Unlimited)?;
+    let factor = world.scale_budgets(&free, arrivals.periods, args.largest);
+    let paced = day::play(args, &world, &arrivals, day::Budgets::Kept)?;
+    Ok(Report::of(args, &world, &arrivals, factor, (&free, &paced)))
 }
 
 /// The markets whose answer is known.

@@ -1,23 +1,22 @@
 //! How well were budgets spent?
 
 use super::arrivals::Arrivals;
+use super::costs::TargetCosts;
 use super::day::{POINTS, Played, Totals};
-use super::world::{MarketCampaign, World};
+use super::judged::{Band, Bounded, Judged, Utilisation, View, name};
+use super::routers::Leasing;
+use super::targets::{self, Target};
+use super::world::World;
 use super::{Days, Largest, MarketArgs, MechanismChoice, PacingChoice};
 use gavel_proto::money::BidType;
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 
-/// Charge events that a campaign must be expected to have, so that chance moves its curve little.
-const EVENTS_MIN: f64 = 400.0;
-/// Share of the run's traffic that is warm-up.
-const WARM_UP: f64 = 0.1;
-/// How far a curve may be from its target, as a share of the budget.
-const BAND: f64 = 0.1;
-/// Routers that leases are computed for, as the reference cluster has them.
-const ROUTERS: i64 = 2;
 /// Curves that are written out.
 const CURVES_MAX: usize = 24;
+/// Campaigns that figures are said of where too few events are expected of any to judge it.
+const UNJUDGED_MAX: usize = 50;
 
 /// The figures of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -39,9 +38,19 @@ pub struct Report {
     pub largest: &'static str,
     pub unlimited: Run,
     pub paced: Run,
+    /// Rounds of the pacer that were run.
+    pub pacing_rounds: u64,
+    /// What became of leases; `None` where budgets themselves were held.
+    pub leases: Option<Leasing>,
     /// CPM, CPC and CPA apart.
     pub judged: Vec<Judged>,
-    /// The largest judged campaigns.
+    /// What they should be.
+    pub targets: Vec<Target>,
+    /// The campaigns with the largest budgets that have the demand and too few events to be judged.
+    pub not_judged: Unjudged,
+    /// `None` when no campaign has a target cost.
+    pub target_costs: Option<TargetCosts>,
+    /// The largest judged campaigns; where there are none, the largest of the others.
     pub curves: Vec<Curve>,
     /// Every campaign that spent anything.
     pub accounts: Vec<Line>,
@@ -57,46 +66,19 @@ pub struct Run {
     #[serde(flatten)]
     pub totals: Totals,
     pub revenue_micros: i64,
-    /// Delivered beyond budgets, for nothing.
+    /// Delivered for nothing.
     pub free_micros: i64,
     /// Observed clicks by predicted ones.
     pub calibration: f64,
 }
 
-/// The pacing of the campaigns of one bid type.
+/// The same figures of campaigns that are not judged.
 #[derive(Clone, Debug, Serialize)]
-pub struct Judged {
-    pub bid_type: &'static str,
-    /// Campaigns with 400 expected charge events and as much demand as budget: what the budget buys at unpaced prices.
-    pub qualifying: usize,
-    /// Of them, within a tenth of the target at every point after warm-up.
-    pub within_band: usize,
-    pub within_band_share: f64,
-    /// Largest distance from the target after warm-up: median and 90th percentile over the campaigns.
-    pub error_median: f64,
-    pub error_p90: f64,
-    /// Spend by budget over the qualifying campaigns: mean, and the smallest.
-    pub utilisation_mean: f64,
-    pub utilisation_min: f64,
-    /// Of them, with at least 97 %.
-    pub utilised_share: f64,
-    /// Delivered beyond the budget, of all campaigns of the type with a budget that bound, as a share of their budgets.
-    pub over_delivery: f64,
-    /// The same of the worst qualifying campaign.
-    pub over_delivery_max: f64,
-    /// Charged beyond a budget; must be 0.
-    pub overspend_micros: i64,
-    /// Of campaigns that pay for impressions: what two leases of each of two routers hold at the day's busiest hour, as a
-    /// share of the budgets. What is delivered beyond budgets may not exceed it.
-    pub lease_bound: Option<f64>,
-    /// Campaigns with 400 expected charge events and less demand than budget, and how many of their curves stay within a
-    /// tenth of the traffic's, by their own spend: nothing holds them back, so there is no budget to keep.
-    pub demand_limited: usize,
-    pub demand_limited_on_traffic: usize,
-    /// Not what is judged, but beside it: campaigns with as much demand as budget that were charged 400 events or more,
-    /// at paced prices, and how many of them were within the band.
-    pub charged_often: usize,
-    pub charged_often_within_band: usize,
+pub struct Unjudged {
+    pub band: Band,
+    pub utilisation: Utilisation,
+    /// Charge events expected of the one with most.
+    pub expected_max: f64,
 }
 
 /// What one campaign would have spent without budgets, and what it did with them.
@@ -111,11 +93,18 @@ pub struct Line {
     pub charged_nanos: i64,
     pub events: u64,
     pub free_nanos: i64,
+    /// The most of it that the stated bound allows; `None` where no lease pays.
+    pub free_bound_nanos: Option<i64>,
+    /// What its leases gave back when their time was over, besides what was held for impressions that nobody saw.
+    pub given_back_nanos: i64,
     /// Charge events that are expected of it.
     pub expected: f64,
+    /// Whether its band is judged.
     pub qualifies: bool,
     /// Largest distance from the target after warm-up.
     pub error: f64,
+    /// Share of the rounds after warm-up in which its bids were held back.
+    pub held_back: f64,
 }
 
 /// One campaign's run.
@@ -136,41 +125,21 @@ impl Report {
         world: &World,
         arrivals: &Arrivals,
         budget_factor: f64,
-        free: &Played,
-        paced: &Played,
+        (free, paced): (&Played, &Played),
     ) -> Self {
         let length_ms = arrivals.length_ms();
         let target: Vec<f64> =
             (1..=POINTS as u64).map(|point| arrivals.target(length_ms * point / POINTS as u64)).collect();
-        let view = |at| View::of(world, arrivals, (free, paced), &target, at);
+        let view = |at| View::of(world, (free, paced), &target, at);
         let views: Vec<View> = (0..world.campaigns.len()).map(view).collect();
         let judged = [BidType::Cpm, BidType::Cpc, BidType::Cpa].map(|bid_type| Judged::of(bid_type, &views));
-        let mut largest: Vec<&View> = views.iter().filter(|v| v.qualifies).collect();
-        largest.sort_by_key(|view| std::cmp::Reverse(view.budget));
-        let curve = |view: &&View| Curve {
-            campaign: world.campaigns[view.at].id,
-            bid_type: name(view.bid_type),
-            budget_micros: view.budget / 1_000,
-            spent: paced.curves[view.at].iter().map(|spent| *spent as f64 / view.budget as f64).collect(),
-            multiplier_ppm: paced.multipliers[view.at].clone(),
-        };
+        let (drawn, unjudged) = (largest(&views, View::is_judged), unjudged(&views));
+        let drawn = if drawn.is_empty() { &unjudged } else { &drawn };
         Self {
-            days: match args.days {
-                Days::Market => "market",
-                Days::Panel => "panel",
-            },
+            days: days(args.days),
             arrivals: arrivals.all.len() as u64,
-            mechanism: match args.mechanism {
-                MechanismChoice::Gsp => "gsp",
-                MechanismChoice::Vcg => "vcg",
-                MechanismChoice::FirstPrice => "first_price",
-            },
-            pacing: match args.pacing {
-                PacingChoice::Multiplier => "multiplier",
-                PacingChoice::Throttle => "throttle",
-                PacingChoice::Linkedin => "linkedin",
-                PacingChoice::None => "none",
-            },
+            mechanism: mechanism(args.mechanism),
+            pacing: pacing(args.pacing),
             seed: args.seed,
             candidates: args.candidates,
             period_days: arrivals.period_days,
@@ -184,12 +153,27 @@ impl Report {
             },
             unlimited: Run::of(free),
             paced: Run::of(paced),
+            pacing_rounds: paced.rounds,
+            leases: paced.leasing,
+            targets: judged.iter().flat_map(Target::of).collect(),
             judged: judged.into(),
-            curves: largest.iter().take(CURVES_MAX).map(curve).collect(),
-            accounts: views.iter().filter(|view| view.unlimited > 0).map(|view| view.line(world)).collect(),
+            not_judged: Unjudged::of(&unjudged),
+            target_costs: TargetCosts::of(&paced.sales, &paced.accounts.total, &paced.held_back),
+            curves: drawn.iter().take(CURVES_MAX).map(|view| Curve::of(world, paced, view)).collect(),
+            accounts: views.iter().filter(|view| view.unlimited > 0).map(|view| Line::of(world, view)).collect(),
             target,
             seconds: 0.0,
         }
+    }
+
+    /// Campaigns whose pacing is judged.
+    pub fn qualifying(&self) -> usize {
+        self.judged.iter().map(|judged| judged.band.campaigns).sum()
+    }
+
+    /// Charged beyond budgets.
+    pub fn overspend_micros(&self) -> i64 {
+        self.judged.iter().map(|judged| judged.overspend_micros).sum()
     }
 
     /// For people.
@@ -211,33 +195,185 @@ impl Report {
         }
         let _ = writeln!(
             out,
-            "budgets x {:.4} by the largest {}s; {} campaigns, {} ads",
-            self.budget_factor, self.largest, self.campaigns, self.ads
+            "budgets x {:.4} by the largest {}s; {} campaigns, {} ads; {} rounds of the pacer",
+            self.budget_factor, self.largest, self.campaigns, self.ads, self.pacing_rounds
         );
-        for judged in &self.judged {
-            let _ = writeln!(
-                out,
-                "{:<4} {:>3} judged: {:>5.1} % within a tenth of target (error median {:.3}, p90 {:.3}), utilisation {:.3} (min {:.3}, {:.1} % at 0.97), over-delivery {:.5} (max {:.5}{}), overspend {}; {} of {} with less demand than budget keep to the traffic; {} of {} with 400 charges are within the band",
-                judged.bid_type,
-                judged.qualifying,
-                judged.within_band_share * 100.0,
-                judged.error_median,
-                judged.error_p90,
-                judged.utilisation_mean,
-                judged.utilisation_min,
-                judged.utilised_share * 100.0,
-                judged.over_delivery,
-                judged.over_delivery_max,
-                judged.lease_bound.map(|bound| format!(", open leases {bound:.5}")).unwrap_or_default(),
-                judged.overspend_micros,
-                judged.demand_limited_on_traffic,
-                judged.demand_limited,
-                judged.charged_often_within_band,
-                judged.charged_often
-            );
-        }
+        self.write_leases(&mut out);
+        self.judged.iter().for_each(|judged| write_judged(&mut out, judged));
+        self.write_unjudged(&mut out);
+        self.write_costs(&mut out);
+        out.push_str(&targets::table(&self.targets));
         let _ = writeln!(out, "{:.1} s", self.seconds);
         out
+    }
+
+    fn write_leases(&self, out: &mut String) {
+        let Some(leases) = &self.leases else {
+            out.push_str("impressions are held against budgets themselves: no lease is granted, and none is lost\n");
+            return;
+        };
+        let money = |nanos: i64| nanos as f64 / 1e9;
+        let _ = writeln!(
+            out,
+            "leases: {} of {} routers, {} kills, at most {:.4} open at once; {} winners without one; delivered free: {:.4} reported to a router that was down, {:.4} too late, {:.4} never; {} visits unanswered",
+            leases.leases,
+            leases.routers,
+            leases.crashes,
+            money(leases.open_max_nanos),
+            leases.unleased,
+            money(leases.unheard_nanos),
+            money(leases.late_nanos),
+            money(leases.lost_nanos),
+            leases.unanswered
+        );
+    }
+
+    /// Where nobody is judged, what can be said all the same.
+    fn write_unjudged(&self, out: &mut String) {
+        if self.qualifying() > 0 || self.not_judged.band.campaigns == 0 {
+            return;
+        }
+        let Unjudged { band, utilisation, expected_max } = &self.not_judged;
+        let _ = writeln!(
+            out,
+            "not judged: the {} largest budgets with the demand, of at most {expected_max:.0} expected events: {:.1} % within a tenth of the curve (error median {:.3}, p90 {:.3}), utilisation {:.3} (least {:.3}), over-delivery {:.5}",
+            band.campaigns,
+            band.within_band_share * 100.0,
+            band.error_median,
+            band.error_p90,
+            utilisation.mean,
+            utilisation.min,
+            band.over_delivery
+        );
+        write_tenths(out, "not judged", &band.spent_by_tenths);
+    }
+
+    fn write_costs(&self, out: &mut String) {
+        let Some(costs) = &self.target_costs else { return };
+        let _ = writeln!(
+            out,
+            "target cost: {} campaigns, {} conversions charged at {:.3} of their targets, expected when served {:.3}; {} that budgets did not hold back {:.3}; score {:.3} of the conversions",
+            costs.campaigns,
+            costs.conversions,
+            costs.charged_by_target,
+            costs.expected_by_target,
+            costs.unpaced,
+            costs.unpaced_expected_by_target,
+            costs.score
+        );
+    }
+}
+
+fn write_judged(out: &mut String, judged: &Judged) {
+    let (band, used, unheld) = (&judged.band, &judged.utilisation, &judged.not_held_back);
+    let kind = judged.bid_type;
+    let _ = writeln!(
+        out,
+        "{kind:<4} {} with 400 expected events, {} of them with demand for the whole budget; {} judged: {:.1} % within a tenth of the curve (error median {:.3}, p90 {:.3})",
+        judged.expected_often,
+        judged.with_demand,
+        band.campaigns,
+        band.within_band_share * 100.0,
+        band.error_median,
+        band.error_p90
+    );
+    let _ = writeln!(
+        out,
+        "{kind:<4} utilisation of {} held back {:.3} (least {:.3}, {} at 0.97); of {} that bid in full all day {:.3} (least {:.3})",
+        used.campaigns, used.mean, used.min, used.utilised, unheld.campaigns, unheld.mean, unheld.min
+    );
+    let _ = writeln!(
+        out,
+        "{kind:<4} over-delivery {:.5} (worst {:.5}; of all that spent their budgets {:.5}); overspend {}; {} of {} with less demand keep to the traffic; {} of {} with 400 charges are within the band",
+        band.over_delivery,
+        band.over_delivery_max,
+        judged.over_delivery_all,
+        judged.overspend_micros,
+        judged.demand_limited_on_traffic,
+        judged.demand_limited,
+        judged.charged_often_within_band,
+        judged.charged_often
+    );
+    if let Some(Bounded { within, worst, together, given_back, unreported, .. }) = &judged.bounded {
+        let _ = writeln!(
+            out,
+            "{kind:<4} {within} of {} deliver free at most the larger of 1 % of the budget and one largest price a router: worst {worst:.3} of it, together {together:.3}; leases gave back {given_back:.5} besides what nobody saw; those never reported held {unreported:.5}",
+            band.campaigns
+        );
+    }
+    if band.campaigns > 0 {
+        write_tenths(out, kind, &band.spent_by_tenths);
+    }
+}
+
+/// The spend curve: percent of the budgets when each tenth of the traffic has come.
+fn write_tenths(out: &mut String, kind: &str, spent: &[f64]) {
+    let _ = write!(out, "{kind:<4} traffic, % |");
+    for tenth in 1..=spent.len() {
+        let _ = write!(out, " {:>5}", tenth * 100 / spent.len());
+    }
+    let _ = write!(out, "\n{kind:<4} spent, %   |");
+    for share in spent {
+        let _ = write!(out, " {:>5.1}", share * 100.0);
+    }
+    out.push('\n');
+}
+
+/// Some campaigns, the largest budgets first.
+fn largest(views: &[View], which: impl Fn(&View) -> bool) -> Vec<&View> {
+    let mut largest: Vec<&View> = views.iter().filter(|view| which(view)).collect();
+    largest.sort_by_key(|view| Reverse(view.account.budget));
+    largest
+}
+
+/// The largest campaigns with the demand that have too few events.
+fn unjudged(views: &[View]) -> Vec<&View> {
+    let mut unjudged = largest(views, |view| view.unlimited > 0 && view.can_follow() && !view.is_often());
+    unjudged.truncate(UNJUDGED_MAX);
+    unjudged
+}
+
+impl Unjudged {
+    fn of(views: &[&View]) -> Self {
+        Self {
+            band: Band::of(views),
+            utilisation: Utilisation::of(views.iter().copied()),
+            expected_max: views.iter().map(|view| view.expected).fold(0.0, f64::max),
+        }
+    }
+}
+
+impl Curve {
+    fn of(world: &World, paced: &Played, view: &View) -> Self {
+        let budget = view.account.budget;
+        Self {
+            campaign: world.campaigns[view.at].id,
+            bid_type: name(view.bid_type),
+            budget_micros: budget / 1_000,
+            spent: paced.curves[view.at].iter().map(|spent| *spent as f64 / budget as f64).collect(),
+            multiplier_ppm: paced.multipliers[view.at].clone(),
+        }
+    }
+}
+
+impl Line {
+    fn of(world: &World, view: &View) -> Self {
+        Self {
+            campaign: world.campaigns[view.at].id,
+            bid_type: name(view.bid_type),
+            budget_nanos: view.account.budget,
+            unlimited_nanos: view.unlimited,
+            unlimited_events: view.unlimited_events,
+            charged_nanos: view.account.charged,
+            events: view.account.events,
+            free_nanos: view.account.free,
+            free_bound_nanos: view.bound,
+            given_back_nanos: view.account.given_back(),
+            expected: view.expected,
+            qualifies: view.is_judged(),
+            error: view.error,
+            held_back: view.held_back,
+        }
     }
 }
 
@@ -253,142 +389,26 @@ impl Run {
     }
 }
 
-/// One campaign as it is judged.
-struct View {
-    at: usize,
-    bid_type: BidType,
-    budget: i64,
-    charged: i64,
-    free: i64,
-    events: u64,
-    /// Without budgets.
-    unlimited: i64,
-    unlimited_events: u64,
-    has_demand: bool,
-    /// Charge events: what the budget buys at unpaced prices, or what there is demand for.
-    expected: f64,
-    qualifies: bool,
-    error: f64,
-    /// Distance from the traffic's curve as a share of what was spent in the end.
-    own_error: f64,
-    /// Open leases at the busiest hour.
-    leases: i64,
-}
-
-impl View {
-    fn of(world: &World, arrivals: &Arrivals, (free, paced): (&Played, &Played), target: &[f64], at: usize) -> Self {
-        let campaign = &world.campaigns[at];
-        let (account, demand) = (&paced.accounts.total[at], &free.accounts.total[at]);
-        // What one event costs unpaced says how many all its budgets buy.
-        let price = demand.charged as f64 / demand.events.max(1) as f64;
-        let bought = account.budget as f64 / price.max(1.0);
-        let has_demand = demand.charged >= account.budget;
-        let error = |of: i64| {
-            let warm = paced.curves[at].iter().zip(target).filter(|(_, target)| **target > WARM_UP);
-            warm.map(|(spent, target)| (*spent as f64 / of.max(1) as f64 - target).abs()).fold(0.0, f64::max)
-        };
-        let expected = bought.min(demand.events as f64);
-        Self {
-            at,
-            bid_type: campaign.bid_type,
-            budget: account.budget,
-            charged: account.charged,
-            free: account.free,
-            events: account.events,
-            unlimited: demand.charged,
-            unlimited_events: demand.events,
-            has_demand,
-            leases: leases(campaign, arrivals),
-            expected,
-            qualifies: has_demand && expected >= EVENTS_MIN,
-            error: error(account.budget),
-            own_error: error(account.charged),
-        }
-    }
-
-    fn line(&self, world: &World) -> Line {
-        Line {
-            campaign: world.campaigns[self.at].id,
-            bid_type: name(self.bid_type),
-            budget_nanos: self.budget,
-            unlimited_nanos: self.unlimited,
-            unlimited_events: self.unlimited_events,
-            charged_nanos: self.charged,
-            events: self.events,
-            free_nanos: self.free,
-            expected: self.expected,
-            qualifies: self.qualifies,
-            error: self.error,
-        }
-    }
-
-    fn utilisation(&self) -> f64 {
-        self.charged as f64 / self.budget as f64
-    }
-
-    fn over_delivery(&self) -> f64 {
-        self.free as f64 / self.budget as f64
+const fn days(days: Days) -> &'static str {
+    match days {
+        Days::Market => "market",
+        Days::Panel => "panel",
     }
 }
 
-/// Decision on leases: five seconds of the spend rate or the highest price, at most a quarter of what is left by the
-/// routers, and two of each router open at once; at the busiest hour, of all its budgets.
-fn leases(campaign: &MarketCampaign, arrivals: &Arrivals) -> i64 {
-    let budget = campaign.budget_nanos as f64;
-    let rate_s = budget / arrivals.period_days as f64 * arrivals.busiest_hour() / 3_600.0;
-    // A price per mille in micros is one impression's in nanos.
-    let price = campaign.bid_micros as f64;
-    let lease = (5.0 * rate_s).max(price).min(budget / (4 * ROUTERS) as f64);
-    // Below one price, one router alone has the rest.
-    let open = if lease < price { price } else { lease * (2 * ROUTERS) as f64 };
-    (open * arrivals.periods as f64) as i64
-}
-
-impl Judged {
-    fn of(bid_type: BidType, views: &[View]) -> Self {
-        let of_type = || views.iter().filter(|view| view.bid_type == bid_type);
-        let qualifying: Vec<&View> = of_type().filter(|view| view.qualifies).collect();
-        let count = qualifying.len();
-        let share = |part: usize| if count == 0 { 0.0 } else { part as f64 / count as f64 };
-        let mut errors: Vec<f64> = qualifying.iter().map(|view| view.error).collect();
-        errors.sort_by(f64::total_cmp);
-        let at = |share: f64| errors.get((count as f64 * share) as usize).copied().unwrap_or_default();
-        let within_band = errors.iter().filter(|error| **error <= BAND).count();
-        let used: Vec<f64> = qualifying.iter().map(|view| view.utilisation()).collect();
-        let often = || of_type().filter(|view| view.has_demand && view.events as f64 >= EVENTS_MIN);
-        let limited = || of_type().filter(|view| !view.has_demand && view.expected >= EVENTS_MIN);
-        let bound = || of_type().filter(|view| view.charged + view.free >= view.budget * 9 / 10);
-        let (free, budgets) = bound().fold((0, 0), |(free, budgets), view| (free + view.free, budgets + view.budget));
-        Self {
-            bid_type: name(bid_type),
-            qualifying: count,
-            within_band,
-            within_band_share: share(within_band),
-            error_median: at(0.5),
-            error_p90: at(0.9),
-            utilisation_mean: used.iter().fold(0.0, |sum, used| sum + used) / count.max(1) as f64,
-            utilisation_min: used.iter().copied().reduce(f64::min).unwrap_or_default(),
-            utilised_share: share(used.iter().filter(|used| **used >= 0.97).count()),
-            over_delivery: free as f64 / (budgets as f64).max(1.0),
-            over_delivery_max: qualifying.iter().map(|view| view.over_delivery()).fold(0.0, f64::max),
-            overspend_micros: of_type().map(|view| (view.charged - view.budget).max(0)).sum::<i64>() / 1_000,
-            lease_bound: (bid_type == BidType::Cpm)
-                .then(|| bound().map(|view| view.leases).sum::<i64>() as f64 / (budgets as f64).max(1.0)),
-            demand_limited: limited().count(),
-            demand_limited_on_traffic: limited().filter(|view| view.own_error <= BAND).count(),
-            charged_often: often().count(),
-            charged_often_within_band: often().filter(|view| view.error <= BAND).count(),
-        }
+const fn mechanism(mechanism: MechanismChoice) -> &'static str {
+    match mechanism {
+        MechanismChoice::Gsp => "gsp",
+        MechanismChoice::Vcg => "vcg",
+        MechanismChoice::FirstPrice => "first_price",
     }
 }
 
-/// As the catalogue spells it.
-fn name(bid_type: BidType) -> &'static str {
-    match bid_type {
-        BidType::Cpm => "cpm",
-        BidType::Cpc => "cpc",
-        BidType::Cpa => "cpa",
-        BidType::Ocpm => "ocpm",
-        BidType::Ocpc => "ocpc",
+const fn pacing(pacing: PacingChoice) -> &'static str {
+    match pacing {
+        PacingChoice::Multiplier => "multiplier",
+        PacingChoice::Throttle => "throttle",
+        PacingChoice::Linkedin => "linkedin",
+        PacingChoice::None => "none",
     }
 }

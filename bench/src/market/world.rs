@@ -242,7 +242,7 @@ impl World {
     /// One factor on all budgets, such that the largest campaigns would spend twice theirs unpaced; answers it.
     pub fn scale_budgets(&mut self, free: &Played, periods: u64, largest: Largest) -> f64 {
         let mut by_size: Vec<(i64, i64)> =
-            free.accounts.spent().iter().zip(&self.campaigns).map(|(spent, c)| (*spent, c.budget_nanos)).collect();
+            free.accounts.total.iter().zip(&self.campaigns).map(|(total, c)| (total.charged, c.budget_nanos)).collect();
         // Largest first; the other figure breaks ties, so that the order does not depend on that of the campaigns.
         by_size.sort_unstable_by_key(|(spent, budget)| match largest {
             Largest::Budget => Reverse((*budget, *spent)),
@@ -315,4 +315,57 @@ fn kinds(tables: &Tables, kind_of: &HashMap<u64, u32>, count: usize) -> Result<V
         }
     };
     Ok(trained.iter().zip(&held).map(one).collect())
+}
+
+#[cfg(test)]
+impl World {
+    /// A market without records: a third of the campaigns pays for each event, with five ads that may be shown everywhere,
+    /// and a day of visits has twice as many at noon as at midnight.
+    pub fn made_up(campaigns: u32, seed: u64) -> Self {
+        const KINDS: u32 = 20;
+        let kind = |kind: u32| {
+            let (click, conversion) = (0.02 + 0.002 * f64::from(kind), 0.2);
+            KindRates {
+                predicted_click: click,
+                predicted_conversion: conversion,
+                true_click: click * 0.95,
+                true_conversion: conversion,
+            }
+        };
+        let mut world = Self {
+            campaigns: Vec::new(),
+            ads: Vec::new(),
+            kinds: (0..KINDS).map(kind).collect(),
+            everywhere: Place::default(),
+            stores: HashMap::new(),
+            households: HashMap::new(),
+            visits: Vec::new(),
+            kind_shares: vec![1.0 / f64::from(KINDS); KINDS as usize],
+            held: None,
+            seed,
+        };
+        for number in 0..campaigns {
+            let cost = 2_000_000 + 100_000 * u64::from(number);
+            // The same worth of an impression, at 4 clicks in a hundred and a conversion in five clicks.
+            let (bid_type, bid_micros) =
+                [(BidType::Cpm, cost * 8), (BidType::Cpc, cost / 5), (BidType::Cpa, cost)][number as usize % 3];
+            let (id, advertiser) = (u64::from(number) + 100, u64::from(number) + 1);
+            world.campaigns.push(MarketCampaign { id, advertiser, bid_type, bid_micros, budget_nanos: 1_000_000_000 });
+            for kind in (0..5).map(|ad| (number * 5 + ad) % KINDS) {
+                let ad = world.ads.len() as u32;
+                world.ads.push(MarketAd {
+                    id: u64::from(ad) + 1_000,
+                    campaign: number,
+                    kind,
+                    category: u64::from(kind) + 1,
+                });
+                world.everywhere.add(ad, kind);
+            }
+        }
+        for hour in 0..24u64 {
+            let visits = 40 + 40 * hour.min(23 - hour) / 11;
+            world.visits.extend((0..visits).map(|visit| (hour * 3_600 + visit * 30, visit * 31 % 97, 0)));
+        }
+        world
+    }
 }

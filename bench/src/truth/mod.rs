@@ -2,11 +2,14 @@
 //!
 //! `gavel bench truth` asks a router to answer a sample of real requests twice under one epoch, as served and exactly,
 //! and compares: how many of the exact top items the served retrieval found (recall), and whether winners and prices
-//! equal those of one auction over all ranked candidates, recomputed here by an obvious twin ([`oracle`]).
+//! equal those of one auction over all ranked candidates, recomputed here by an obvious twin ([`oracle`], and [`cascade`]
+//! where users cascade). What the user may not see any more is left out of all of them, and so are up to two winners that
+//! could not be served.
 //!
 //! Only requests with enough eligible items count, and the run fails when too few of them used a graph plan: recall
 //! of an exact scan is 1 by definition and would say nothing (decision 24).
 
+pub mod cascade;
 pub mod oracle;
 pub mod report;
 mod transport;
@@ -38,8 +41,8 @@ pub struct TruthArgs {
     /// Smallest share of counted requests with a graph plan; below it the run fails. 0 for small catalogues.
     #[arg(long, default_value_t = 0.3)]
     pub min_graph_share: f64,
-    /// Also rank every eligible item, and report the welfare and revenue of the served slates against that. Each request
-    /// then takes seconds on a large catalogue: lower --count.
+    /// Also rank every eligible item, and report the welfare and revenue of the served slates against that, unless users
+    /// cascade. Each request then takes seconds on a large catalogue: lower --count.
     #[arg(long)]
     pub exhaustive: bool,
     /// Seed of the sample.
@@ -113,8 +116,12 @@ pub enum TruthError {
 pub struct Probed {
     /// The auction's rule.
     pub rule: oracle::Rule,
+    /// How users look at the slate.
+    pub users: cascade::Users,
     /// Winners as served: (ad, price in micros), by slot.
     pub slate: Vec<(u64, u64)>,
+    /// Ads that won and could not be served: the auction was cleared anew without them.
+    pub removed: Vec<u64>,
     /// Shards.
     pub shards: Vec<ProbedShard>,
 }
@@ -132,6 +139,8 @@ pub struct ProbedShard {
     pub exact: Vec<(u64, f32)>,
     /// Every ranked and scored ad of the served retrieval.
     pub scored: Vec<oracle::Ad>,
+    /// Of a million users so many go on past each of them; read where users cascade.
+    pub goes_on_ppm: Vec<u32>,
     /// Every ad when every eligible item is ranked; empty unless asked for.
     pub exhaustive: Vec<oracle::Ad>,
 }

@@ -2,9 +2,14 @@
 //!
 //! The obvious twin of the router's clearing: it sorts, walks greedily under the limits, and finds each price by
 //! trying. A GSP price is the smallest bid at which the winner, without its advertiser's other ads, still gets its slot
-//! or a better one; a VCG price sums the smallest scores that keep each slot from there down. It shares nothing with the router but the definition of a score and of a tie.
+//! or a better one; a VCG price sums the smallest scores that keep each slot from there down. What is billed is found
+//! by trying, too: the largest amount that brings no more than the price. It shares nothing with the router but the
+//! definition of a score and of a tie.
+//!
+//! Where few amounts come into question each is tried, from 0 up. Among many the smallest is found by bisection, which
+//! takes for granted that who keeps a slot with one bid keeps it with any higher one.
 
-use gavel_proto::hash::tie_key;
+use gavel_proto::hash::{TieKey, tie_key};
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::score::{CPM_WEIGHT, score};
 
@@ -24,7 +29,7 @@ pub struct Rule {
     /// How often each slot is seen; beyond the list as often as the last, an empty list sees every slot alike.
     pub factors: Vec<u32>,
     /// Key of the ties.
-    pub tie_key: u64,
+    pub tie_key: TieKey,
     /// The auction.
     pub auction_id: u64,
 }
@@ -66,6 +71,8 @@ pub struct Ad {
     pub weight: u64,
     /// 1e15 times the probability of the bid's event.
     pub event_weight: u64,
+    /// 1e15 times the probability of a click, which bills oCPC; read for nothing else.
+    pub click_weight: u64,
     /// Additive value in score units.
     pub value: i128,
     /// Smallest price, micros per event of the bid.
@@ -101,10 +108,18 @@ pub fn clear(ads: &[Ad], rule: &Rule) -> Clearing {
 }
 
 fn own(ads: &[Ad], i: usize, rule: &Rule) -> Try {
-    Try { ad: i, score: worth(&ads[i], ads[i].bid), tie: tie_key(rule.tie_key, rule.auction_id, ads[i].ad) }
+    Try { ad: i, score: worth(&ads[i], ads[i].bid), tie: tie(&ads[i], rule) }
 }
 
-fn worth(ad: &Ad, bid: u64) -> i128 {
+/// What breaks an ad's ties: lower wins.
+#[must_use]
+pub fn tie(ad: &Ad, rule: &Rule) -> u64 {
+    tie_key(rule.tie_key, rule.auction_id, ad.ad)
+}
+
+/// The score of an ad with this bid.
+#[must_use]
+pub fn worth(ad: &Ad, bid: u64) -> i128 {
     score(Micros(bid), ad.weight, ad.value).unwrap_or(i128::MIN)
 }
 
@@ -147,12 +162,12 @@ fn gets(ads: &[Ad], rivals: &[Try], tried: Try, slot: usize, rule: &Rule) -> boo
 
 /// The smallest bid that gets the slot or a better one.
 fn smallest_bid(ads: &[Ad], rivals: &[Try], winner: usize, slot: usize, rule: &Rule) -> u64 {
-    let ad = &ads[winner];
-    // Winning is monotone in the own bid, and the bid itself wins.
+    let (ad, own) = (&ads[winner], own(ads, winner, rule));
     let keeps = |bid: i128| {
         let bid = u64::try_from(bid).unwrap_or(u64::MAX);
-        bid >= ad.reserve && gets(ads, rivals, Try { score: worth(ad, bid), ..own(ads, winner, rule) }, slot, rule)
+        bid >= ad.reserve && gets(ads, rivals, Try { score: worth(ad, bid), ..own }, slot, rule)
     };
+    // The bid itself wins.
     u64::try_from(smallest(0, i128::from(ad.bid), keeps)).unwrap_or(u64::MAX)
 }
 
@@ -172,8 +187,16 @@ fn ladder(ads: &[Ad], rivals: &[Try], winner: usize, slot: usize, rule: &Rule) -
     u64::try_from(owed / (factor(slot) * i128::from(ad.weight)).max(1)).unwrap_or(u64::MAX)
 }
 
-/// The smallest number in `low..=high` for which the condition holds, which holds for `high` and above where it holds once.
-fn smallest(mut low: i128, mut high: i128, holds: impl Fn(i128) -> bool) -> i128 {
+/// Up to so many numbers are tried one by one.
+const TRIED_MAX: i128 = 64;
+
+/// The smallest number in `low..=high` for which the condition holds, as it does for `high`.
+fn smallest(low: i128, high: i128, holds: impl Fn(i128) -> bool) -> i128 {
+    if high - low <= TRIED_MAX { (low..high).find(|n| holds(*n)).unwrap_or(high) } else { bisected(low, high, holds) }
+}
+
+/// The same, of a condition that holds above where it holds once.
+fn bisected(mut low: i128, mut high: i128, holds: impl Fn(i128) -> bool) -> i128 {
     while low < high {
         let middle = low + (high - low) / 2;
         if holds(middle) {
@@ -185,15 +208,20 @@ fn smallest(mut low: i128, mut high: i128, holds: impl Fn(i128) -> bool) -> i128
     high
 }
 
-/// A price in the event of the bid, in the unit that is billed: oCPM bids per conversion and pays per mille.
-fn billed(ad: &Ad, bid: u64) -> u64 {
-    match ad.bid_type {
-        BidType::Ocpm => {
-            let units = u128::from(bid) * u128::from(ad.event_weight);
-            u64::try_from(units / u128::from(CPM_WEIGHT)).unwrap_or(u64::MAX)
-        }
-        BidType::Cpm | BidType::Cpc | BidType::Cpa | BidType::Ocpc => bid,
-    }
+/// A price in the event of the bid, in the unit that is billed: the largest amount that brings no more, each as often as
+/// its event happens. oCPM pays per mille of impressions, oCPC per click, and a click leads to one conversion at most.
+#[must_use]
+pub fn billed(ad: &Ad, price: u64) -> u64 {
+    let (often, most) = match ad.bid_type {
+        BidType::Cpm | BidType::Cpc | BidType::Cpa => return price,
+        BidType::Ocpm => (CPM_WEIGHT, u64::MAX),
+        BidType::Ocpc => (ad.click_weight, price),
+    };
+    let brings = u128::from(price) * u128::from(ad.event_weight);
+    let is_more = |amount: i128| amount.unsigned_abs() * u128::from(often) > brings;
+    // One above the most is where the search ends, so that the most itself may be the answer.
+    let too_much = bisected(0, i128::from(most) + 1, is_more);
+    u64::try_from(too_much - 1).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -209,6 +237,7 @@ mod tests {
             bid,
             weight: 1,
             event_weight: 1,
+            click_weight: 1,
             value: 0,
             reserve: 0,
         }
@@ -222,7 +251,7 @@ mod tests {
             per_category: 0,
             apart: Apart::No,
             factors: Vec::new(),
-            tie_key: 0,
+            tie_key: TieKey::from_number(0),
             auction_id: 0,
         }
     }
@@ -252,7 +281,35 @@ mod tests {
         assert_eq!(won.iter().map(|w| w.0).collect::<Vec<_>>(), [0, 2, 1]);
     }
 
-    /// The same: 4 and 2 with GSP (here up to one more for a lost tie).
+    /// 40 per conversion at 1 % clicks and 8 % conversions of these, won at 37.50 (auction chapter, section 0): 30 per mille,
+    /// 3 per click. A click never costs more than the conversion that it may lead to.
+    #[test]
+    fn what_is_billed_brings_no_more_than_the_price() {
+        let one = |bid_type| Ad {
+            bid_type,
+            event_weight: 800_000_000_000,
+            click_weight: 10_000_000_000_000,
+            ..ad(1, 1, 40_000_000)
+        };
+        let bills = BidType::ALL.map(|bid_type| billed(&one(bid_type), 37_500_000));
+        assert_eq!(bills, [37_500_000, 37_500_000, 37_500_000, 30_000_000, 3_000_000]);
+        // 7 * 8 / 100 per click and 7 * 0.8 per mille, down.
+        assert_eq!([BidType::Ocpm, BidType::Ocpc].map(|bid_type| billed(&one(bid_type), 7)), [5, 0]);
+        assert_eq!(billed(&Ad { click_weight: 1, ..one(BidType::Ocpc) }, 7), 7);
+        assert_eq!(billed(&one(BidType::Ocpm), 0), 0);
+    }
+
+    /// Both searches find the same where the condition is monotone; only the one that tries all sees the first of several.
+    #[test]
+    fn few_numbers_are_all_tried() {
+        for limit in 0..=64 {
+            assert_eq!((smallest(0, 64, |n| n >= limit), bisected(0, 64, |n| n >= limit)), (limit, limit));
+            assert_eq!(smallest(0, 6_400, |n| n >= limit), limit);
+        }
+        assert_eq!(smallest(0, 64, |n| n == 3 || n > 60), 3);
+    }
+
+    /// EOS-1 with GSP: 4 and 2 (here up to one more for a lost tie).
     #[test]
     fn the_published_example() {
         let won = clear(&[ad(1, 1, 10), ad(2, 2, 4), ad(3, 3, 2)], &rule(2));

@@ -1,7 +1,9 @@
 //! What did the comparison show?
 
+use super::cascade::{self, Reader, Users};
 use super::worth::Worth;
 use super::{Probed, oracle};
+use gavel_proto::money::BidType;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -19,7 +21,7 @@ pub struct Truth {
     pub requests: u64,
     /// Requests left out because too few items were eligible.
     pub left_out: u64,
-    /// Requests left out because a shard did not answer in full, or not in time.
+    /// Requests left out because a shard did not answer in full, or not in time, or too many winners could not be served.
     pub incomplete: u64,
     /// Mean recall of the exact best items.
     pub recall_at_200: f64,
@@ -29,6 +31,10 @@ pub struct Truth {
     pub slates_compared: u64,
     /// Slates whose ads and prices are all equal.
     pub slates_equal: u64,
+    /// Slates that were compared without winners that could not be served.
+    pub cleared_anew: u64,
+    /// Winners that were compared, by bid type.
+    pub winners: BTreeMap<&'static str, u64>,
     /// Mean recall by plan, with its requests.
     pub by_plan: BTreeMap<String, Mean>,
     /// Mean recall by band of eligible items, with its requests.
@@ -86,19 +92,24 @@ impl Truth {
     }
 
     fn compare(&mut self, probed: &Probed) {
-        let ads: Vec<oracle::Ad> = probed.shards.iter().flat_map(|s| s.scored.iter().cloned()).collect();
-        let expected: Vec<(u64, u64)> =
-            oracle::clear(&ads, &probed.rule).into_iter().map(|(i, price)| (ads[i].ad, price)).collect();
+        let scored = probed.shards.iter().flat_map(|s| s.scored.iter().zip(s.goes_on_ppm.iter().copied()));
+        let (ads, goes_on): (Vec<oracle::Ad>, Vec<u32>) = scored
+            .filter(|(ad, _)| !probed.removed.contains(&ad.ad))
+            .map(|(ad, goes_on_ppm)| (ad.clone(), goes_on_ppm))
+            .unzip();
         self.slates_compared += 1;
-        if probed.shards.iter().any(|s| !s.exhaustive.is_empty()) {
+        self.cleared_anew += u64::from(!probed.removed.is_empty());
+        for winner in probed.slate.iter().filter_map(|(ad, _)| ads.iter().find(|one| one.ad == *ad)) {
+            *self.winners.entry(name(winner.bid_type)).or_default() += 1;
+        }
+        if probed.users == Users::Separable && probed.shards.iter().any(|s| !s.exhaustive.is_empty()) {
             let all: Vec<oracle::Ad> = probed.shards.iter().flat_map(|s| s.exhaustive.iter().cloned()).collect();
             self.worth.get_or_insert_default().count(&ads, &all, &probed.rule);
         }
-        if expected == probed.slate {
-            self.slates_equal += 1;
-        } else if self.differences.len() < DIFFERENCES_MAX {
-            let auction = probed.rule.auction_id;
-            self.differences.push(format!("auction {auction}: served {:?}, single auction {expected:?}", probed.slate));
+        match difference(probed, &ads, &goes_on) {
+            None => self.slates_equal += 1,
+            Some(difference) if self.differences.len() < DIFFERENCES_MAX => self.differences.push(difference),
+            Some(_) => {}
         }
     }
 
@@ -118,6 +129,9 @@ impl Truth {
         let _ = writeln!(t, "answers incomplete           {}", self.incomplete);
         let _ = writeln!(t, "recall@{}, smallest          {:.4}, {:.4}", self.top, self.recall_at_200, self.recall_min);
         let _ = writeln!(t, "slates equal / compared      {} / {}", self.slates_equal, self.slates_compared);
+        let winners: Vec<String> = self.winners.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let _ = writeln!(t, "their winners                {}", winners.join(", "));
+        let _ = writeln!(t, "cleared anew for a winner    {}", self.cleared_anew);
         if let Some(worth) = &self.worth {
             let (welfare, revenue) = worth.shares();
             let _ = writeln!(t, "welfare, revenue             {welfare:.4}, {revenue:.4} of the exhaustive ranking's");
@@ -142,6 +156,39 @@ impl Truth {
         let mut text = serde_json::to_string_pretty(self).map_err(std::io::Error::other)?;
         text.push('\n');
         std::fs::write(path, text)
+    }
+}
+
+/// How the served slate differs from that of one auction over all these ads; past each of them so many users go on.
+fn difference(probed: &Probed, ads: &[oracle::Ad], goes_on_ppm: &[u32]) -> Option<String> {
+    let expected: Result<Vec<(u64, u64)>, String> = match probed.users {
+        Users::Separable => {
+            Ok(oracle::clear(ads, &probed.rule).into_iter().map(|(i, price)| (ads[i].ad, price)).collect())
+        }
+        Users::Cascade => {
+            let both = ads.iter().zip(goes_on_ppm);
+            let readers: Vec<Reader<'_>> =
+                both.map(|(ad, goes_on_ppm)| Reader { ad, goes_on_ppm: *goes_on_ppm }).collect();
+            let slate: Vec<u64> = probed.slate.iter().map(|(ad, _)| *ad).collect();
+            cascade::bill(&readers, &probed.rule, &slate)
+        }
+    };
+    let (auction, served) = (probed.rule.auction_id, &probed.slate);
+    match expected {
+        Ok(expected) if expected == *served => None,
+        Ok(expected) => Some(format!("auction {auction}: served {served:?}, single auction {expected:?}")),
+        Err(reason) => Some(format!("auction {auction}: served {served:?}: {reason}")),
+    }
+}
+
+/// As the catalogue spells it.
+const fn name(bid_type: BidType) -> &'static str {
+    match bid_type {
+        BidType::Cpm => "cpm",
+        BidType::Cpc => "cpc",
+        BidType::Cpa => "cpa",
+        BidType::Ocpm => "ocpm",
+        BidType::Ocpc => "ocpc",
     }
 }
 
@@ -170,6 +217,7 @@ mod tests {
             served: served.to_vec(),
             exact: exact.to_vec(),
             scored: Vec::new(),
+            goes_on_ppm: Vec::new(),
             exhaustive: Vec::new(),
         };
         let rule = oracle::Rule {
@@ -179,15 +227,71 @@ mod tests {
             per_category: 0,
             apart: oracle::Apart::No,
             factors: Vec::new(),
-            tie_key: 0,
+            tie_key: gavel_proto::hash::TieKey::from_number(0),
             auction_id: 1,
         };
         let shards = vec![shard(&[1], &[(1, 0.9), (2, 0.1)]), shard(&[], &[(3, 0.8), (4, 0.7)])];
-        let probed = Probed { rule, slate: Vec::new(), shards };
+        let probed = Probed { rule, users: Users::Separable, slate: Vec::new(), removed: Vec::new(), shards };
         assert!((recall(&probed, 2) - 0.5).abs() < 1e-9);
         let mut truth = Truth::new(2, 0);
         truth.count(&probed);
         assert_eq!((truth.requests, truth.slates_equal), (1, 1));
         assert!((truth.graph_share() - 1.0).abs() < 1e-9);
+    }
+
+    /// Two ads on two shards: what is served is compared with both, by the rule's users, and each winner is counted.
+    #[test]
+    fn a_slate_is_compared_with_one_auction_over_all_shards() {
+        let ad = |ad: u64, bid_type, bid| oracle::Ad {
+            ad,
+            advertiser: ad,
+            category: 0,
+            bid_type,
+            bid,
+            weight: 1_000,
+            event_weight: 1_000,
+            click_weight: 2_000,
+            value: 0,
+            reserve: 0,
+        };
+        let shard = |ad: oracle::Ad, goes_on_ppm| ProbedShard {
+            plan: "exact".into(),
+            eligible_items: 1,
+            served: Vec::new(),
+            exact: Vec::new(),
+            scored: vec![ad],
+            goes_on_ppm: vec![goes_on_ppm],
+            exhaustive: Vec::new(),
+        };
+        let shards = vec![shard(ad(1, BidType::Cpc, 100), 0), shard(ad(2, BidType::Ocpc, 80), 750_000)];
+        let rule = oracle::Rule {
+            mechanism: oracle::Mechanism::FirstPrice,
+            slots: 2,
+            per_advertiser: 1,
+            per_category: 0,
+            apart: oracle::Apart::No,
+            factors: Vec::new(),
+            tie_key: gavel_proto::hash::TieKey::from_number(0),
+            auction_id: 1,
+        };
+        // 80 per conversion are 40 per click. Users who go on past the second ad alone have it stand first.
+        let (falling, rising, alone) = (vec![(1, 100), (2, 40)], vec![(2, 40), (1, 100)], vec![(2, 40)]);
+        let mut truth = Truth::new(1, 0);
+        for (users, slate, removed) in [
+            (Users::Separable, &falling, vec![]),
+            (Users::Separable, &rising, vec![]),
+            (Users::Cascade, &rising, vec![]),
+            (Users::Cascade, &falling, vec![]),
+            (Users::Separable, &alone, vec![1]),
+        ] {
+            let probed = Probed { rule: rule.clone(), users, slate: slate.clone(), removed, shards: shards.clone() };
+            truth.count(&probed);
+        }
+        let counts = (truth.slates_equal, truth.slates_compared, truth.cleared_anew);
+        assert_eq!(counts, (3, 5, 1), "{:?}", truth.differences);
+        assert!(truth.differences[0].contains("single auction [(1, 100), (2, 40)]"), "{:?}", truth.differences);
+        assert!(truth.differences[1].contains("another slate"), "{:?}", truth.differences);
+        assert_eq!(truth.winners, BTreeMap::from([("cpc", 4), ("ocpc", 5)]));
+        assert!(truth.table().contains("their winners                cpc 4, ocpc 5"), "{}", truth.table());
     }
 }

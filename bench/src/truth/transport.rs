@@ -1,9 +1,12 @@
 //! Asks a router for a probe and turns its answer into values.
 
+use super::cascade::Users;
 use super::oracle::{Ad, Apart, Mechanism, Rule};
 use super::{Probed, ProbedShard, TruthArgs};
 use crate::transport::{TransportError, ad_request, connect, members};
 use crate::workload::TimedRequest;
+use gavel_proto::cut::SPARE;
+use gavel_proto::hash::TieKey;
 use gavel_proto::limits::MEASURED_BYTES_MAX;
 use gavel_proto::money::BidType;
 use gavel_proto::wire;
@@ -27,7 +30,8 @@ impl Prober {
         Ok(Some(Self { client }))
     }
 
-    /// Has one request answered twice; `None` when a shard did not answer in full or in time: nothing can be compared.
+    /// Has one request answered twice; `None` when a shard did not answer in full or in time, or when more winners could
+    /// not be served than lists have ads to spare: nothing can be compared.
     pub async fn probe(
         &mut self,
         request: &TimedRequest,
@@ -38,6 +42,7 @@ impl Prober {
         request.seed = seed;
         let asked = wire::ProbeRequest { request: Some(request), top: args.top, exhaustive: args.exhaustive };
         match self.client.probe(asked).await {
+            Ok(answer) if answer.get_ref().removed_ad.len() > SPARE => Ok(None),
             Ok(answer) => probed(answer.into_inner()).map(Some),
             Err(status) if is_incomplete(&status) => Ok(None),
             Err(status) => Err(format!("{:?}: {}", status.code(), status.message())),
@@ -54,11 +59,12 @@ fn is_incomplete(status: &tonic::Status) -> bool {
 fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
     let rule = answer.rule.ok_or("the answer has no rule")?;
     let response = answer.response.ok_or("the answer has no response")?;
+    let tie_key = <[u8; 32]>::try_from(rule.tie_key.as_slice()).map_err(|_| "the rule has no tie key")?;
     let mechanism = match rule.mechanism {
         1 => Mechanism::Gsp,
-        2 if rule.cascade_ppm == 0 => Mechanism::Vcg,
+        2 => Mechanism::Vcg,
         3 => Mechanism::FirstPrice,
-        other => return Err(format!("mechanism {other} with cascading users is not compared")),
+        other => return Err(format!("mechanism {other} is not compared")),
     };
     let mut slate: Vec<(u32, u64, u64)> = Vec::new();
     for entry in response.slate {
@@ -78,9 +84,11 @@ fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
                 wire::Neighbours::Apart => Apart::Yes,
             },
             factors: rule.position_factors_ppm,
-            tie_key: rule.tie_key,
+            tie_key: TieKey::from_bytes(tie_key),
             auction_id: rule.auction_id,
         },
+        users: if rule.cascade_ppm == 0 { Users::Separable } else { Users::Cascade },
+        removed: answer.removed_ad,
         slate: slate.into_iter().map(|(_, ad, price)| (ad, price)).collect(),
         shards: answer.shards.into_iter().map(shard).collect::<Result<_, _>>()?,
     })
@@ -92,6 +100,7 @@ fn shard(shard: wire::ProbeShard) -> Result<ProbedShard, String> {
         eligible_items: shard.eligible_items,
         served: shard.served_item,
         exact: shard.exact_item.into_iter().zip(shard.exact_similarity).collect(),
+        goes_on_ppm: shard.scored.iter().map(|ad| ad.continuation_ppm).collect(),
         scored: shard.scored.into_iter().map(scored).collect::<Result<_, _>>()?,
         exhaustive: shard.exhaustive.into_iter().map(scored).collect::<Result<_, _>>()?,
     })
@@ -107,6 +116,7 @@ fn scored(ad: wire::ProbeAd) -> Result<Ad, String> {
         bid: ad.bid_micros,
         weight: ad.weight,
         event_weight: ad.event_weight,
+        click_weight: ad.click_weight,
         value: (i128::from(ad.value_high) << 64) | i128::from(ad.value_low),
         reserve: ad.reserve_micros,
     })

@@ -81,9 +81,10 @@ fn worth(ads: &[Ad], won: &Clearing) -> (f64, f64) {
         let ad = &ads[*index];
         let value = score(Micros(ad.bid), ad.weight, ad.value).unwrap_or(0) as f64 / UNITS;
         let weight = match ad.bid_type {
-            // Bid per conversion, billed per mille.
+            // Bid per conversion, billed per mille or per click.
             BidType::Ocpm => CPM_WEIGHT,
-            BidType::Cpm | BidType::Cpc | BidType::Cpa | BidType::Ocpc => ad.event_weight,
+            BidType::Ocpc => ad.click_weight,
+            BidType::Cpm | BidType::Cpc | BidType::Cpa => ad.event_weight,
         };
         (value, *price as f64 * weight as f64 / UNITS)
     };
@@ -105,6 +106,7 @@ mod tests {
             bid,
             weight,
             event_weight: weight,
+            click_weight: weight,
             value: 0,
             reserve: 0,
         }
@@ -118,7 +120,7 @@ mod tests {
             per_category: 2,
             apart: oracle::Apart::No,
             factors: Vec::new(),
-            tie_key: 4,
+            tie_key: gavel_proto::hash::TieKey::from_number(4),
             auction_id: 5,
         }
     }

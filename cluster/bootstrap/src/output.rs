@@ -2,6 +2,7 @@
 //!
 //! The same field names as the router's HTTP endpoint, so that what one prints can be fed to what reads the other.
 
+use gavel_proto::hash::TieKey;
 use gavel_proto::wire;
 use serde_json::{Value, json};
 
@@ -211,7 +212,13 @@ fn model(m: &wire::ModelView) -> Value {
     json!({"version": m.version, "name": m.name, "hash": hex(&m.hash), "bytes": m.bytes})
 }
 
-fn auction(a: &wire::AuctionConfig) -> Value {
+/// Which key makes the ties; `None` when it is none. Voters answer with the id of one that was made, and not with it.
+pub fn tie_key_id(a: &wire::AuctionConfig) -> Option<u64> {
+    if a.tie_key_id == 0 { TieKey::of_config(&a.tie_key, a.public_tie_key).map(TieKey::id) } else { Some(a.tie_key_id) }
+}
+
+/// The rules of the auction; of the key of the ties its id alone.
+pub fn auction(a: &wire::AuctionConfig) -> Value {
     json!({
         "mechanism": word(a.mechanism().as_str_name(), "MECHANISM_"),
         "per_advertiser": a.per_advertiser,
@@ -224,6 +231,8 @@ fn auction(a: &wire::AuctionConfig) -> Value {
         "neighbours": word(a.neighbours().as_str_name(), "NEIGHBOURS_"),
         "cascade_ppm": a.cascade_ppm,
         "gap_effect_ppm": a.gap_effect_ppm,
+        "tie_key_id": tie_key_id(a),
+        "tie_key_public": a.tie_key.is_empty() && a.tie_key_id == 0,
         "quality": a.quality.map(|q| json!({
             "squashing_ppm": q.squashing_ppm,
             "squashing_pivot_ppm": q.squashing_pivot_ppm,

@@ -24,18 +24,7 @@ struct Report {
 /// `gavel auction replay FILE`.
 pub fn run(path: &Path, format: Format) -> Result<(), Failure> {
     let mut report = Report::default();
-    for file in files(path)? {
-        let mut reader = open(&file)?;
-        for number in 1u64.. {
-            let mut line = String::new();
-            let read = reader.by_ref().take(LINE_BYTES_MAX).read_line(&mut line);
-            let place = || format!("{}:{number}", file.display());
-            if read.map_err(|e| Failure::damaged(format!("{}: {e}", place())))? == 0 {
-                break;
-            }
-            count(&mut report, &place(), line.trim_end_matches('\n'));
-        }
-    }
+    each_line(path, |place, line| count(&mut report, place, line))?;
     match format {
         Format::Json => println!("{}", serde_json::to_string(&report).map_err(Failure::other)?),
         Format::Text => {
@@ -53,14 +42,37 @@ pub fn run(path: &Path, format: Format) -> Result<(), Failure> {
     Err(Failure::damaged(format!("{}: {what}", path.display())))
 }
 
-fn count(report: &mut Report, place: &str, line: &str) {
+/// Has every line of a file, or of the log's files of a folder in order, looked at, with its place. It need not be text: a
+/// process that was ended by force leaves its last line cut off, perhaps amid a character.
+pub fn each_line(path: &Path, mut look: impl FnMut(&str, &[u8])) -> Result<(), Failure> {
+    for file in files(path)? {
+        let mut reader = open(&file)?;
+        for number in 1u64.. {
+            let mut line = Vec::new();
+            let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            let place = format!("{}:{number}", file.display());
+            if read.map_err(|e| Failure::damaged(format!("{place}: {e}")))? == 0 {
+                break;
+            }
+            look(&place, line.strip_suffix(b"\n").unwrap_or(&line));
+        }
+    }
+    Ok(())
+}
+
+fn count(report: &mut Report, place: &str, bytes: &[u8]) {
     report.clearings += 1;
-    let difference = match gavel_router::clearing::replay(line) {
-        Ok(again) if again == line => {
+    let read = std::str::from_utf8(bytes).map_err(|error| error.to_string());
+    let cleared = read.and_then(|line| match gavel_router::clearing::replay(line) {
+        Ok(again) => Ok((line, again)),
+        Err(error) => Err(error.to_string()),
+    });
+    let difference = match cleared {
+        Ok((line, again)) if again == line => {
             report.equal += 1;
             return;
         }
-        Ok(again) => {
+        Ok((line, again)) => {
             report.different += 1;
             let at = line.bytes().zip(again.bytes()).position(|(a, b)| a != b).unwrap_or(line.len().min(again.len()));
             format!("{place}: from byte {at}: logged {:?}, cleared {:?}", around(line, at), around(&again, at))

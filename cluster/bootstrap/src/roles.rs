@@ -91,6 +91,7 @@ pub fn with_logs(args: &LogArgs) -> RouterConfig {
         scored_log_share_ppm: ppm(args.scored_log_share),
         scored_log_others_ppm: ppm(args.scored_log_others),
         event_log: args.event_log.clone(),
+        log_files: args.log_files,
         ..RouterConfig::default()
     }
 }

@@ -10,7 +10,7 @@ use crate::member::{MemberConfig, Voters};
 use crate::{Shutdown, disk, transport};
 use arc_swap::ArcSwapOption;
 use gavel_proto::delivery::{Book, News, Override, Read};
-use gavel_proto::limits::DELIVERY_OVERRIDES_MAX;
+use gavel_proto::limits::{AD_GROUP_OVERRIDES_MAX, DELIVERY_OVERRIDES_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::delivery_service_client::DeliveryServiceClient;
 use prost::Message;
@@ -327,9 +327,9 @@ impl Follower<'_> {
     }
 }
 
-/// News of which not all pages have come.
+/// News of which not all pages have come, and of how many ad groups they say something.
 #[derive(Default)]
-struct Pages(Option<News>);
+struct Pages(Option<(News, usize)>);
 
 impl Pages {
     /// Takes a page; the whole with its last.
@@ -341,13 +341,15 @@ impl Pages {
             Err(reason) => return Some(Err(reason)),
         };
         let fresh = || News { formation: page.formation, version: page.version, since: page.since, rows: Vec::new() };
-        let mut news = self.0.take().filter(|n| n.version == page.version).unwrap_or_else(fresh);
+        let begun = self.0.take().filter(|(news, _)| news.version == page.version);
+        let (mut news, mut groups) = begun.unwrap_or_else(|| (fresh(), 0));
+        groups += rows.iter().map(|(_, row)| row.ad_groups.len()).sum::<usize>();
         news.rows.extend(rows);
-        if news.rows.len() > DELIVERY_OVERRIDES_MAX {
-            return Some(Err("more campaigns than there may be".to_owned()));
+        if news.rows.len() > DELIVERY_OVERRIDES_MAX || groups > AD_GROUP_OVERRIDES_MAX {
+            return Some(Err("more campaigns or ad groups than there may be".to_owned()));
         }
         if page.more {
-            self.0 = Some(news);
+            self.0 = Some((news, groups));
             return None;
         }
         Some(Ok(news))
@@ -357,7 +359,7 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gavel_proto::delivery::Status;
+    use gavel_proto::delivery::{GroupOverride, Status};
 
     fn paused(id: u64) -> wire::CampaignOverride {
         Override { status: Some(Status::Paused), ..Override::default() }.to_wire(id)
@@ -380,7 +382,8 @@ mod tests {
     fn a_book_comes_back_from_disk() {
         let dir = tempfile::tempdir().unwrap();
         assert!(load_last(dir.path()).is_none());
-        let row = Override { status: Some(Status::Paused), ..Override::default() };
+        let group = GroupOverride { bid_micros: Some(5), status: Some(Status::Paused) };
+        let row = Override { status: Some(Status::Paused), ad_groups: vec![(3, group)], ..Override::default() };
         let book = Book::new(7, 9, vec![(4, row)]);
         keep(&dir.path().join(FILE_NAME), &book).unwrap();
         assert_eq!(load_last(dir.path()), Some(book));

@@ -3,6 +3,7 @@
 //! Written beside its place, fsynced, renamed over the old one, and the folder fsynced: after a crash there is
 //! the old content or the new one. A file that must be told from a damaged one starts with its BLAKE3.
 
+use gavel_proto::limits::{AD_GROUP_OVERRIDES_MAX, DELIVERY_OVERRIDES_MAX};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -11,6 +12,11 @@ use std::path::Path;
 const SEALED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Length of a BLAKE3 hash.
 const HASH_BYTES: usize = 32;
+
+const _: () = assert!(
+    ((DELIVERY_OVERRIDES_MAX * 192 + AD_GROUP_OVERRIDES_MAX * 24) as u64) < SEALED_BYTES_MAX,
+    "all that is said of campaigns and their ad groups is read again"
+);
 
 /// Replaces the file whole.
 ///

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod kept;
 pub mod member;
 pub mod pool;
+pub mod random;
 pub mod ready;
 pub mod serve;
 pub mod shutdown;

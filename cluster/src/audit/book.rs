@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Findings;
+use super::rest::LeaseRest;
 use crate::ledger::command::Event;
-use crate::ledger::types::{Charge, EventKind, Refusal, Source, Verdict};
+use crate::ledger::types::{Charge, EventKind, Origin, Refusal, Source, Verdict};
 use gavel_proto::limits::{LEDGER_AMOUNT_NANOS_MAX, LEDGER_CAMPAIGNS_MAX, LEDGER_ISSUERS_MAX, LEDGER_KEYS_MAX};
 
 const HOUR: u64 = 3_600_000;
@@ -83,6 +84,8 @@ pub struct Book {
     pub(super) loans: BTreeMap<u64, Loan>,
     pub(super) issuers: BTreeMap<u64, (u64, u64, u64)>,
     pub(super) keys: Vec<(u32, [u8; 32], u64)>,
+    /// Keys that the voters have dropped: tokens of long ago are opened with them.
+    pub(super) dropped_keys: Vec<(u32, [u8; 32], u64)>,
     pub(super) fates: HashMap<(u64, u64, EventKind, u64), Fate>,
     pub(super) next_loan: u64,
     pub(super) next_issuer: u64,
@@ -92,51 +95,11 @@ pub struct Book {
     pub(super) closed_before: BTreeMap<(u64, u8), (i128, i128)>,
     /// What the last entry moved.
     pub(super) moved: BTreeSet<Line>,
-}
-
-/// A token that was charged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Charged {
-    /// Its issuer.
-    pub issuer: u64,
-    /// Its count.
-    pub sequence: u64,
-    /// 1 impression, 2 click, 3 conversion.
-    pub kind: u8,
-    /// Who paid.
-    pub campaign: u64,
-    /// How much, nanos.
-    pub price: i64,
+    /// By campaign: what leases held when their time was over.
+    pub(super) rests: BTreeMap<u64, LeaseRest>,
 }
 
 impl Book {
-    /// Every charge that the journal holds itself, ascending.
-    #[must_use]
-    pub fn charged(&self) -> Vec<Charged> {
-        let payload = |fate: &Fate| match fate {
-            Fate::Charged { payload, .. } => *payload,
-            Fate::Free => None,
-        };
-        let mut charged: Vec<Charged> = self
-            .fates
-            .values()
-            .filter_map(payload)
-            .map(|charge| Charged {
-                issuer: charge.id.issuer,
-                sequence: charge.id.sequence,
-                kind: match charge.id.kind {
-                    EventKind::Impression => 1,
-                    EventKind::Click => 2,
-                    EventKind::Conversion => 3,
-                },
-                campaign: charge.campaign.0,
-                price: charge.price.0,
-            })
-            .collect();
-        charged.sort_unstable();
-        charged
-    }
-
     /// A book from the ledger's beginning.
     #[must_use]
     pub fn new() -> Self {
@@ -152,6 +115,7 @@ impl Book {
         while let Some(entry) = self.loans.first_entry().filter(|first| self.clock >= first.get().clock + 77_000) {
             let (id, loan) = entry.remove_entry();
             self.mark_reported(loan.issuer, loan.campaign, id);
+            self.rests.entry(loan.campaign).or_default().end(&loan);
             for line in &loan.lines {
                 self.change(*line, Row::default()).pending -= loan.amount - loan.posted;
             }
@@ -160,7 +124,8 @@ impl Book {
             let oldest = self.wall.saturating_sub(REMEMBERED + 2 * HOUR);
             self.issuers.retain(|_, (_, _, granted)| *granted + 25 * HOUR >= oldest);
             while self.keys.get(1).is_some_and(|(_, _, since)| *since < oldest) {
-                self.keys.remove(0);
+                let dropped = self.keys.remove(0);
+                self.dropped_keys.push(dropped);
             }
         }
     }
@@ -324,12 +289,16 @@ impl Book {
         }
         self.check_time(charge)?;
         match before {
-            Some(Fate::Charged { payload: Some(first), .. }) if first != *charge => {
+            Some(Fate::Charged { payload: Some(first), .. }) if !is_same(&first, charge) => {
                 found.fault(format!("M3: {:?} came as {charge:?} and before as {first:?}", charge.id));
                 return Ok(Verdict::Duplicate);
             }
-            Some(Fate::Charged { .. }) => {
+            Some(Fate::Charged { payload, refunded }) => {
                 found.repeated += 1;
+                if payload.is_some_and(|first| first.origin == Origin::default()) {
+                    // An entry of an earlier version did not say where the price was made; this one may.
+                    self.fates.insert(id, Fate::Charged { payload: Some(*charge), refunded });
+                }
                 return Ok(Verdict::Duplicate);
             }
             Some(Fate::Free) => return Err(Refusal::OverBudget),
@@ -382,7 +351,14 @@ impl Book {
     fn refund(&mut self, charge: &Charge, amount: i128, found: &mut Findings) -> Result<Verdict, Refusal> {
         self.check_time(charge)?;
         let id = identity(charge);
-        match self.fates.get(&id) {
+        let before = self.fates.get(&id).copied();
+        if let Some(Fate::Charged { payload: Some(first), .. }) = before
+            && !is_same(&first, charge)
+        {
+            // The ledger knows the token by its bit and goes by what came: so do the sums here.
+            found.fault(format!("M3: {:?} is given back as {charge:?} and was charged as {first:?}", charge.id));
+        }
+        match before {
             Some(Fate::Charged { refunded: true, .. }) => return Ok(Verdict::Duplicate),
             Some(Fate::Charged { .. }) => {}
             Some(Fate::Free) | None => return Err(Refusal::NotCharged),
@@ -421,6 +397,12 @@ fn check(index: u64, line: &Line, row: &Row, findings: &mut Findings) {
     if row.pending < 0 || row.posted < 0 || row.refunded < 0 {
         findings.fault(format!("entry {index}: M2: {line:?} is below nothing: {row:?}"));
     }
+}
+
+/// Whether two charges of one id are of one token. Entries of earlier versions do not say where the price was made.
+fn is_same(first: &Charge, charge: &Charge) -> bool {
+    let is_silent = [first.origin, charge.origin].contains(&Origin::default());
+    *first == if is_silent { Charge { origin: first.origin, ..*charge } } else { *charge }
 }
 
 /// A token's id, with its hour: the voters remember by hour.

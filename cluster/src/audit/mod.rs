@@ -8,11 +8,15 @@
 //! It needs memory for all charges of the journal: it runs where an operator asks for it, not in a voter.
 
 mod book;
+mod charged;
 mod compare;
 mod loans;
+mod rest;
 mod restore;
 
-pub use book::{Book, Charged, Line, Row};
+pub use book::{Book, Line, Row};
+pub use charged::Outcome;
+pub use rest::LeaseRest;
 
 use crate::ledger::command::Batch;
 use crate::ledger::types::Verdict;

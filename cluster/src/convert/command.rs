@@ -3,6 +3,7 @@
 //! As its prost bytes. The digest that tells a retry from another command under the same id is taken over
 //! the encoded body alone: a retry may carry another id of its proposer's clock, never another wish.
 
+use gavel_proto::hash::TieKey;
 use gavel_proto::limits::STRING_BYTES_MAX;
 use gavel_proto::score::QualityRule;
 use gavel_proto::wire;
@@ -78,6 +79,10 @@ fn parse_body(body: &WireBody) -> Result<Body, Malformed> {
         WireBody::ActivateGeneration(m) => Body::ActivateGeneration { generation: m.generation },
         WireBody::SetAuction(m) => {
             Body::SetAuction(auction(m.auction.as_ref().ok_or(malformed("set_auction.auction"))?)?)
+        }
+        WireBody::SetTieKey(m) => {
+            let key = TieKey::from_bytes(hash32(&m.tie_key, "set_tie_key.tie_key")?);
+            Body::SetTieKey { key, replaces: m.replaces }
         }
         WireBody::SetPlacement(m) => {
             let wish = m.placement.as_ref().ok_or(malformed("set_placement.placement"))?;
@@ -181,6 +186,9 @@ fn body_to_wire(body: &Body) -> WireBody {
             WireBody::ActivateGeneration(wire::ActivateGeneration { generation: *generation })
         }
         Body::SetAuction(wish) => WireBody::SetAuction(wire::SetAuction { auction: Some(view::auction(wish)) }),
+        Body::SetTieKey { key, replaces } => {
+            WireBody::SetTieKey(wire::SetTieKey { tie_key: key.as_bytes().to_vec(), replaces: *replaces })
+        }
         Body::SetPlacement(wish) => {
             WireBody::SetPlacement(wire::SetPlacement { placement: Some(view::placement(wish)), remove: false })
         }
@@ -244,7 +252,7 @@ pub(super) fn auction(m: &wire::AuctionConfig) -> Result<Auction, Malformed> {
     };
     Ok(Auction {
         mechanism,
-        tie_key: m.tie_key,
+        tie_key: TieKey::of_config(&m.tie_key, m.public_tie_key).ok_or(malformed("tie_key"))?,
         per_advertiser: m.per_advertiser,
         per_category: m.per_category,
         position_factors_ppm: m.position_factors_ppm.clone(),

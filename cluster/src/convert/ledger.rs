@@ -1,6 +1,6 @@
 //! How do the ledger's entries and answers travel?
 
-use gavel_proto::ids::{AdvertiserId, CampaignId, MemberId};
+use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, MemberId};
 use gavel_proto::limits::{LEDGER_EVENTS_MAX, ZONE_OFFSETS_MAX};
 use gavel_proto::money::Nanos;
 use gavel_proto::wire;
@@ -10,7 +10,7 @@ use wire::ledger_event::Body;
 use super::{Malformed, malformed};
 use crate::ledger::calendar::Zone;
 use crate::ledger::command::{Batch, Event, Heir, LeaseWish};
-use crate::ledger::types::{Charge, ChargeId, EventKind, Refusal, Source, TokenKey, Verdict};
+use crate::ledger::types::{Charge, ChargeId, EventKind, Origin, Refusal, Source, TokenKey, Verdict};
 
 /// Reads an entry.
 ///
@@ -158,6 +158,7 @@ fn charge(m: &wire::Charge) -> Result<Charge, Malformed> {
         price: Nanos(m.price_nanos),
         bid: Nanos(m.bid_nanos),
         source: if m.lease == 0 { Source::Budget } else { Source::Lease(m.lease) },
+        origin: Origin { auction: AuctionId(m.auction_id), ad: AdId(m.ad_id) },
     })
 }
 
@@ -176,6 +177,8 @@ fn charge_to_wire(charge: &Charge) -> wire::Charge {
             Source::Lease(lease) => lease,
             Source::Budget => 0,
         },
+        auction_id: charge.origin.auction.0,
+        ad_id: charge.origin.ad.0,
     }
 }
 

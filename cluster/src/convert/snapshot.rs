@@ -40,13 +40,18 @@ pub fn encode(state: &State, position: &Position) -> Vec<u8> {
         member_key: m.key.clone(),
         ready: Some(ready::to_wire(m.id, m.incarnation, &m.ready)),
     });
+    // A voter that does not know of made keys would read the rules without one, and its state would differ for good: it
+    // finds none in their old place, and refuses the whole.
+    let auction = Some(view::auction(&state.auction));
+    let is_public = state.auction.tie_key.public().is_some();
+    let (auction, keyed_auction) = if is_public { (auction, None) } else { (None, auction) };
     let snapshot = wire::StateSnapshot {
         cluster_id: state.cluster_id.clone(),
         map_epoch: state.map_epoch,
         members: members.collect(),
         generations: state.generations.values().map(generation_record).collect(),
         models: state.models.values().map(model_record).collect(),
-        auction: Some(view::auction(&state.auction)),
+        auction,
         placements: state.placements.values().map(view::placement).collect(),
         active_generation: state.active_generation.unwrap_or_default(),
         pending_generation: state.pending_generation.unwrap_or_default(),
@@ -64,6 +69,7 @@ pub fn encode(state: &State, position: &Position) -> Vec<u8> {
         rollout: state.rollout.as_ref().map(rollout::record_to_wire),
         history: state.history.iter().map(rollout::event_to_wire).collect(),
         model_policy: Some(rollout::policy_to_wire(&state.model_policy)),
+        keyed_auction,
     };
     snapshot.encode_to_vec()
 }
@@ -80,6 +86,7 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<(State, Position), Malfo
     if m.members.len() > MEMBERS_MAX || m.receipts.len() > RECEIPTS_MAX || m.history.len() > EVENTS_MAX {
         return Err(malformed("snapshot beyond the limits"));
     }
+    let auction = m.keyed_auction.as_ref().or(m.auction.as_ref()).ok_or(malformed("auction"))?;
     let some = |number: u64| (number != 0).then_some(number);
     let state = State {
         cluster_id: m.cluster_id.clone(),
@@ -88,7 +95,7 @@ pub fn decode(bytes: &[u8], cluster_id: &str) -> Result<(State, Position), Malfo
         members: keyed(m.members.iter().map(member_record), |member| member.id)?,
         generations: keyed(m.generations.iter().map(generation), |generation| generation.number)?,
         models: keyed(m.models.iter().map(|record| model(record, &m)), |model| model.version)?,
-        auction: command::auction(m.auction.as_ref().ok_or(malformed("auction"))?)?,
+        auction: command::auction(auction)?,
         placements: m.placements.iter().map(|p| (p.name.clone(), command::placement(p))).collect(),
         active_generation: some(m.active_generation),
         pending_generation: some(m.pending_generation),

@@ -31,6 +31,17 @@ pub fn to_wire(view: &View<'_>) -> wire::View {
     }
 }
 
+/// The same for operators. Who computes ties has their key by the message above; here a made one is named by its id.
+#[must_use]
+pub fn for_operators(view: &View<'_>) -> wire::View {
+    let mut shown = to_wire(view);
+    if let Some(auction) = shown.auction.as_mut().filter(|auction| !auction.tie_key.is_empty()) {
+        auction.tie_key = Vec::new();
+        auction.tie_key_id = view.auction.tie_key.id();
+    }
+    shown
+}
+
 /// A member, without its key: that is a secret between it and the voters.
 pub(super) fn member(m: &Member) -> wire::MemberView {
     wire::MemberView {
@@ -120,9 +131,10 @@ pub(super) fn auction(a: &Auction) -> wire::AuctionConfig {
         Mechanism::Vcg => wire::Mechanism::Vcg,
         Mechanism::FirstPrice => wire::Mechanism::FirstPrice,
     };
+    let public_tie_key = a.tie_key.public();
     wire::AuctionConfig {
         mechanism: mechanism.into(),
-        tie_key: a.tie_key,
+        public_tie_key: public_tie_key.unwrap_or_default(),
         per_advertiser: a.per_advertiser,
         per_category: a.per_category,
         position_factors_ppm: a.position_factors_ppm.clone(),
@@ -134,6 +146,8 @@ pub(super) fn auction(a: &Auction) -> wire::AuctionConfig {
         quality: Some(a.quality.into()),
         cascade_ppm: a.cascade_ppm,
         gap_effect_ppm: a.gap_effect_ppm.clone(),
+        tie_key: if public_tie_key.is_some() { Vec::new() } else { a.tie_key.as_bytes().to_vec() },
+        tie_key_id: 0,
     }
 }
 

@@ -1,11 +1,12 @@
-//! Does the leader know the campaigns of the catalogue that serves, and is anything said of others?
+//! Does the leader know the campaigns of the catalogue that serves, and is anything said of others, or of ad groups that
+//! they do not have?
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gavel_proto::delivery::{Change, Erase};
-use gavel_proto::limits::DELIVERY_CHANGES_MAX;
+use gavel_proto::delivery::{Change, Erase, GroupChange, Override};
+use gavel_proto::limits::{AD_GROUP_CHANGES_MAX, AD_GROUPS_MAX, DELIVERY_CHANGES_MAX};
 
 use crate::blobs::Shelf;
 use crate::catalogue::Catalogue;
@@ -16,7 +17,8 @@ use crate::state::types::Outcome;
 /// Between two looks when nothing is applied, and after a failure.
 const ROUND: Duration = Duration::from_millis(500);
 
-/// Reads the campaigns of each generation that comes to serve, and takes back what is said of campaigns that it has not.
+/// Reads the campaigns of each generation that comes to serve, and takes back what is said of campaigns and ad groups that
+/// it has not.
 pub async fn follow_catalogue(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>) {
     let mut progress = voter.machine.progress();
     // The generation and the delivery version at which nothing was said of campaigns that are gone.
@@ -60,7 +62,7 @@ async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>, clea
     if *clean == Some(now) {
         return;
     }
-    let gone = gone(voter, &catalogue);
+    let gone = gone(&voter.machine.applied().state.delivery.overrides, &catalogue);
     if gone.is_empty() {
         *clean = Some(now);
         return;
@@ -69,7 +71,7 @@ async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>, clea
     let body = Body::PublishDelivery(PublishDelivery { changes: gone, generation, beside: Vec::new() });
     match voter.propose_own(&body).await.map(|written| written.data) {
         Ok(Outcome::Done(version)) => {
-            tracing::info!(campaigns, version, "what was said of campaigns that are gone is taken back")
+            tracing::info!(campaigns, version, "what was said of campaigns and ad groups that are gone is taken back")
         }
         // The next look tries again.
         Ok(Outcome::Refused(reason)) => tracing::debug!(reason, "overrides of campaigns that are gone stay for now"),
@@ -77,10 +79,76 @@ async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>, clea
     }
 }
 
-/// One command's share of the campaigns of which something is said and which are not there.
-fn gone(voter: &Voter, catalogue: &Catalogue) -> Vec<Change> {
-    let applied = voter.machine.applied();
-    let ids = applied.state.delivery.overrides.keys().filter(|id| !catalogue.campaigns.contains_key(id));
-    let erase = |id: &u64| Change { campaign: *id, erase: Erase::All, ..Change::default() };
-    ids.take(DELIVERY_CHANGES_MAX).map(erase).collect()
+/// One command's share of what is said of campaigns and ad groups that are not there.
+fn gone(overrides: &BTreeMap<u64, Override>, catalogue: &Catalogue) -> Vec<Change> {
+    let (mut changes, mut groups) = (Vec::new(), 0);
+    for (id, said) in overrides {
+        let Some(change) = without(*id, said, catalogue) else { continue };
+        groups += change.ad_groups.len();
+        changes.push(change);
+        // Room for the groups of one more campaign.
+        if changes.len() == DELIVERY_CHANGES_MAX || groups > AD_GROUP_CHANGES_MAX - AD_GROUPS_MAX {
+            break;
+        }
+    }
+    changes
+}
+
+/// What takes back what is not there of a campaign; nothing when all of it is.
+fn without(campaign: u64, said: &Override, catalogue: &Catalogue) -> Option<Change> {
+    if !catalogue.campaigns.contains_key(&campaign) {
+        return Some(Change { campaign, erase: Erase::All, ..Change::default() });
+    }
+    let gone = said.ad_groups.iter().map(|(id, _)| *id).filter(|id| !catalogue.has_group(campaign, *id));
+    let reset = |ad_group| GroupChange { ad_group, reset: true, ..GroupChange::default() };
+    let ad_groups: Vec<GroupChange> = gone.map(reset).collect();
+    (!ad_groups.is_empty()).then(|| Change { campaign, ad_groups, ..Change::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use gavel_proto::delivery::GroupOverride;
+    use gavel_proto::wire;
+
+    use super::*;
+
+    fn said(groups: impl Iterator<Item = u64>) -> Override {
+        let group = GroupOverride { bid_micros: Some(5), status: None };
+        Override { bid_micros: Some(9), ad_groups: groups.map(|id| (id, group)).collect(), ..Override::default() }
+    }
+
+    fn catalogue(campaigns: std::ops::Range<u64>) -> Catalogue {
+        let group = wire::AdGroup { ad_group_id: 3, ..Default::default() };
+        let campaign = |id| (id, wire::Campaign { campaign_id: id, ad_groups: vec![group], ..Default::default() });
+        Catalogue { generation: 2, campaigns: campaigns.map(campaign).collect() }
+    }
+
+    #[test]
+    fn what_is_not_in_the_catalogue_is_taken_back_and_nothing_else() {
+        let overrides = BTreeMap::from([(7, said(2..5)), (8, said(3..4)), (9, said(3..4))]);
+        let changes = gone(&overrides, &catalogue(1..9));
+        assert_eq!(changes.iter().map(|c| c.campaign).collect::<Vec<_>>(), [7, 9]);
+        assert_eq!(changes[0].after(said(2..5)), said(3..4));
+        assert!(changes[1].after(said(3..4)).is_empty());
+    }
+
+    #[test]
+    fn a_share_is_one_command_and_the_shares_end() {
+        let all = |id| (id, said(4..4 + AD_GROUPS_MAX as u64));
+        let mut overrides: BTreeMap<u64, Override> = (1..100).map(all).collect();
+        for share in 0.. {
+            assert!(share < 10, "{} are left", overrides.len());
+            let changes = gone(&overrides, &catalogue(1..100));
+            if changes.is_empty() {
+                break;
+            }
+            assert!(changes.iter().map(|c| c.ad_groups.len()).sum::<usize>() <= AD_GROUP_CHANGES_MAX);
+            for change in changes {
+                assert!(change.check().is_ok());
+                let after = change.after(overrides.remove(&change.campaign).unwrap());
+                overrides.insert(change.campaign, after);
+            }
+        }
+        assert!(overrides.values().all(|stands| *stands == said(0..0)));
+    }
 }

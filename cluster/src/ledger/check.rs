@@ -11,7 +11,7 @@ use super::Ledger;
 use super::calendar::{Period, Span};
 use super::types::Lease;
 
-/// What must hold; the numbers are those of the documentation.
+/// What must hold; the numbers are those of the documentation. M9, of pauses, is held where ads are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
     /// Charged and leased money is within the budget.

@@ -9,9 +9,9 @@
 //! it, and a wall clock that jumps moves none. *Wall time* never goes back; days, hours of issue and attribution
 //! windows are counted in it.
 //!
-//! M1 to M8 are checked after every event and, over everything, every so often ([`check`]). What does not hold stops the
-//! voter: it is never answered and gone on from. The auditor (`crate::audit`) computes the same balances from the journal
-//! by other code.
+//! M1 to M8 are checked after every event and, over everything, every so often ([`check`]); M9, of pauses, is held where
+//! ads are served. What does not hold stops the voter: it is never answered and gone on from. The auditor
+//! (`crate::audit`) computes the same balances from the journal by other code.
 
 pub mod account;
 pub mod calendar;

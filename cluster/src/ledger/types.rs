@@ -1,6 +1,6 @@
 //! What is a campaign, a lease, an issuer, and what is answered?
 
-use gavel_proto::ids::{AdvertiserId, CampaignId, MemberId};
+use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, MemberId};
 use gavel_proto::money::Nanos;
 use gavel_proto::pacing::arrival::{CLICK_S, CONVERSION_S, IMPRESSION_S};
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,16 @@ pub enum Source {
     Budget,
 }
 
+/// Where a price was made. No rule asks for it: it is in the journal so that a charge can be held against the clearing
+/// that it came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The auction; 0 in entries of versions that did not write it.
+    pub auction: AuctionId,
+    /// The ad that won a slot in it.
+    pub ad: AdId,
+}
+
 /// A charge: what a verified token says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
@@ -73,6 +83,8 @@ pub struct Charge {
     pub bid: Nanos,
     /// Where the money is.
     pub source: Source,
+    /// Where the price was made.
+    pub origin: Origin,
 }
 
 /// Budgets by span; at least one.

@@ -35,6 +35,7 @@ fn is_internal(body: &Body) -> bool {
         | Body::BeginGeneration(_)
         | Body::ActivateGeneration(_)
         | Body::SetAuction(_)
+        | Body::SetTieKey(_)
         | Body::SetPlacement(_)
         | Body::RemoveMember(_)
         | Body::RollbackModel(_)
@@ -106,7 +107,7 @@ fn proposed(log_term: u64, log_index: u64, outcome: Outcome) -> wire::ProposeRes
 async fn status_of(voter: &Voter) -> wire::StatusResponse {
     let digest = voter.machine.digest().await;
     let metrics = voter.core.raft.metrics().borrow().clone();
-    let view = crate::convert::view::to_wire(&crate::publish::view(&voter.machine.applied().state));
+    let view = crate::convert::view::for_operators(&crate::publish::view(&voter.machine.applied().state));
     let replication = metrics.replication.unwrap_or_default();
     let voters = metrics.membership_config.membership().nodes().map(|(id, node)| wire::VoterStatus {
         id: *id,

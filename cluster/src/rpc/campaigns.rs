@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gavel_member::{clock, transport};
-use gavel_proto::limits::{CAMPAIGN_WAIT_MS_MAX, STRING_BYTES_MAX};
+use gavel_proto::limits::{CAMPAIGN_WAIT_MS_MAX, INTERNAL_MESSAGE_BYTES_MAX, STRING_BYTES_MAX};
 use gavel_proto::wire;
 use gavel_proto::wire::campaign_service_server::CampaignService;
 use gavel_proto::wire::ledger_service_client::LedgerServiceClient;
+use prost::Message;
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
@@ -31,6 +32,8 @@ use crate::state::types::Outcome;
 const PAGE_DEFAULT: usize = 100;
 /// Campaigns of one answer.
 const PAGE_MAX: usize = 1_000;
+/// Bytes of one answer's campaigns, after which the page ends: with one more, of all its ad groups, it is a message.
+const ANSWER_BYTES: usize = INTERNAL_MESSAGE_BYTES_MAX / 2;
 /// Longest request id: the command's has a prefix.
 const REQUEST_ID_BYTES_MAX: usize = STRING_BYTES_MAX / 2;
 /// Longest wait until a version is in force.
@@ -69,13 +72,15 @@ impl CampaignService for CampaignEndpoint {
         let shown = |campaign: &wire::Campaign| state_of(campaign, &applied.state, &books.state, unix_s);
         let (campaigns, more) = if query.campaigns.is_empty() {
             let behind = catalogue.campaigns.range(query.after.saturating_add(1)..);
-            let mut page: Vec<_> = behind.take(limit + 1).map(|(_, campaign)| shown(campaign)).collect();
-            let more = page.len() > limit;
-            page.truncate(limit);
-            (page, more)
+            page(behind.map(|(_, campaign)| shown(campaign)), limit)
         } else {
-            let of = |id: &u64| catalogue.campaigns.get(id).map(shown).ok_or_else(|| unknown(*id, &catalogue));
-            (query.campaigns.iter().map(of).collect::<Result<_, _>>()?, false)
+            let known = |id: &u64| catalogue.campaigns.get(id).ok_or_else(|| unknown(*id, &catalogue));
+            let named = query.campaigns.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+            let (campaigns, more) = page(named.into_iter().map(shown), PAGE_MAX);
+            if more {
+                return Err(Status::invalid_argument("the answer would be too large: ask for fewer campaigns at once"));
+            }
+            (campaigns, false)
         };
         Ok(Response::new(wire::CampaignList {
             leader_address: String::new(),
@@ -252,6 +257,18 @@ impl CampaignEndpoint {
     }
 }
 
+/// The first campaigns, as many as were asked for and one answer has room for, and whether there are more.
+fn page(mut campaigns: impl Iterator<Item = wire::CampaignState>, limit: usize) -> (Vec<wire::CampaignState>, bool) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while page.len() < limit && bytes < ANSWER_BYTES {
+        let Some(campaign) = campaigns.next() else { return (page, false) };
+        bytes += campaign.encoded_len();
+        page.push(campaign);
+    }
+    let more = campaigns.next().is_some();
+    (page, more)
+}
+
 fn command_of(request_id: &str, wanted: &Wishes) -> wire::Command {
     // A change that says nothing goes with budgets alone; it is part of what tells a retry.
     let wish = PublishDelivery { changes: wanted.changes.clone(), generation: 0, beside: wanted.beside.clone() };
@@ -296,4 +313,26 @@ fn refused_budget(id: u64, reason: &str) -> Status {
         reason => reason,
     };
     Status::failed_precondition(format!("campaign {id}: the budget is refused: {more}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use gavel_proto::limits::AD_GROUPS_MAX;
+
+    use super::*;
+
+    #[test]
+    fn a_page_ends_with_its_limit_or_its_bytes() {
+        let group = wire::AdGroupState { ad_group_id: u64::MAX, bid_micros: u64::MAX, ..Default::default() };
+        let state = |groups| wire::CampaignState { ad_groups: vec![group; groups], ..Default::default() };
+        let of = |groups: usize, campaigns: usize, limit| {
+            let (page, more) = page(std::iter::repeat_n(state(groups), campaigns), limit);
+            (page.len(), more)
+        };
+        assert_eq!([of(0, 5, 5), of(0, 5, 4), of(0, 0, 4)], [(5, false), (4, true), (0, false)]);
+        let (shown, more) = of(AD_GROUPS_MAX, PAGE_MAX, PAGE_MAX);
+        assert!(more && (100..PAGE_MAX).contains(&shown), "{shown}");
+        let page = wire::CampaignList { campaigns: vec![state(AD_GROUPS_MAX); shown], ..Default::default() };
+        assert!(page.encoded_len() < INTERNAL_MESSAGE_BYTES_MAX);
+    }
 }

@@ -1,8 +1,11 @@
 //! Which auction rules and placements are allowed?
 //!
-//! The defaults are part of the genesis, so a fresh cluster answers without being configured.
+//! The defaults are part of the genesis, so a fresh cluster answers without being configured. So is the key of the ties
+//! that every cluster begins with. It is the same everywhere and so keeps nothing secret: the leader has it replaced
+//! by a random one of the cluster's own.
 
 use gavel_proto::cut::Neighbours;
+use gavel_proto::hash::TieKey;
 use gavel_proto::limits::{BID_MICROS_MAX, CANDIDATES_MAX, ORGANIC_MAX, PLACEMENTS_MAX, SHADOW_BID_MAX, SLOTS_MAX};
 use gavel_proto::money::PPM;
 use gavel_proto::score::QualityRule;
@@ -14,7 +17,7 @@ use super::{State, Verdict, check_text};
 pub fn auction_of_genesis() -> Auction {
     Auction {
         mechanism: Mechanism::Gsp,
-        tie_key: 0x6761_7665_6c00_0001,
+        tie_key: TieKey::from_number(0x6761_7665_6c00_0001),
         per_advertiser: 1,
         per_category: 0,
         position_factors_ppm: vec![1_000_000, 750_000, 560_000, 420_000, 320_000, 240_000, 180_000, 130_000],
@@ -42,13 +45,31 @@ pub fn placement_of_genesis() -> Placement {
     }
 }
 
-/// The rules of the auction.
+/// The rules of the auction. A key that was made stays, because whoever changes the rules may have read them before it,
+/// and none comes this way, past the look at what it replaces: only a public one is set in place of a public one.
 pub fn set_auction(state: &mut State, wish: &Auction) -> Verdict {
     check_auction(wish)?;
-    if state.auction != *wish {
-        state.auction = wish.clone();
+    let held = state.auction.tie_key;
+    let are_public = held.public().is_some() && wish.tie_key.public().is_some();
+    let tie_key = if are_public { wish.tie_key } else { held };
+    let wish = Auction { tie_key, ..wish.clone() };
+    if state.auction != wish {
+        state.auction = wish;
         state.map_epoch += 1;
     }
+    Ok(state.map_epoch)
+}
+
+/// The key of the ties, while the one in force is still the one that it replaces.
+pub fn set_tie_key(state: &mut State, key: TieKey, replaces: u64) -> Verdict {
+    if key.public().is_some() {
+        return Err("invalid_argument: a tie key is 32 random bytes".to_owned());
+    }
+    if state.auction.tie_key.id() != replaces {
+        return Err("failed_precondition: the tie key was changed meanwhile: try again".to_owned());
+    }
+    state.auction.tie_key = key;
+    state.map_epoch += 1;
     Ok(state.map_epoch)
 }
 

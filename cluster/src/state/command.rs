@@ -4,6 +4,7 @@
 //! wished, and `apply` says what came of it. Time enters only as `proposed_ms`.
 
 use gavel_proto::delivery::Change;
+use gavel_proto::hash::TieKey;
 
 use super::types::{Auction, Hash32, ModelPolicy, Placement, Ready, Role, RolloutPlan, ShardSource, Signature};
 
@@ -87,6 +88,13 @@ pub enum Body {
     },
     /// The rules of the auction.
     SetAuction(Auction),
+    /// What ties are made with from now on.
+    SetTieKey {
+        /// From the proposer's random source.
+        key: TieKey,
+        /// The id of the key that is in force now.
+        replaces: u64,
+    },
     /// Where ads may stand.
     SetPlacement(Placement),
     /// Bids, statuses, multipliers and what else is said of campaigns.

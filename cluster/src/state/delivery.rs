@@ -1,15 +1,16 @@
 //! What is said of campaigns beyond the catalogue that serves?
 //!
 //! Overrides by campaign, a number that grows with every difference, and which campaigns the last versions changed, so
-//! that a member that has missed a few is told only of those. Whether a campaign is in the catalogue is not known here:
-//! the voter that leads has read it, refuses wishes for others, and takes overrides of campaigns that are gone back
-//! after a generation has become active. The overrides of all others stay over generations, by campaign id.
+//! that a member that has missed a few is told only of those. Whether a campaign or an ad group is in the catalogue is not
+//! known here: the voter that leads has read it, refuses wishes for others, and takes overrides of what is gone back
+//! after a generation has become active. The overrides of all others stay over generations, by id.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gavel_proto::delivery::Override;
+use gavel_proto::delivery::{Change, Override};
 use gavel_proto::limits::{
-    DELIVERY_CHANGES_MAX, DELIVERY_DELTA_CAMPAIGNS_MAX, DELIVERY_DELTAS_MAX, DELIVERY_OVERRIDES_MAX,
+    AD_GROUP_CHANGES_MAX, AD_GROUP_OVERRIDES_MAX, AD_GROUPS_MAX, DELIVERY_CHANGES_MAX, DELIVERY_DELTA_CAMPAIGNS_MAX,
+    DELIVERY_DELTAS_MAX, DELIVERY_OVERRIDES_MAX,
 };
 
 use super::command::PublishDelivery;
@@ -69,6 +70,36 @@ impl Delivery {
         Since::Campaigns(campaigns)
     }
 
+    /// Whether there is room for what would stand of some campaigns.
+    fn check_room(&self, changed: &BTreeMap<u64, Override>) -> Result<(), String> {
+        let crowded = changed.iter().find(|(_, after)| after.ad_groups.len() > AD_GROUPS_MAX);
+        if let Some((id, _)) = crowded {
+            return Err(format!(
+                "resource_exhausted: campaign {id}: something is said of {AD_GROUPS_MAX} of its ad groups already"
+            ));
+        }
+        let is_new = |id: &u64, after: &Override| !after.is_empty() && !self.overrides.contains_key(id);
+        let more = changed.iter().filter(|(id, after)| is_new(id, after)).count();
+        let fewer = changed.values().filter(|after| after.is_empty()).count();
+        if more > fewer && self.overrides.len() + more - fewer > DELIVERY_OVERRIDES_MAX {
+            return Err(format!("resource_exhausted: something is said of {DELIVERY_OVERRIDES_MAX} campaigns already"));
+        }
+        let after: usize = changed.values().map(|after| after.ad_groups.len()).sum();
+        let before = changed.keys().filter_map(|id| self.overrides.get(id)).map(|stands| stands.ad_groups.len());
+        let before: usize = before.sum();
+        // All of them are counted only where there come more.
+        if after > before && self.groups() + after - before > AD_GROUP_OVERRIDES_MAX {
+            return Err(format!("resource_exhausted: something is said of {AD_GROUP_OVERRIDES_MAX} ad groups already"));
+        }
+        Ok(())
+    }
+
+    /// Ad groups of which something is said.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.overrides.values().map(|stands| stands.ad_groups.len()).sum()
+    }
+
     /// Begins version `number` with what it changed.
     fn advance(&mut self, number: u64, at_ms: u64, campaigns: Vec<u64>) {
         self.version = number;
@@ -80,15 +111,27 @@ impl Delivery {
     }
 }
 
+/// Whether one command may hold changes, and their values are possible ones.
+fn check(changes: &[Change]) -> Result<(), String> {
+    if changes.len() > DELIVERY_CHANGES_MAX {
+        let given = changes.len();
+        return Err(format!("invalid_argument: {given} changes, at most {DELIVERY_CHANGES_MAX}: send them in parts"));
+    }
+    let groups: usize = changes.iter().map(|change| change.ad_groups.len()).sum();
+    if groups > AD_GROUP_CHANGES_MAX {
+        return Err(format!(
+            "invalid_argument: changes of {groups} ad groups, at most {AD_GROUP_CHANGES_MAX}: send them in parts"
+        ));
+    }
+    match changes.iter().find_map(|change| change.check().err()) {
+        Some(refused) => Err(format!("invalid_argument: {refused}")),
+        None => Ok(()),
+    }
+}
+
 /// Bids, statuses, multipliers and what else is said of campaigns. Answers the version in which it counts.
 pub fn publish(state: &mut State, wish: &PublishDelivery) -> Verdict {
-    if wish.changes.len() > DELIVERY_CHANGES_MAX {
-        let changes = wish.changes.len();
-        return Err(format!("invalid_argument: {changes} changes, at most {DELIVERY_CHANGES_MAX}: send them in parts"));
-    }
-    if let Some(refused) = wish.changes.iter().find_map(|change| change.check().err()) {
-        return Err(format!("invalid_argument: {refused}"));
-    }
+    check(&wish.changes)?;
     let active = state.active_generation.ok_or("failed_precondition: no catalogue serves")?;
     if wish.generation != 0 && wish.generation != active {
         return Err(format!("failed_precondition: generation {} does not serve", wish.generation));
@@ -105,11 +148,7 @@ pub fn publish(state: &mut State, wish: &PublishDelivery) -> Verdict {
     if changed.is_empty() {
         return Ok(delivery.version);
     }
-    let more = changed.iter().filter(|(id, after)| !after.is_empty() && !delivery.overrides.contains_key(id)).count();
-    let fewer = changed.values().filter(|after| after.is_empty()).count();
-    if more > fewer && delivery.overrides.len() + more - fewer > DELIVERY_OVERRIDES_MAX {
-        return Err(format!("resource_exhausted: something is said of {DELIVERY_OVERRIDES_MAX} campaigns already"));
-    }
+    delivery.check_room(&changed)?;
     let campaigns = changed.keys().copied().collect();
     for (id, after) in changed {
         if after.is_empty() {

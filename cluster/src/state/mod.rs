@@ -180,6 +180,7 @@ fn perform(state: &mut State, index: u64, body: &Body) -> Verdict {
         Body::BeginGeneration(wish) => catalogue::begin(state, wish),
         Body::ActivateGeneration { generation } => catalogue::activate(state, *generation),
         Body::SetAuction(wish) => auction::set_auction(state, wish),
+        Body::SetTieKey { key, replaces } => auction::set_tie_key(state, *key, *replaces),
         Body::SetPlacement(wish) => auction::set_placement(state, wish),
         Body::PublishDelivery(wish) => delivery::publish(state, wish),
         Body::RemovePlacement { name } => auction::remove_placement(state, name),

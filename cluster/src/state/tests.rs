@@ -18,6 +18,7 @@ use prost::Message;
 
 mod delivery;
 mod models;
+mod ties;
 
 const CLUSTER: &str = "state";
 
@@ -380,9 +381,13 @@ fn body() -> impl Strategy<Value = Body> {
         (1u32..4, 1u32..3).prop_map(|(shards, replicas)| load(shards, replicas)),
         (1u64..6).prop_map(|generation| Body::ActivateGeneration { generation }),
         (1u64..12).prop_map(|member| Body::RemoveMember { member }),
-        (1u64..4, any::<bool>(), 0u32..3).prop_map(|(campaign, paused, multiplier)| {
+        (1u8..4, 1u8..4).prop_map(|(key, held)| ties::set_tie_key(ties::made(key), ties::made(held))),
+        (1u8..4).prop_map(|key| ties::set_tie_key(ties::made(key), auction::auction_of_genesis().tie_key)),
+        (1u64..4, any::<bool>(), 0u32..3, 1u64..4).prop_map(|(campaign, paused, multiplier, ad_group)| {
             let status = if paused { Status::Paused } else { Status::Active };
-            let change = Change { multiplier_ppm: Some(multiplier), ..delivery::pause(campaign, status) };
+            let groups = vec![delivery::pause_group(ad_group, status)];
+            let paced = Change { multiplier_ppm: Some(multiplier), ..delivery::pause(campaign, status) };
+            let change = Change { ad_groups: groups, ..paced };
             delivery::publish_delivery(vec![change])
         }),
         (1u64..12, 1u64..3, ready).prop_map(|(member, incarnation, (shards, model, generation))| {

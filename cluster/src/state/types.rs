@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Blob;
 use gavel_proto::cut::Neighbours;
+use gavel_proto::hash::TieKey;
 use gavel_proto::score::QualityRule;
 
 /// BLAKE3.
@@ -267,8 +268,8 @@ pub enum Mechanism {
 pub struct Auction {
     /// How winners and prices are found.
     pub mechanism: Mechanism,
-    /// Key of the tie hash.
-    pub tie_key: u64,
+    /// Key of the ties: public until one is made.
+    pub tie_key: TieKey,
     /// At most so many ads of one advertiser in a slate.
     pub per_advertiser: u32,
     /// At most so many of one limit category; 0 = no limit.

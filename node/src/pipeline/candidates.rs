@@ -60,8 +60,8 @@ pub fn find(
     let quota = query.quota.div_ceil(IMPRESSION_SHARE);
     let bids = &delivery.impression_bids;
     let listed = top_by_bid(shard, &impressions, bids, quota, query.expired);
-    // A list that ended early has passed items as far as it has passed campaigns.
-    let listed_seen = u64::from(shard.items()) * listed.campaigns as u64 / bids.len().max(1) as u64;
+    // A list that ended early has passed items as far as it has passed lines.
+    let listed_seen = u64::from(shard.items()) * listed.lines as u64 / bids.len().max(1) as u64;
     let count = others.count();
     let mut found = retrieve_among(shard, EligibleAds { ads: others, count }, query, scratch)?;
     let more = retrieve_listed(shard, query, &listed.ads, &found.items, scratch)?;

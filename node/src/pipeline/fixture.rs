@@ -9,7 +9,7 @@ use gavel_model::{Bundle, FeatureKind, FeatureRow, FeatureValue, Scratch};
 use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
-use gavel_proto::hash::value_hash;
+use gavel_proto::hash::{TieKey, value_hash};
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::targeting::{Bound, Hours, Interval};
@@ -132,7 +132,7 @@ impl Staged {
             light_keep: 70,
             auction: AuctionTerms {
                 auction_id: 5,
-                tie_key: 6,
+                tie_key: TieKey::from_number(6),
                 reserve_cpm_micros: 1_000,
                 quality: gavel_proto::score::QualityRule::default(),
                 cut: Some(rule),
@@ -224,27 +224,36 @@ fn write_content(data: &DataFolder, bundle: &Bundle) {
             let mut targeting = if n == 0 { vec![] } else { vec![rule] };
             let (kind, ad) = (kind_of(item * 10 + n), AdId(item * 10 + n));
             let campaign = CampaignId((item * 7 + n) % 60);
+            let ad_group = if has_groups(campaign.0) { item / 60 % 5 } else { 0 };
             if kind == 1 {
                 let ranges = vec![Interval::between(Bound::At(18.0), Bound::Open).unwrap()];
                 targeting.push(DocRule { dimension: value_hash("age"), ranges, ..DocRule::default() });
             }
             let schedule = (kind == 2).then(by_day);
-            builder.push_ad(&DocAd { ad, item: ItemId(1_000 + item), campaign, targeting, schedule }).unwrap();
+            builder
+                .push_ad(&DocAd { ad, item: ItemId(1_000 + item), campaign, ad_group, targeting, schedule })
+                .unwrap();
         }
     }
     builder.seal().unwrap();
 }
 
-/// Every bid type; campaigns 11 and 15 are paused, campaign 12 unknown, those that end with 7 are counted.
+/// A campaign of each bid type.
+pub const fn has_groups(campaign: u64) -> bool {
+    campaign % 12 == 6
+}
+
+/// Every bid type; campaigns 11 and 15 are paused, campaign 12 unknown, those that end with 7 are counted. Some have ad
+/// groups: 1 with a bid of its own, 2 with the campaign's, 3 paused. Ads are also in group 4, which nobody knows.
 pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
-    (0..60).filter(|campaign| *campaign != 12).map(|campaign| {
+    (0..60).filter(|campaign| *campaign != 12).flat_map(|campaign| {
         let bid_type = BidType::ALL[campaign as usize % 5];
         let per_event = match bid_type {
             BidType::Cpm => 2_000_000,
             BidType::Cpc => 300_000,
             BidType::Cpa | BidType::Ocpm | BidType::Ocpc => 9_000_000,
         };
-        DeliveryRow {
+        let row = DeliveryRow {
             campaign,
             bid_type,
             bid: Micros(per_event + campaign * 10_000),
@@ -252,6 +261,10 @@ pub fn campaigns() -> impl Iterator<Item = DeliveryRow> {
             status: if matches!(campaign, 11 | 15) { CampaignStatus::Paused } else { CampaignStatus::Active },
             counting: if campaign % 10 == 7 { Counting::Counted } else { Counting::Uncounted },
             ..DeliveryRow::UNKNOWN
-        }
+        };
+        let group = move |(ad_group, bid, status)| DeliveryRow { ad_group, bid: Micros(bid), status, ..row };
+        let (active, paused) = (CampaignStatus::Active, CampaignStatus::Paused);
+        let groups = [(1, per_event / 2, active), (2, 0, active), (3, per_event, paused)].map(group);
+        std::iter::once(row).chain(groups.into_iter().filter(move |_| has_groups(campaign)))
     })
 }

@@ -62,7 +62,7 @@ pub fn barrier(target: &Target, ad: u32, query: &TargetingQuery<'_>, admitted: &
     })
 }
 
-/// Why a campaign does not bid.
+/// Why a campaign, or one of its ad groups, does not bid.
 fn silence(row: &DeliveryRow, unix_s: i64) -> Reason {
     match row.status {
         CampaignStatus::Paused if row.campaign != DeliveryRow::UNKNOWN.campaign => Reason::NotEligiblePaused,

@@ -1,6 +1,6 @@
 //! A search through the whole funnel against one that does everything for every ad.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gavel_member::clock;
 use gavel_model::{FeatureRow, FeatureValue, Scratch};
@@ -9,7 +9,7 @@ use gavel_proto::hash::{tie_key, value_hash};
 use gavel_proto::score;
 
 use super::altered_demo::{self, Break};
-use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, user};
+use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, has_groups, user};
 use super::search::{Counted, Outcome, Reasons, Search, ShardAnswer};
 use super::{SearchFault, SearchScratch, search_shard};
 use crate::ranking::delivery::Leased;
@@ -176,6 +176,30 @@ fn every_ad_of_the_shard_has_one_reason() {
     let nearest: Vec<u64> = explained.explained.iter().take(winners.len()).map(|e| e.ad_id).collect();
     assert_eq!(winners, nearest);
     assert_eq!(explained.explained.len(), 250);
+}
+
+/// A paused ad group says so, and one that its campaign does not have is like a campaign that nobody knows; the other ads
+/// of the campaign take part.
+#[test]
+fn a_silent_ad_group_has_its_reason() {
+    let (target, search) = (STAGED.target(), STAGED.search());
+    let (shard, query) = (&target.loaded.shard, super::targeting(&target, &search));
+    let admitted = shard.admitted(&query);
+    let mut seen = BTreeSet::new();
+    for ad in (0..shard.ads()).filter(|ad| admitted.contains(*ad) && has_groups(shard.campaign(*ad).0)) {
+        let reason = super::table::barrier(&target, ad, &query, &admitted);
+        let ad_group = shard.line(ad).1;
+        let expected = match ad_group {
+            3 => Some(Reason::NotEligiblePaused),
+            4 => Some(Reason::NotEligibleStatus),
+            _ => None,
+        };
+        if reason != Some(Reason::NotEligibleBlocked) {
+            assert_eq!(reason, expected, "ad group {ad_group}");
+            seen.insert(ad_group);
+        }
+    }
+    assert_eq!(seen, BTreeSet::from([0, 1, 2, 3, 4]));
 }
 
 /// A capped ad, an ad of a capped campaign, and every counted one when nobody can say what is capped, leave before the

@@ -76,6 +76,14 @@ fn places_are_by_similarity_and_value() {
             assert!((value - (place - similarity)).abs() < 1e-3, "{mode:?}");
         }
     }
+    let (shard, delivery) = (&target.loaded.shard, target.delivery.resolved.delivery());
+    let (model, bounds) = (target.loaded.bundle.value.unwrap(), target.delivery.values(&target.loaded).unwrap());
+    let lowest = bounds.iter().copied().fold(f32::MAX, f32::min);
+    for (item, bound) in (0..).zip(bounds.iter()) {
+        let lines = shard.ads_of(item).map(|ad| shard.line(ad));
+        let rows = lines.map(|(campaign, ad_group)| delivery.row(delivery.row_of(campaign, ad_group)));
+        assert_eq!(model.best(rows).unwrap_or(lowest), *bound, "by the best ad, with the bid of its ad group");
+    }
     let unweighed = nearest(&staged, &target, (Mode::Exact, 60), false);
     assert_ne!(unweighed.items, nearest(&staged, &target, (Mode::Exact, 60), true).items);
     assert!(unweighed.items.iter().zip(&unweighed.places).all(|((_, similarity), place)| similarity == place));

@@ -2,14 +2,14 @@
 //!
 //! The weight of each (item, ad) is computed once, in f64 from the calibrated predictions, and rounded
 //! once; from there on everything is integers (decision 10). An item is shown with one ad, its best; then
-//! the ads are ordered by (score desc, tie key asc) and the exact cut keeps the prefix that can still
+//! the ads are ordered by (score desc, tie asc) and the exact cut keeps the prefix that can still
 //! matter once all shards are merged (decision 11, ME1).
 //!
 //! A cost per hide makes the score of an ad `bid * weight - cost`, a value of long clicks adds to it; an ad
 //! that would cost more than it brings is below its reserve, so that no price can ever be lower than the harm.
 
 use gavel_proto::cut::{CutRule, cut};
-use gavel_proto::hash::tie_key;
+use gavel_proto::hash::{TieKey, Ties};
 use gavel_proto::money::BidType;
 use gavel_proto::score::{QualityRule, reserve_from_cpm, score};
 
@@ -23,7 +23,7 @@ pub struct AuctionTerms {
     /// Names the auction; ties are broken by it.
     pub auction_id: u64,
     /// The key of the tie hash.
-    pub tie_key: u64,
+    pub tie_key: TieKey,
     /// Floor per thousand impressions.
     pub reserve_cpm_micros: u64,
     /// What counts besides bid and event probability.
@@ -116,6 +116,7 @@ pub fn score_and_cut<T: AdTable, W: Witness>(
     witness: &mut W,
 ) -> ScoreFunnel {
     let mut funnel = ScoreFunnel::default();
+    let ties = Ties::new(terms.tie_key, terms.auction_id);
     out.clear();
     for ((row, item), predicted) in (0..).zip(items).zip(predictions.chunks_exact(roles.heads.max(1))) {
         if predicted.iter().any(|p| !p.is_finite()) {
@@ -123,7 +124,7 @@ pub fn score_and_cut<T: AdTable, W: Witness>(
             note_all(table, *item, Reason::NonFinite, 0.0, witness);
             continue;
         }
-        let offer = Offer { item: *item, row, predicted, roles };
+        let offer = Offer { item: *item, row, predicted, roles, ties };
         out.extend(offer.best(table, terms, &mut funnel, witness));
     }
     out.sort_unstable_by_key(Candidate::order);
@@ -155,6 +156,7 @@ struct Offer<'a> {
     row: u32,
     predicted: &'a [f32],
     roles: HeadRoles,
+    ties: Ties,
 }
 
 impl Offer<'_> {
@@ -225,7 +227,7 @@ impl Offer<'_> {
             value,
             reserve_micros: reserve,
             score,
-            tie: tie_key(terms.tie_key, terms.auction_id, ad_id),
+            tie: self.ties.of(ad_id),
         })
     }
 

@@ -1,17 +1,18 @@
-//! What does each campaign bid in this delivery version?
+//! What does each campaign, and each of its ad groups, bid in this delivery version?
 //!
-//! Content never changes, bids do. One version of all campaigns is an immutable sorted table; for each
-//! content folder the row of every campaign is resolved once, so that the request path finds an ad's bid by index and
-//! never by search. The table of a generation's catalogue is the base; what was said of campaigns since is laid over it.
-//! The campaigns of a generation never change, so neither do their places: a version that follows another copies its
-//! table, lays anew what has changed, and shares what was resolved.
+//! Content never changes, bids do. One version of all campaigns is an immutable sorted table with a row for each
+//! campaign and for each of its ad groups; for each content folder the row of every line is resolved once, so that the
+//! request path finds an ad's bid by index and never by search. The table of a generation's catalogue is the base; what
+//! was said of campaigns since is laid over it. The campaigns and ad groups of a generation never change, so neither do
+//! their places: a version that follows another copies its table, lays anew what has changed, and shares what was
+//! resolved.
 //!
 //! The node keeps the last [`VERSIONS_KEPT`] versions: a router may pin a version that is some hundred
 //! milliseconds old, and is told when it is older than that.
 
 use std::sync::Arc;
 
-use gavel_proto::delivery::{Book, Override, Schedule, Status};
+use gavel_proto::delivery::{Book, Override, Schedule, Status, group_bid};
 use gavel_proto::money::{BidType, Micros, PPM};
 
 /// Versions kept (decision 7).
@@ -48,11 +49,13 @@ pub enum Counting {
     Counted,
 }
 
-/// One campaign in one delivery version.
+/// One campaign, or one of its ad groups, in one delivery version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryRow {
     /// Which campaign.
     pub campaign: u64,
+    /// Which of its ad groups; 0: the campaign itself, for the ads that are directly under it.
+    pub ad_group: u64,
     /// The event its bid is stated in.
     pub bid_type: BidType,
     /// The bid before pacing.
@@ -72,9 +75,10 @@ pub struct DeliveryRow {
 }
 
 impl DeliveryRow {
-    /// A campaign that this version does not know: it never bids.
+    /// A campaign or an ad group that this version does not know: it never bids.
     pub const UNKNOWN: Self = Self {
         campaign: 0,
+        ad_group: 0,
         bid_type: BidType::Cpm,
         bid: Micros(0),
         multiplier_ppm: 0,
@@ -85,19 +89,14 @@ impl DeliveryRow {
         counting: Counting::Uncounted,
     };
 
-    /// What stands when this was said of the catalogue's row.
+    /// What stands of a campaign when this was said of the catalogue's row.
     #[must_use]
     pub fn overlaid(&self, said: Option<&Override>) -> Self {
         let Some(said) = said else { return *self };
-        let status = match said.status {
-            Some(Status::Active) => CampaignStatus::Active,
-            Some(Status::Paused) => CampaignStatus::Paused,
-            None => self.status,
-        };
         Self {
             bid: said.in_force_bid().map_or(self.bid, Micros),
             multiplier_ppm: said.multiplier_ppm.unwrap_or(self.multiplier_ppm),
-            status: match (status, said.out_of_budget) {
+            status: match (in_force(said.status, self.status), said.out_of_budget) {
                 (CampaignStatus::Active, true) => CampaignStatus::OutOfBudget,
                 (status, _) => status,
             },
@@ -105,6 +104,25 @@ impl DeliveryRow {
             throttle_ppm: said.throttle_ppm.unwrap_or(self.throttle_ppm),
             ..*self
         }
+    }
+
+    /// The same of one of its ad groups; `own` is what the catalogue says of the group.
+    fn of_ad_group(&self, own: &Self, said: Option<&Override>) -> Self {
+        let status = in_force(said.and_then(|said| said.of_group(own.ad_group).status), own.status);
+        let campaign = self.overlaid(said);
+        Self {
+            ad_group: own.ad_group,
+            bid: Micros(group_bid(said, own.ad_group, own.bid.0, self.bid.0)),
+            status: match status {
+                CampaignStatus::Active => campaign.status,
+                CampaignStatus::Paused | CampaignStatus::OutOfBudget => status,
+            },
+            ..campaign
+        }
+    }
+
+    const fn line(&self) -> (u64, u64) {
+        (self.campaign, self.ad_group)
     }
 
     /// The bid after pacing.
@@ -138,26 +156,49 @@ impl DeliveryRow {
     }
 }
 
+/// What stands: what was said, else what the catalogue says.
+const fn in_force(said: Option<Status>, catalogue: CampaignStatus) -> CampaignStatus {
+    match said {
+        Some(Status::Active) => CampaignStatus::Active,
+        Some(Status::Paused) => CampaignStatus::Paused,
+        None => catalogue,
+    }
+}
+
 /// All campaigns of one version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Delivery {
     version: u64,
-    /// Sorted by campaign; row 0 is [`DeliveryRow::UNKNOWN`].
+    /// Sorted by campaign and ad group; row 0 is [`DeliveryRow::UNKNOWN`].
     rows: Vec<DeliveryRow>,
+    /// What the catalogue says of ad groups, sorted likewise: the same in all its versions.
+    groups: Arc<[DeliveryRow]>,
 }
 
 impl Delivery {
-    /// A version from its campaigns; of a campaign that is given twice the last row stands.
+    /// A version from its campaigns and their ad groups; of one that is given twice the last row stands. A row of an ad
+    /// group says its bid, 0 for its campaign's, and its status; the rest is its campaign's, without which it is left
+    /// out.
     #[must_use]
-    pub fn new(version: u64, campaigns: impl IntoIterator<Item = DeliveryRow>) -> Self {
-        let mut rows: Vec<DeliveryRow> = campaigns.into_iter().collect();
+    pub fn new(version: u64, rows: impl IntoIterator<Item = DeliveryRow>) -> Self {
+        let mut given: Vec<DeliveryRow> = rows.into_iter().collect();
         // Stable, so the last of equals is the newest.
-        rows.sort_by_key(|row| row.campaign);
-        rows.reverse();
-        rows.dedup_by_key(|row| row.campaign);
+        given.sort_by_key(DeliveryRow::line);
+        given.reverse();
+        given.dedup_by_key(|row| row.line());
+        let (mut rows, mut groups) = (Vec::with_capacity(given.len() + 1), Vec::new());
         rows.push(DeliveryRow::UNKNOWN);
-        rows.reverse();
-        Self { version, rows }
+        let mut campaign: Option<DeliveryRow> = None;
+        for row in given.into_iter().rev() {
+            if row.ad_group == 0 {
+                campaign = Some(row);
+                rows.push(row);
+            } else if let Some(campaign) = campaign.filter(|campaign| campaign.campaign == row.campaign) {
+                rows.push(campaign.of_ad_group(&row, None));
+                groups.push(row);
+            }
+        }
+        Self { version, rows, groups: groups.into() }
     }
 
     /// The version of a book: what it says, laid over the catalogue. With the campaigns that may differ from the version
@@ -167,21 +208,33 @@ impl Delivery {
         let before = before.filter(|before| before.version <= book.version);
         let known = before.and_then(|before| Some((before, book.changed_since(before.version)?)));
         let mut rows = known.as_ref().map_or(&catalogue.rows, |(before, _)| &before.rows).clone();
-        let mut lay = |campaign: u64| {
-            let place = catalogue.row_of(campaign);
-            // What is said of a campaign that the catalogue does not have is not heard.
-            if place != 0
-                && let Some(row) = rows.get_mut(place as usize)
-            {
-                *row = catalogue.row(place).overlaid(book.get(campaign));
-            }
-        };
+        let mut lay = |campaign: u64| catalogue.lay(&mut rows, campaign, book.get(campaign));
         let changed = known.map(|(_, changed)| changed);
         match &changed {
             Some(changed) => changed.iter().for_each(|campaign| lay(*campaign)),
             None => book.rows().iter().for_each(|(campaign, _)| lay(*campaign)),
         }
-        (Self { version: book.version, rows }, changed)
+        (Self { version: book.version, rows, groups: Arc::clone(&catalogue.groups) }, changed)
+    }
+
+    /// Lays what is said of a campaign over its row and those of its ad groups; this is their catalogue.
+    fn lay(&self, rows: &mut [DeliveryRow], campaign: u64, said: Option<&Override>) {
+        let number = self.row_of(campaign, 0);
+        // What is said of a campaign that the catalogue does not have is not heard.
+        if number == 0 {
+            return;
+        }
+        let row = self.row(number);
+        let groups = self.groups_of(campaign).iter().map(|own| row.of_ad_group(own, said));
+        let laid = std::iter::once(row.overlaid(said)).chain(groups);
+        rows.iter_mut().skip(number as usize).zip(laid).for_each(|(row, laid)| *row = laid);
+    }
+
+    /// What the catalogue says of the ad groups of a campaign, in the order of its rows.
+    fn groups_of(&self, campaign: u64) -> &[DeliveryRow] {
+        let start = self.groups.partition_point(|own| own.campaign < campaign);
+        let end = self.groups.partition_point(|own| own.campaign <= campaign);
+        self.groups.get(start..end).unwrap_or(&[])
     }
 
     /// Its number.
@@ -193,7 +246,7 @@ impl Delivery {
     /// Campaigns in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len() - 1
+        self.rows.len() - 1 - self.groups.len()
     }
 
     /// True without campaigns.
@@ -202,11 +255,11 @@ impl Delivery {
         self.len() == 0
     }
 
-    /// The row number of a campaign; 0 when it is unknown.
+    /// The row number of a campaign (ad group 0), or of one of its ad groups; 0 when it is unknown.
     #[must_use]
-    pub fn row_of(&self, campaign: u64) -> u32 {
+    pub fn row_of(&self, campaign: u64, ad_group: u64) -> u32 {
         let known = &self.rows[1..];
-        known.binary_search_by_key(&campaign, |row| row.campaign).map_or(0, |found| found as u32 + 1)
+        known.binary_search_by_key(&(campaign, ad_group), DeliveryRow::line).map_or(0, |found| found as u32 + 1)
     }
 
     /// A row by its number.
@@ -216,19 +269,19 @@ impl Delivery {
     }
 }
 
-/// One version, resolved for the campaigns of one content folder.
+/// One version, resolved for the lines of one content folder.
 #[derive(Debug)]
 pub struct ResolvedDelivery {
     delivery: Arc<Delivery>,
-    /// Row number by the content's campaign ordinal.
+    /// Row number by the place of a line in the content.
     row_numbers: Arc<[u32]>,
 }
 
 impl ResolvedDelivery {
-    /// Looks every campaign of a content up, once.
+    /// Looks every line of a content, a campaign with one of its ad groups or with none, up once.
     #[must_use]
-    pub fn new(delivery: Arc<Delivery>, campaigns: impl IntoIterator<Item = u64>) -> Self {
-        let row_numbers = campaigns.into_iter().map(|campaign| delivery.row_of(campaign)).collect();
+    pub fn new(delivery: Arc<Delivery>, lines: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let row_numbers = lines.into_iter().map(|(campaign, ad_group)| delivery.row_of(campaign, ad_group)).collect();
         Self { delivery, row_numbers }
     }
 
@@ -244,102 +297,12 @@ impl ResolvedDelivery {
         &self.delivery
     }
 
-    /// The row of a content's campaign ordinal.
+    /// The row of the line at a place in the content.
     #[must_use]
-    pub fn row(&self, campaign_ordinal: u32) -> &DeliveryRow {
-        self.row_numbers
-            .get(campaign_ordinal as usize)
-            .map_or(&DeliveryRow::UNKNOWN, |number| self.delivery.row(*number))
+    pub fn row(&self, line: u32) -> &DeliveryRow {
+        self.row_numbers.get(line as usize).map_or(&DeliveryRow::UNKNOWN, |number| self.delivery.row(*number))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use gavel_proto::delivery::{BidStrategy, News, Read};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn row(campaign: u64, bid: u64) -> DeliveryRow {
-        DeliveryRow {
-            campaign,
-            bid_type: BidType::Cpc,
-            bid: Micros(bid),
-            multiplier_ppm: 500_000,
-            status: CampaignStatus::Active,
-            ..DeliveryRow::UNKNOWN
-        }
-    }
-
-    fn news(since: u64, version: u64, rows: Vec<(u64, Override)>) -> News {
-        News { formation: 1, version, since, rows }
-    }
-
-    proptest! {
-        /// The twin lays everything over the catalogue anew.
-        #[test]
-        fn a_version_after_another_equals_one_from_the_catalogue(
-            ids in prop::collection::btree_set(0u64..30, 0..25),
-            rounds in prop::collection::vec(prop::collection::vec((0u64..30, 0u64..5), 0..6), 1..40),
-            told in 1usize..4,
-        ) {
-            let catalogue = Delivery::new(0, ids.into_iter().map(|id| row(id, id + 1)));
-            let mut book = Book::new(1, 1, Vec::new());
-            let mut held = Delivery::overlaid(&catalogue, None, &book).0;
-            for (at, round) in rounds.into_iter().enumerate() {
-                let rows = round.into_iter().map(|(id, bid)| {
-                    let status = [None, Some(Status::Paused), Some(Status::Active)][bid as usize % 3];
-                    (id, Override { bid_micros: Some(bid).filter(|b| *b > 0), status, ..Override::default() })
-                });
-                match book.read(news(book.version, book.version + 1, rows.collect())) {
-                    Read::Book(next) => book = next,
-                    refused @ (Read::Old | Read::Gap) => prop_assert!(false, "{refused:?}"),
-                }
-                if at % told == 0 {
-                    let (next, changed) = Delivery::overlaid(&catalogue, Some(&held), &book);
-                    let twin = Delivery::overlaid(&catalogue, None, &book).0;
-                    prop_assert_eq!(&next, &twin);
-                    let changed = changed.expect("the book remembers");
-                    for (before, after) in held.rows.iter().zip(&next.rows) {
-                        prop_assert!(before == after || changed.contains(&after.campaign));
-                    }
-                    held = next;
-                }
-            }
-        }
-
-        /// The twin is a search from the back of the list as it came.
-        #[test]
-        fn finds_what_a_scan_finds(ids in prop::collection::vec(0u64..30, 0..40), asked in prop::collection::vec(0u64..40, 0..40)) {
-            let rows: Vec<_> = ids.iter().enumerate().map(|(i, id)| row(*id, i as u64)).collect();
-            let delivery = Arc::new(Delivery::new(3, rows.clone()));
-            let resolved = ResolvedDelivery::new(delivery, asked.clone());
-            for (ordinal, campaign) in asked.iter().enumerate() {
-                let twin = rows.iter().rev().find(|r| r.campaign == *campaign).unwrap_or(&DeliveryRow::UNKNOWN);
-                prop_assert_eq!(resolved.row(ordinal as u32), twin);
-            }
-            prop_assert_eq!(resolved.row(1_000), &DeliveryRow::UNKNOWN);
-        }
-    }
-
-    #[test]
-    fn a_bid_that_pacing_rounds_to_nothing_does_not_bid() {
-        assert!(!row(1, 1).bids());
-        assert!(row(1, 2).bids());
-        assert!(!DeliveryRow { status: CampaignStatus::Paused, ..row(1, 9) }.bids());
-    }
-
-    #[test]
-    fn what_is_said_stands_over_the_catalogue() {
-        let check = |said: Override| row(1, 100).overlaid(Some(&said));
-        assert_eq!(check(Override::default()), row(1, 100));
-        assert_eq!(check(Override { bid_micros: Some(7), ..Override::default() }).bid, Micros(7));
-        let auto = Override { bid_micros: Some(7), auto_bid_micros: Some(9), ..Override::default() };
-        assert_eq!(check(auto.clone()).bid, Micros(7), "nobody wants the pacer to bid");
-        assert_eq!(check(Override { strategy: Some(BidStrategy::MostConversions), ..auto }).bid, Micros(9));
-        let gone = Override { out_of_budget: true, ..Override::default() };
-        assert_eq!(check(gone.clone()).status, CampaignStatus::OutOfBudget);
-        assert!(!check(gone.clone()).bids());
-        assert_eq!(check(Override { status: Some(Status::Paused), ..gone }).status, CampaignStatus::Paused);
-    }
-}
+mod tests;

@@ -11,9 +11,9 @@ use std::collections::HashMap;
 pub enum Reason {
     /// Its targeting excludes the request.
     NotEligibleTargeting,
-    /// Its campaign is unknown, or bids nothing after pacing.
+    /// Its campaign or ad group is unknown, or bids nothing after pacing.
     NotEligibleStatus,
-    /// Its campaign is paused.
+    /// Its campaign or ad group is paused.
     NotEligiblePaused,
     /// Its campaign has nothing left to spend.
     NotEligibleBudget,

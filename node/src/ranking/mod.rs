@@ -25,7 +25,7 @@ pub trait AdTable {
     fn ads_of(&self, item: u32) -> Range<u32>;
     /// True when the ad may take part: its targeting admits the request, it bids, nothing blocks it.
     fn admits(&self, ad: u32) -> bool;
-    /// The campaign of an ad in the pinned delivery version.
+    /// What stands of an ad's campaign, or of its ad group, in the pinned delivery version.
     fn delivery(&self, ad: u32) -> &DeliveryRow;
     /// The id of an ad.
     fn ad_id(&self, ad: u32) -> u64;

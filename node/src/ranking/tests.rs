@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use gavel_proto::cut::{CutRule, Neighbours, SPARE};
-use gavel_proto::hash::tie_key;
+use gavel_proto::hash::{TieKey, tie_key};
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::score;
 use proptest::prelude::*;
@@ -168,7 +168,8 @@ proptest! {
         let neighbours = if auction_id % 2 == 0 { Neighbours::Any } else { Neighbours::Apart };
         let rule = CutRule { slots, per_advertiser: 1, per_category, neighbours, spare: SPARE };
         let quality = score::QualityRule { hide_cost_micros: hide, ..score::QualityRule::default() };
-        let terms = AuctionTerms { auction_id, tie_key: 5, reserve_cpm_micros: reserve, quality, cut: None };
+        let tie_key = TieKey::from_number(5);
+        let terms = AuctionTerms { auction_id, tie_key, reserve_cpm_micros: reserve, quality, cut: None };
         let predictions = &raw[..items.len() * 3];
         let order = score_twin(&table, &items, predictions, &terms);
         let (mut all, mut kept) = (Vec::new(), Vec::new());

@@ -18,7 +18,7 @@ pub struct ValueModel {
 }
 
 impl ValueModel {
-    /// The weighted value of an ad of this campaign; none if it does not bid or bids by the thousand impressions.
+    /// The weighted value of an ad with this row; none if it does not bid or bids by the thousand impressions.
     #[must_use]
     pub fn value(&self, row: &DeliveryRow) -> Option<f32> {
         if row.is_by_impression() || !row.bids() {
@@ -30,7 +30,7 @@ impl ValueModel {
         Some(self.weight * of_a_click.ln() as f32)
     }
 
-    /// The weighted value of the best of these campaigns.
+    /// The weighted value of the best of these rows.
     #[must_use]
     pub fn best<'a>(&self, rows: impl IntoIterator<Item = &'a DeliveryRow>) -> Option<f32> {
         rows.into_iter().filter_map(|row| self.value(row)).max_by(f32::total_cmp)

@@ -2,15 +2,18 @@
 //!
 //! Impression-billed ads pay for being shown, so what is worth retrieving of them does not depend on the
 //! user: the exact list of the eligible ones by bid, with a quota of its own (decision 14). A pass over
-//! their campaigns from the highest bid down, which ends as soon as the quota is full.
+//! their lines (campaigns and ad groups) from the highest bid down, which ends as soon as the quota is full.
 //!
 //! The quota counts items, each by its best ad: with a hundred ads an item, the list would otherwise end with the
 //! first one (decision 1). However many ads bid alike, no more are held than the quota has places.
+//!
+//! Lines are those of the sealed content: a recent ad whose line is new to it is not in the list, and is found by
+//! similarity alone until the next seal.
 
 use crate::{segment::Bitset, shard::Shard};
 use std::collections::BTreeMap;
 
-/// Campaigns and ads between two looks at the deadline: some microseconds.
+/// Lines and ads between two looks at the deadline: some microseconds.
 const LOOK: u32 = 1_024;
 
 /// The list by bid.
@@ -18,19 +21,19 @@ const LOOK: u32 = 1_024;
 pub struct Listed {
     /// The best ad of each item, by (bid desc, ordinal asc).
     pub ads: Vec<u32>,
-    /// Campaigns that were passed: all of them if the list is what it would be without a deadline.
-    pub campaigns: usize,
+    /// Lines that were passed: all of them if the list is what it would be without a deadline.
+    pub lines: usize,
     /// False when the deadline ended the pass.
     pub finished: bool,
 }
 
-/// The `quota` items whose best eligible ad in these campaigns bids the most. `bids` are (campaign, bid), the highest
-/// bid first; `expired` says when to stop.
+/// The `quota` items whose best eligible ad on these lines bids the most. `bids` are (line, bid), the highest bid
+/// first, a line by its place in the sealed content; `expired` says when to stop.
 #[must_use]
 pub fn top_by_bid(
     shard: &Shard,
     eligible: &Bitset,
-    bids: &[(u64, u64)],
+    bids: &[(u32, u64)],
     quota: u32,
     expired: &dyn Fn() -> bool,
 ) -> Listed {
@@ -50,9 +53,9 @@ pub fn top_by_bid(
         // The first items of this bid, each with its first ad: an item's ads lie side by side, so that items are in
         // the order of their ads.
         let mut level: BTreeMap<u32, u32> = BTreeMap::new();
-        for (campaign, _) in same_bid {
-            // Ascending: behind an ad that comes too late all others of the campaign do.
-            for ad in shard.ads_of_campaign(*campaign) {
+        for (line, _) in same_bid {
+            // Ascending: behind an ad that comes too late all others of the line do.
+            for ad in shard.ads_of_line(*line) {
                 if late() {
                     return listed;
                 }
@@ -71,7 +74,7 @@ pub fn top_by_bid(
                 return listed;
             }
         }
-        listed.campaigns += same_bid.len();
+        listed.lines += same_bid.len();
         for item in level.keys() {
             if let Err(place) = items.binary_search(item) {
                 items.insert(place, *item);
@@ -79,5 +82,5 @@ pub fn top_by_bid(
         }
         listed.ads.extend(level.values());
     }
-    Listed { campaigns: bids.len(), finished: true, ..listed }
+    Listed { lines: bids.len(), finished: true, ..listed }
 }

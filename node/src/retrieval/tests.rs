@@ -152,18 +152,17 @@ static CROWDED: LazyLock<Shard> = LazyLock::new(|| shard(20, 100, (Metric::Ip, V
 #[test]
 fn the_list_by_bid_counts_items() {
     let shard = &*CROWDED;
-    let campaigns: BTreeSet<u64> = (0..shard.ads()).map(|ad| shard.campaign(ad).0).collect();
-    let bids: Vec<(u64, u64)> = campaigns.iter().map(|campaign| (*campaign, 9)).collect();
+    let bids: Vec<(u32, u64)> = (0..shard.content().lines().len() as u32).map(|line| (line, 9)).collect();
     let listed = top_by_bid(shard, &Bitset::full(shard.ads()), &bids, 20, &|| false);
     assert_eq!(listed.ads, (0..20).map(|item| shard.ads_of(item).start).collect::<Vec<_>>());
     let late = top_by_bid(shard, &Bitset::full(shard.ads()), &bids, 20, &|| true);
-    assert_eq!((late.ads.len(), late.campaigns, late.finished), (0, 0, false));
+    assert_eq!((late.ads.len(), late.lines, late.finished), (0, 0, false));
     // A deadline in the second level leaves the first whole.
     let left = Cell::new(1);
     let soon = || left.replace(left.get() - 1) <= 0;
-    let levels: Vec<(u64, u64)> = bids.iter().enumerate().map(|(n, (c, _))| (*c, 100 - (n as u64).min(1))).collect();
+    let levels: Vec<(u32, u64)> = bids.iter().map(|(line, _)| (*line, 100 - u64::from(*line).min(1))).collect();
     let cut = top_by_bid(shard, &Bitset::full(shard.ads()), &levels, 2_000, &soon);
-    assert!(!cut.finished && cut.campaigns == 1 && !cut.ads.is_empty(), "{cut:?}");
+    assert!(!cut.finished && cut.lines == 1 && !cut.ads.is_empty(), "{cut:?}");
 }
 
 proptest! {
@@ -179,22 +178,23 @@ proptest! {
         let shard = &*CROWDED;
         let mut allowed = Bitset::empty(shard.ads());
         eligible.iter().for_each(|ad| allowed.insert(*ad));
-        let campaigns: Vec<u64> = (0..shard.ads()).map(|ad| shard.campaign(ad).0).collect::<BTreeSet<_>>().into_iter().collect();
+        let lines: BTreeSet<(u64, u64)> = (0..shard.ads()).map(|ad| shard.line(ad)).collect();
+        let lines: Vec<(u64, u64)> = lines.into_iter().collect();
         let mut seen = HashSet::new();
-        let mut bids: Vec<(u64, u64)> = bids
+        let mut bids: Vec<(u32, u64)> = bids
             .iter()
-            .map(|(at, bid)| (campaigns[at.index(campaigns.len())], *bid))
-            .filter(|(campaign, _)| seen.insert(*campaign))
+            .map(|(at, bid)| (at.index(lines.len()) as u32, *bid))
+            .filter(|(line, _)| seen.insert(*line))
             .collect();
         bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
-        let bid_of = |ad: u32| bids.iter().find(|(c, _)| *c == shard.campaign(ad).0).map(|(_, bid)| *bid);
+        let bid_of = |ad: u32| bids.iter().find(|(at, _)| lines[*at as usize] == shard.line(ad)).map(|(_, bid)| *bid);
         let mut all: Vec<(std::cmp::Reverse<u64>, u32)> =
             allowed.iter().filter_map(|ad| Some((std::cmp::Reverse(bid_of(ad)?), ad))).collect();
         all.sort_unstable();
         let mut items = HashSet::new();
         let twin: Vec<u32> = all.iter().map(|(_, ad)| *ad).filter(|ad| items.insert(shard.item_of(*ad))).take(quota as usize).collect();
         let listed = top_by_bid(shard, &allowed, &bids, quota, &|| false);
-        prop_assert_eq!(listed, Listed { ads: twin, campaigns: bids.len(), finished: true });
+        prop_assert_eq!(listed, Listed { ads: twin, lines: bids.len(), finished: true });
     }
 }
 

@@ -94,17 +94,23 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
         assert_eq!((shard.advertiser(*ordinal), shard.ads_of(*ordinal).len()), (item(n).advertiser, 2));
         for ad in shard.ads_of(*ordinal) {
             assert_eq!((shard.item_of(ad), shard.campaign(ad).0), (*ordinal, 500 + n % 13));
+            let document = ads(n, 2).into_iter().find(|document| document.ad == shard.ad_id(ad)).unwrap();
+            assert_eq!(shard.line(ad), (document.campaign.0, document.ad_group));
             assert_eq!(shard.refusal(ad, &targeting, &admitted).is_none(), found.eligible.ads.contains(ad));
         }
     }
-    let bids = [(505, 99), (502, 9), (504, 9), (503, 5)];
+    let bid_of = |line: (u64, u64)| match line {
+        (505, _) => Some(99),
+        (502, 1) | (504, _) => Some(9),
+        (503, 0 | 2) => Some(5),
+        _ => None,
+    };
+    let lines = (0..).zip(shard.content().lines());
+    let mut bids: Vec<(u32, u64)> = lines.filter_map(|(place, line)| Some((place, bid_of(line)?))).collect();
+    bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
     let listed = top_by_bid(shard, &found.eligible.ads, &bids, 25, &|| false);
-    let mut all: Vec<(u64, u32)> = found
-        .eligible
-        .ads
-        .iter()
-        .filter_map(|ad| bids.iter().find(|(c, _)| *c == shard.campaign(ad).0).map(|(_, bid)| (*bid, ad)))
-        .collect();
+    let mut all: Vec<(u64, u32)> =
+        found.eligible.ads.iter().filter_map(|ad| Some((bid_of(shard.line(ad))?, ad))).collect();
     all.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     // Each item once, with its best ad.
     let mut items = HashSet::new();

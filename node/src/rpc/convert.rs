@@ -7,6 +7,7 @@ use gavel_model::{FeatureValue, Schema};
 use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::epoch::Epoch;
+use gavel_proto::hash::TieKey;
 use gavel_proto::limits::{
     BLOCKED_MAX, CANDIDATES_MAX, CAPPED_MAX, DEADLINE_MS_MAX, EXCLUDED_CAMPAIGNS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX,
     MEASURED_MS_MAX, SET_VALUES_MAX, SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
@@ -164,7 +165,7 @@ fn floats(what: &str, bytes: &[u8], width: usize) -> Result<Vec<f32>, Invalid> {
 }
 
 fn auction(request: &wire::SearchRequest) -> Result<AuctionTerms, Invalid> {
-    let Some(shape) = request.auction else { return invalid("no auction") };
+    let Some(shape) = &request.auction else { return invalid("no auction") };
     if shape.slots == 0 || shape.slots > SLOTS_MAX {
         return invalid(format!("slots: 1 to {SLOTS_MAX}"));
     }
@@ -180,13 +181,16 @@ fn auction(request: &wire::SearchRequest) -> Result<AuctionTerms, Invalid> {
     let all = CANDIDATES_MAX as usize;
     let whole = CutRule { slots: all, per_advertiser: all, per_category: None, neighbours: Neighbours::Any, ..rule };
     let rule = if shape.whole { whole } else { rule };
+    let Ok(tie_key) = <[u8; 32]>::try_from(shape.tie_key.as_slice()).map(TieKey::from_bytes) else {
+        return invalid("tie_key: 32 bytes, those of the auction's configuration");
+    };
     let quality = shape.quality.map(QualityRule::from).unwrap_or_default();
     if !quality.is_within_limits() {
         return invalid("a number of the quality rule is out of range");
     }
     Ok(AuctionTerms {
         auction_id: request.auction_id,
-        tie_key: shape.tie_key,
+        tie_key,
         reserve_cpm_micros: shape.reserve_cpm_micros,
         quality,
         // What was given is compared, so all of it comes back.

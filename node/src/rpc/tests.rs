@@ -48,7 +48,7 @@ fn request(staged: &Staged) -> wire::SearchRequest {
         terms: terms.collect(),
         quota: 100,
         light_keep: 50,
-        auction: Some(wire::AuctionShape { slots: 4, per_advertiser: 1, tie_key: 6, ..Default::default() }),
+        auction: Some(wire::AuctionShape { slots: 4, per_advertiser: 1, tie_key: vec![6; 32], ..Default::default() }),
         ..Default::default()
     }
 }
@@ -102,6 +102,7 @@ async fn a_wrong_call_is_told_so() {
     let other = wire::SearchRequest { shards: vec![SHARD + 1], ..right.clone() };
     assert_eq!(status_of(&service, other).await, AnswerStatus::AnswerNotHeld);
 
+    let shape = right.auction.clone().unwrap_or_default();
     let mut nan = right.clone();
     nan.query_vector[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let set = wire::UserSet { feature: "bought".to_owned(), values: vec![1], weights: vec![f32::INFINITY] };
@@ -119,6 +120,7 @@ async fn a_wrong_call_is_told_so() {
         wire::SearchRequest { quota: 1_001, ..right.clone() },
         wire::SearchRequest { light_keep: u32::MAX, ..right.clone() },
         wire::SearchRequest { auction: None, ..right.clone() },
+        wire::SearchRequest { auction: Some(wire::AuctionShape { tie_key: vec![6; 31], ..shape }), ..right.clone() },
         wire::SearchRequest { mode: 9, ..right.clone() },
         wire::SearchRequest { blocked_campaigns: vec![1; BLOCKED_MAX + EXCLUDED_CAMPAIGNS_MAX + 1], ..right.clone() },
         wire::SearchRequest { return_all_scored: true, ..right.clone() },

@@ -23,7 +23,7 @@ const SECTIONS_MAX: u32 = 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum FileKind {
-    /// Ids and the arrows between items, ads and campaigns.
+    /// Ids and the arrows between items, ads, campaigns and ad groups.
     Ids = 1,
     /// Features of items.
     Columns = 2,
@@ -226,6 +226,11 @@ impl Container {
             }
         }
         Ok(Self { path: path.to_path_buf(), storage: Arc::new(storage), table })
+    }
+
+    /// Whether there is a section of this name.
+    pub(crate) fn has(&self, tag: u64) -> bool {
+        self.table.contains_key(&tag)
     }
 
     /// A column; refused when it is missing or of another width.

@@ -13,6 +13,7 @@ use super::{
     document::Creative,
     error::SegmentError,
     folder::{FileEntry, open_container, read_manifest},
+    lines::Lines,
     lookup::{Lookup, LookupTags},
     postings::{Postings, Stated, Term, Unmet},
     residency::Residency,
@@ -74,7 +75,7 @@ pub struct TargetingQuery<'a> {
     pub capped_ads: &'a [(u64, u64)],
     /// Every ad whose impressions are counted, when nobody can say which are capped.
     pub counted: Option<&'a Bitset>,
-    /// Ads that the delivery state takes out (paused, bid 0); see [`Content::ads_of_campaigns`].
+    /// Ads that the delivery state takes out (paused, bid 0); see [`Content::ads_of_lines`].
     pub excluded: Option<&'a Bitset>,
 }
 
@@ -125,6 +126,8 @@ pub struct Content {
     columns: Columns,
     postings: Postings,
     campaigns: Lookup,
+    /// None where no ad names an ad group.
+    pub(super) lines: Option<Lines>,
     dimensions: Vec<(u64, String)>,
     zones: Vec<String>,
     creatives: Creatives,
@@ -154,6 +157,8 @@ impl Content {
         let [ids, columns, postings, creatives] = &files;
         let (items, ads) = (manifest.items as usize, manifest.ads as usize);
         let category = ids.section::<u64>(CATEGORY)?;
+        let ad_campaign = ids.section_of::<u32>(AD_CAMPAIGN, ads)?;
+        let campaigns = Lookup::open(postings, BY_CAMPAIGN, manifest.ads)?;
         let mut content = Self {
             key: ShardKey { generation: manifest.generation, shard: manifest.shard },
             hash,
@@ -164,10 +169,11 @@ impl Content {
             item_first_ad: ids.offsets(ITEM_FIRST_AD, items, ads)?,
             ad_id: ids.section_of(AD_ID, ads)?,
             ad_item: ids.section_of(AD_ITEM, ads)?,
-            ad_campaign: ids.section_of(AD_CAMPAIGN, ads)?,
+            lines: Lines::open(ids, &ad_campaign, campaigns.keys().len())?,
+            ad_campaign,
             columns: Columns::open(columns, manifest.features.clone(), items)?,
             postings: Postings::open(postings, manifest.ads)?,
-            campaigns: Lookup::open(postings, BY_CAMPAIGN, manifest.ads)?,
+            campaigns,
             dimensions: manifest.dimensions.iter().map(|name| (value_hash(name), name.clone())).collect(),
             zones: manifest.zones.clone(),
             creatives: Creatives::open(creatives, items)?,
@@ -273,11 +279,16 @@ impl Content {
         CampaignId(at(self.campaigns.keys(), self.campaign_place(ad)))
     }
 
-    /// The campaigns of this shard, ascending: a table of delivery state parallel to it makes the way from
-    /// an ad to its bid two loads.
+    /// The campaigns of this shard, ascending.
     #[must_use]
     pub fn campaigns(&self) -> &[u64] {
         self.campaigns.keys()
+    }
+
+    /// The place of a campaign.
+    #[must_use]
+    pub fn find_campaign(&self, campaign: u64) -> Option<u32> {
+        self.campaigns.find(campaign)
     }
 
     /// The ads of the campaign at a place, ascending.
@@ -429,11 +440,11 @@ impl Content {
     }
 }
 
-fn at<T: Copy + Default>(column: &[T], ordinal: u32) -> T {
+pub(super) fn at<T: Copy + Default>(column: &[T], ordinal: u32) -> T {
     column.get(ordinal as usize).copied().unwrap_or_default()
 }
 
-fn range(first: &[u32], ordinal: u32) -> Range<usize> {
+pub(super) fn range(first: &[u32], ordinal: u32) -> Range<usize> {
     let start = first.get(ordinal as usize).copied().unwrap_or(0) as usize;
     let end = first.get(ordinal as usize + 1).map_or(start, |end| *end as usize);
     start..end

@@ -12,6 +12,7 @@ use super::{
     document::{DocAd, DocItem},
     error::SegmentError,
     folder::{FileEntry, FolderWriter},
+    lines::Lines,
     lookup::Lookup,
     posting_table::Key,
     postings::PostingsWriter,
@@ -123,6 +124,8 @@ struct Documents {
     /// (item id, ad id).
     ads: Vec<(u64, u64)>,
     ad_campaign: Vec<u64>,
+    /// 0: none.
+    ad_group: Vec<u64>,
     columns: ColumnsWriter,
     postings: PostingsWriter,
     /// Names, sorted.
@@ -140,6 +143,7 @@ impl Documents {
             category: Vec::new(),
             ads: Vec::new(),
             ad_campaign: Vec::new(),
+            ad_group: Vec::new(),
             columns: ColumnsWriter::default(),
             postings: PostingsWriter::default(),
             dimensions: Vec::new(),
@@ -171,6 +175,7 @@ impl Documents {
         self.postings.push(u32_of(self.ads.len())?, ad)?;
         self.ads.push(place);
         self.ad_campaign.push(ad.campaign.0);
+        self.ad_group.push(ad.ad_group);
         Ok(())
     }
 
@@ -198,6 +203,7 @@ impl Documents {
         ids.push(content::AD_ID, &self.ads.iter().map(|(_, ad)| *ad).collect::<Vec<u64>>());
         ids.push(content::AD_ITEM, &ad_item);
         ids.push(content::AD_CAMPAIGN, &ad_campaign);
+        Lines::write(&ad_campaign, &self.ad_group, &mut ids);
         let (mut columns, mut postings, mut creatives) =
             (Sections::default(), Sections::default(), Sections::default());
         let features = self.columns.write(items as usize, &mut columns);

@@ -50,8 +50,10 @@ pub struct DocAd {
     pub ad: AdId,
     /// What it shows.
     pub item: ItemId,
-    /// Holds its bid.
+    /// Holds its bid, unless its ad group has one.
     pub campaign: CampaignId,
+    /// One of the campaign's; 0 = directly under the campaign.
+    pub ad_group: u64,
     /// Conditions; those on one dimension are taken together.
     pub targeting: Vec<DocRule>,
     /// When it may be shown; `None` = at every hour.

@@ -48,6 +48,7 @@ mod creatives;
 mod folder;
 mod graph;
 mod kernel;
+mod lines;
 mod linkage;
 mod linker;
 mod lookup;

@@ -79,6 +79,7 @@ pub(crate) fn ads(n: u64, per_item: u64) -> Vec<DocAd> {
             ad: AdId(n * 1_000 + k),
             item: item(n).item,
             campaign: CampaignId(500 + n % 13),
+            ad_group: (n + k) % 3,
             targeting: vec![DocRule { dimension: STORE, any_of, none_of: vec![], ..DocRule::default() }],
             schedule: None,
         }

@@ -30,6 +30,7 @@ fn what_is_sealed_is_read_back() {
         for (ad, doc) in content.ads_of(n).zip(&expected) {
             assert_eq!((content.ad_id(ad), content.campaign(ad), content.item_of(ad)), (doc.ad, doc.campaign, n));
             assert!(content.ads_of_campaign(content.campaign_place(ad)).contains(&ad));
+            assert_eq!(content.line(content.line_place(ad)), (doc.campaign.0, doc.ad_group));
         }
         let feature = |name| doc.features.iter().find(|(n, _)| n == name).map(|(_, f)| f.clone());
         let brand = content.category_column("brand").unwrap()[n as usize];
@@ -61,7 +62,7 @@ fn documents_out_of_order_are_refused() {
     builder.push_item(item(1)).unwrap();
     assert!(builder.push_item(item(1)).is_err());
     assert!(builder.push_item(item(0)).is_err());
-    let ad = DocAd { ad: AdId(5), item: ItemId(99), campaign: CampaignId(1), targeting: vec![], schedule: None };
+    let ad = DocAd { ad: AdId(5), item: ItemId(99), campaign: CampaignId(1), ..DocAd::default() };
     builder.push_ad(&ad).unwrap();
     assert!(builder.push_ad(&ad).is_err());
     assert!(matches!(builder.seal(), Err(SegmentError::Refused(_))));
@@ -187,6 +188,8 @@ fn structure_is_checked_apart() {
         let _ = (content.creative(0), content.creative(199));
         for n in 0..200 {
             let _ = (content.categories(n), content.set_column("colours").map(|c| c.of(n)));
+            let (place, lines) = (content.line_place(n), content.campaign_lines(content.campaign_place(n)));
+            assert!(lines.contains(&place) && content.ads_of_line(place).contains(&n), "checked when it was opened");
         }
     }
     assert!(opened > 50, "only {opened} got past the structure: the test would be empty");

@@ -131,6 +131,7 @@ fn document(n: u64, conditions: &Conditions) -> DocAd {
         ad: AdId(n),
         item: item(n / 3).item,
         campaign: CampaignId(500 + n % 5),
+        ad_group: n % 4,
         targeting: conditions.rules.iter().map(rule).collect(),
         schedule,
     }

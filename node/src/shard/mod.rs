@@ -162,6 +162,13 @@ impl Shard {
         content.campaign(local)
     }
 
+    /// The line of an ad: its campaign and ad group.
+    #[must_use]
+    pub fn line(&self, ad: u32) -> (u64, u64) {
+        let (content, local) = self.ad(ad);
+        content.line(content.line_place(local))
+    }
+
     /// The ads of these campaigns, for [`TargetingQuery::excluded`].
     #[must_use]
     pub fn ads_of_campaigns(&self, campaigns: impl IntoIterator<Item = u64>) -> Bitset {
@@ -177,6 +184,13 @@ impl Shard {
         let offset = self.content.ads();
         let newer = self.delta.content().ads_of_campaign_id(campaign).iter().map(move |ad| ad + offset);
         self.content.ads_of_campaign_id(campaign).iter().copied().chain(newer)
+    }
+
+    /// The ads of the line at a place in the sealed content, ascending.
+    pub fn ads_of_line(&self, place: u32) -> impl Iterator<Item = u32> + '_ {
+        let (offset, delta) = (self.content.ads(), self.delta.content());
+        let newer: &[u32] = delta.find_line(self.content.line(place)).map_or(&[], |place| delta.ads_of_line(place));
+        self.content.ads_of_line(place).iter().copied().chain(newer.iter().map(move |ad| ad + offset))
     }
 
     /// Appends these columns of an item's activations; nothing when there is no such item, or no such column.

@@ -1,13 +1,15 @@
 //! What do the campaigns of one content folder bid in one delivery version, and which of its ads are silent?
 //!
-//! Everything that a search needs of bids is made when a version arrives, off the request path: rows by campaign place,
-//! the ads that do not bid, and the list by bid of those billed by the thousand impressions. A version that follows
-//! another does work for the campaigns that changed and copies or shares the rest.
+//! Everything that a search needs of bids is made when a version arrives, off the request path: rows by line (a
+//! campaign with one of its ad groups, or with none), the ads that do not bid, and the list by bid of those billed by
+//! the thousand impressions. A version that follows another does work for the campaigns that changed and copies or
+//! shares the rest.
 //!
 //! Campaigns that bid at some times only are silent at the others. The set of silent ads stays the same from one start or
 //! end of a schedule to the next, so it is kept for the stretch that searches are in.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -23,17 +25,17 @@ use crate::shard::Shard;
 
 /// One delivery version as the ads of one content folder see it.
 pub struct ShardDelivery {
-    /// Bids by campaign place.
+    /// Bids by the place of a line.
     pub resolved: ResolvedDelivery,
-    /// Campaigns that bid by the thousand impressions, with their paced bids, the highest first.
-    pub impression_bids: Vec<(u64, u64)>,
+    /// Lines that bid by the thousand impressions, by their places, with their paced bids, the highest first.
+    pub impression_bids: Vec<(u32, u64)>,
     /// The ads of these.
     pub impression_ads: Arc<Bitset>,
     /// Ads whose impressions are counted for a frequency rule of the catalogue: the same in all its versions.
     pub counted: Arc<Bitset>,
     /// Ads that are billed by the impression: the same in all versions.
     leased: Arc<Bitset>,
-    /// Ads that do not bid at any time: paused, without budget, bid 0, or of an unknown campaign.
+    /// Ads that do not bid at any time: paused, without budget, bid 0, or of an unknown campaign or ad group.
     silent: Arc<Bitset>,
     /// Campaigns that take part in a share of the auctions, in parts per million; ascending.
     throttled: Vec<(u64, u32)>,
@@ -54,19 +56,22 @@ impl ShardDelivery {
     /// Resolves a version for a content folder.
     #[must_use]
     pub fn new(content: &Content, delivery: &Arc<Delivery>) -> Self {
-        let campaigns = content.campaigns();
-        let resolved = ResolvedDelivery::new(Arc::clone(delivery), campaigns.iter().copied());
-        let rows = || (0..).zip(campaigns).map(|(place, campaign)| (*campaign, resolved.row(place)));
-        let silent = content.ads_of_campaigns(rows().filter(|(_, row)| !row.bids()).map(|(campaign, _)| campaign));
-        let mut impression_bids: Vec<(u64, u64)> = rows().filter_map(impression_bid).collect();
+        let resolved = ResolvedDelivery::new(Arc::clone(delivery), content.lines());
+        let lines = content.lines().len() as u32;
+        let rows = || (0..lines).map(|line| (line, resolved.row(line)));
+        let ads_of = |is_in: fn(&DeliveryRow) -> bool| {
+            content.ads_of_lines(rows().filter(|(_, row)| is_in(row)).map(|(line, _)| line))
+        };
+        let silent = ads_of(|row| !row.bids());
+        let mut impression_bids: Vec<(u32, u64)> = rows().filter_map(impression_bid).collect();
         impression_bids.sort_by_key(highest_first);
-        let impression_ads = content.ads_of_campaigns(impression_bids.iter().map(|(campaign, _)| *campaign));
-        let counted = rows().filter(|(_, row)| row.counting == Counting::Counted).map(|(campaign, _)| campaign);
-        let counted = content.ads_of_campaigns(counted);
-        let leased = rows().filter(|(_, row)| row.is_leased()).map(|(campaign, _)| campaign);
-        let leased = content.ads_of_campaigns(leased);
-        let timed = rows().filter_map(timed).collect();
-        let throttled = rows().filter_map(throttled).collect();
+        let impression_ads = content.ads_of_lines(impression_bids.iter().map(|(line, _)| *line));
+        let counted = ads_of(|row| row.counting == Counting::Counted);
+        let leased = ads_of(DeliveryRow::is_leased);
+        let campaigns = || (0..).zip(content.campaigns()).map(|(place, id)| (*id, content.campaign_lines(place)));
+        let speaking = || campaigns().filter_map(|campaign| speaking(&resolved, campaign));
+        let timed = speaking().filter_map(timed).collect();
+        let throttled = speaking().filter_map(throttled).collect();
         Self {
             resolved,
             impression_bids,
@@ -85,9 +90,10 @@ impl ShardDelivery {
     #[must_use]
     pub fn following(&self, content: &Content, delivery: &Arc<Delivery>, changed: &[u64]) -> Self {
         let resolved = self.resolved.of_version(Arc::clone(delivery));
-        let row = |campaign: &u64| (*campaign, *delivery.row(delivery.row_of(*campaign)));
-        let here = changed.iter().filter(|campaign| !content.ads_of_campaign_id(**campaign).is_empty());
-        let rows: Vec<(u64, DeliveryRow)> = here.map(row).collect();
+        let lines_of = |campaign: &u64| Some((*campaign, content.campaign_lines(content.find_campaign(*campaign)?)));
+        let campaigns: Vec<(u64, Range<u32>)> = changed.iter().filter_map(lines_of).collect();
+        // Campaigns ascend, and so do their lines.
+        let lines: Vec<u32> = campaigns.iter().flat_map(|(_, lines)| lines.clone()).collect();
         let mut next = Self {
             resolved,
             impression_bids: self.impression_bids.clone(),
@@ -100,22 +106,25 @@ impl ShardDelivery {
             stretch: ArcSwapOption::empty(),
             values: self.values.following(),
         };
-        if rows.is_empty() {
+        if campaigns.is_empty() {
             return next;
         }
-        let is_changed = |campaign: u64| rows.binary_search_by_key(&campaign, |(id, _)| *id).is_ok();
-        next.impression_bids.retain(|(campaign, _)| !is_changed(*campaign));
+        let is_changed = |campaign: u64| campaigns.binary_search_by_key(&campaign, |(id, _)| *id).is_ok();
+        next.impression_bids.retain(|(line, _)| lines.binary_search(line).is_err());
         next.timed.retain(|(campaign, _)| !is_changed(*campaign));
         next.throttled.retain(|(campaign, _)| !is_changed(*campaign));
         let (silent, listed) = (Arc::make_mut(&mut next.silent), Arc::make_mut(&mut next.impression_ads));
-        for (campaign, row) in &rows {
-            for ad in content.ads_of_campaign_id(*campaign) {
+        for line in lines {
+            let row = next.resolved.row(line);
+            for ad in content.ads_of_line(line) {
                 place(silent, *ad, !row.bids());
                 place(listed, *ad, row.bids() && row.is_by_impression());
             }
-            next.impression_bids.extend(impression_bid((*campaign, row)));
-            next.timed.extend(timed((*campaign, row)));
-            next.throttled.extend(throttled((*campaign, row)));
+            next.impression_bids.extend(impression_bid((line, row)));
+        }
+        for speaking in campaigns.into_iter().filter_map(|campaign| speaking(&next.resolved, campaign)) {
+            next.timed.extend(timed(speaking));
+            next.throttled.extend(throttled(speaking));
         }
         // Both were sorted but for the few at the end.
         next.impression_bids.sort_by_key(highest_first);
@@ -206,34 +215,40 @@ impl ShardDelivery {
         self.values.of(&loaded.shard, self, &loaded.bundle)
     }
 
-    /// What the campaign of an ad bids.
+    /// What an ad bids.
     #[inline]
     #[must_use]
     pub fn row(&self, shard: &Shard, ad: u32) -> &DeliveryRow {
         let sealed = shard.content();
         if ad < sealed.ads() {
-            return self.resolved.row(sealed.campaign_place(ad));
+            return self.resolved.row(sealed.line_place(ad));
         }
-        // A recent document's campaign may be new to the sealed content: it is looked up.
-        let delivery = self.resolved.delivery();
-        delivery.row(delivery.row_of(shard.campaign(ad).0))
+        // A recent document's line may be new to the sealed content: it is looked up.
+        let ((campaign, ad_group), delivery) = (shard.line(ad), self.resolved.delivery());
+        delivery.row(delivery.row_of(campaign, ad_group))
     }
 }
 
-fn impression_bid((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, u64)> {
-    (row.bids() && row.is_by_impression()).then(|| (campaign, row.paced().0))
+fn impression_bid((line, row): (u32, &DeliveryRow)) -> Option<(u32, u64)> {
+    (row.bids() && row.is_by_impression()).then(|| (line, row.paced().0))
+}
+
+/// A campaign with a row of its lines that bids, if one does: schedule and throttle are the campaign's, so the same in
+/// all of them.
+fn speaking(resolved: &ResolvedDelivery, (campaign, mut lines): (u64, Range<u32>)) -> Option<(u64, &DeliveryRow)> {
+    lines.find(|line| resolved.row(*line).bids()).map(|line| (campaign, resolved.row(line)))
 }
 
 fn timed((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, Schedule)> {
-    (row.bids() && !row.schedule.is_open()).then_some((campaign, row.schedule))
+    (!row.schedule.is_open()).then_some((campaign, row.schedule))
 }
 
 fn throttled((campaign, row): (u64, &DeliveryRow)) -> Option<(u64, u32)> {
-    (row.bids() && row.throttle_ppm < PPM).then_some((campaign, row.throttle_ppm))
+    (row.throttle_ppm < PPM).then_some((campaign, row.throttle_ppm))
 }
 
-fn highest_first((campaign, bid): &(u64, u64)) -> (Reverse<u64>, u64) {
-    (Reverse(*bid), *campaign)
+fn highest_first((line, bid): &(u32, u64)) -> (Reverse<u64>, u32) {
+    (Reverse(*bid), *line)
 }
 
 fn place(ads: &mut Bitset, ad: u32, is_in: bool) {

@@ -1,4 +1,4 @@
-//! What do the campaigns of a generation bid?
+//! What do the campaigns of a generation and their ad groups bid?
 
 use std::fs::File;
 use std::io::BufReader;
@@ -7,6 +7,7 @@ use std::path::Path;
 use gavel_member::catalogue::BlockReader;
 use gavel_proto::frequency::RuleBook;
 use gavel_proto::ids::{AdvertiserId, CampaignId};
+use gavel_proto::limits::CATALOGUE_AD_GROUPS_MAX;
 
 use super::disk::io;
 use super::{StagingError, convert};
@@ -15,12 +16,16 @@ use crate::ranking::delivery::{Counting, Delivery};
 /// Reads a campaigns blob: what the catalogue says, before anything else was said.
 pub fn read(path: &Path) -> Result<Delivery, StagingError> {
     let file = File::open(path).map_err(io(path))?;
-    let (mut rows, mut rules) = (Vec::new(), Vec::new());
+    let (mut rows, mut groups, mut rules) = (Vec::new(), Vec::new(), Vec::new());
     for block in BlockReader::new(BufReader::new(file)) {
         for campaign in &block?.campaigns {
             let (row, of) = (convert::campaign(campaign)?, convert::frequency(campaign)?);
             rules.push((CampaignId(row.campaign), of.0, of.1));
             rows.push(row);
+            groups.extend(convert::ad_groups(campaign)?);
+            if groups.len() > CATALOGUE_AD_GROUPS_MAX {
+                return Err(StagingError::Unusable(format!("more than {CATALOGUE_AD_GROUPS_MAX} ad groups")));
+            }
         }
     }
     let owners: Vec<AdvertiserId> = rules.iter().map(|(_, advertiser, _)| *advertiser).collect();
@@ -30,5 +35,5 @@ pub fn read(path: &Path) -> Result<Delivery, StagingError> {
             row.counting = Counting::Counted;
         }
     }
-    Ok(Delivery::new(0, rows))
+    Ok(Delivery::new(0, rows.into_iter().chain(groups)))
 }

@@ -3,10 +3,12 @@
 //! Generated types end here. Documents are checked again although the loader checked them: a blob is bytes
 //! from the network, and its hash only says that they are the bytes that were announced.
 
+use std::collections::BTreeMap;
+
 use gavel_proto::frequency::{FrequencyRule, rules_from_wire};
 use gavel_proto::hash::value_hash;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
-use gavel_proto::limits::{FEATURES_MAX, RANGES_MAX, SET_VALUES_MAX, TERMS_MAX, ZONE_OFFSETS_MAX};
+use gavel_proto::limits::{AD_GROUPS_MAX, FEATURES_MAX, RANGES_MAX, SET_VALUES_MAX, TERMS_MAX, ZONE_OFFSETS_MAX};
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::targeting::{Hours, Interval};
 use gavel_proto::wire;
@@ -81,6 +83,23 @@ pub fn campaign(campaign: &wire::Campaign) -> Result<DeliveryRow, StagingError> 
     })
 }
 
+/// What a campaign of the catalogue says of its ad groups; the rest of their rows is the campaign's.
+pub fn ad_groups(campaign: &wire::Campaign) -> Result<Vec<DeliveryRow>, StagingError> {
+    let id = campaign.campaign_id;
+    let groups: BTreeMap<u64, &wire::AdGroup> = campaign.ad_groups.iter().map(|g| (g.ad_group_id, g)).collect();
+    if groups.contains_key(&0) || groups.len() != campaign.ad_groups.len() || groups.len() > AD_GROUPS_MAX {
+        return Err(refused(id, "an ad group without an id or given twice, or too many of them"));
+    }
+    let row = |(ad_group, group): (u64, &wire::AdGroup)| DeliveryRow {
+        campaign: id,
+        ad_group,
+        bid: Micros(group.bid_micros),
+        status: if group.paused { CampaignStatus::Paused } else { CampaignStatus::Active },
+        ..DeliveryRow::UNKNOWN
+    };
+    Ok(groups.into_iter().map(row).collect())
+}
+
 /// Who pays for a campaign of the catalogue, and how often a user may see it.
 pub fn frequency(campaign: &wire::Campaign) -> Result<(AdvertiserId, Vec<FrequencyRule>), StagingError> {
     let rules = rules_from_wire(&campaign.frequency).map_err(|reason| refused(campaign.campaign_id, &reason))?;
@@ -140,6 +159,7 @@ pub fn ad(ad: &wire::Ad) -> Result<DocAd, StagingError> {
         ad: AdId(ad.ad_id),
         item: ItemId(ad.item_id),
         campaign: CampaignId(ad.campaign_id),
+        ad_group: ad.ad_group_id,
         targeting: ad.targeting.iter().map(|r| rule(ad.ad_id, r)).collect::<Result<_, _>>()?,
         schedule: schedule.flatten(),
     })
@@ -169,4 +189,31 @@ pub fn zone(zone: wire::TimeZone) -> Result<DocZone, StagingError> {
 
 fn refused(id: u64, reason: &str) -> StagingError {
     StagingError::Document { id, reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ad_groups_have_bids_and_statuses_of_their_own() {
+        let group = |ad_group_id, bid_micros, paused| wire::AdGroup { ad_group_id, bid_micros, paused };
+        let of = |ad_groups| wire::Campaign { campaign_id: 9, ad_groups, ..wire::Campaign::default() };
+        let rows = ad_groups(&of(vec![group(2, 0, true), group(1, 70, false)])).unwrap();
+        let row = |ad_group, bid, status| DeliveryRow {
+            campaign: 9,
+            ad_group,
+            bid: Micros(bid),
+            status,
+            ..DeliveryRow::UNKNOWN
+        };
+        assert_eq!(rows, [row(1, 70, CampaignStatus::Active), row(2, 0, CampaignStatus::Paused)]);
+        assert!(ad_groups(&of(Vec::new())).unwrap().is_empty());
+        let many = (1..=AD_GROUPS_MAX as u64 + 1).map(|id| group(id, 1, false)).collect();
+        for refused in [vec![group(0, 1, false)], vec![group(1, 1, false), group(1, 2, false)], many] {
+            assert!(matches!(ad_groups(&of(refused)), Err(StagingError::Document { id: 9, .. })));
+        }
+        let ad = ad(&wire::Ad { campaign_id: 9, ad_group_id: 2, ..wire::Ad::default() }).unwrap();
+        assert_eq!((ad.campaign.0, ad.ad_group), (9, 2));
+    }
 }

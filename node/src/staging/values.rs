@@ -23,10 +23,10 @@ pub struct ValueTables {
     before: BTreeMap<Hash, Table>,
 }
 
-/// What campaigns are worth, by their place in the content, and what follows for items.
+/// What lines are worth, by their place in the content, and what follows for items.
 #[derive(Clone, Debug)]
 struct Table {
-    campaigns: Arc<[Option<f32>]>,
+    lines: Arc<[Option<f32>]>,
     items: Arc<[f32]>,
 }
 
@@ -54,29 +54,29 @@ impl ValueTables {
 
     fn make(&self, shard: &Shard, delivery: &ShardDelivery, model: ValueModel, hash: &Hash) -> Table {
         let sealed = shard.content();
-        let places = 0..sealed.campaigns().len() as u32;
-        let campaigns: Arc<[Option<f32>]> = places.map(|place| model.value(delivery.resolved.row(place))).collect();
+        let places = 0..sealed.lines().len() as u32;
+        let lines: Arc<[Option<f32>]> = places.map(|place| model.value(delivery.resolved.row(place))).collect();
         let is_sealed = shard.items() == sealed.items();
-        let same = self.before.get(hash).filter(|before| is_sealed && before.campaigns == campaigns);
+        let same = self.before.get(hash).filter(|before| is_sealed && before.lines == lines);
         if let Some(before) = same.filter(|before| before.items.len() == shard.items() as usize) {
             return before.clone();
         }
         let value = |ad: u32| {
             if ad < sealed.ads() {
-                campaigns.get(sealed.campaign_place(ad) as usize).copied().flatten()
+                lines.get(sealed.line_place(ad) as usize).copied().flatten()
             } else {
                 model.value(delivery.row(shard, ad))
             }
         };
         let items = bounds(shard.items(), |item| shard.ads_of(item), value).into();
-        Table { campaigns, items }
+        Table { lines, items }
     }
 }
 
 /// The same for the items of a content that is being sealed with a model.
 pub fn at_seal(content: &Content, delivery: &ShardDelivery, bundle: &LoadedBundle) -> Option<Vec<f32>> {
     let model = bundle.value?;
-    let value = |ad| model.value(delivery.resolved.row(content.campaign_place(ad)));
+    let value = |ad| model.value(delivery.resolved.row(content.line_place(ad)));
     Some(bounds(content.items(), |item| content.ads_of(item), value))
 }
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frequency::{FrequencyScope, FrequencyWindow};
+use crate::limits::AD_GROUPS_MAX;
 use crate::wire;
 use std::collections::BTreeMap;
 
@@ -20,8 +21,20 @@ fn rules() -> impl Strategy<Value = Vec<FrequencyRule>> {
     })
 }
 
+fn status() -> impl Strategy<Value = Status> {
+    prop_oneof![Just(Status::Active), Just(Status::Paused)]
+}
+
+/// Changes of a few groups, each once and in any order.
+fn group_changes() -> impl Strategy<Value = Vec<GroupChange>> {
+    let said = (of(1u64..99), of(status()), any::<bool>());
+    let change = |(ad_group, (bid_micros, status, reset))| GroupChange { ad_group, bid_micros, status, reset };
+    let changes = prop::collection::btree_map(1u64..6, said, 0..5)
+        .prop_map(move |drawn| drawn.into_iter().map(change).collect::<Vec<_>>());
+    changes.prop_shuffle()
+}
+
 fn said_by_operators() -> impl Strategy<Value = Change> {
-    let status = prop_oneof![Just(Status::Active), Just(Status::Paused)];
     let strategy = prop_oneof![
         Just(BidStrategy::Fixed),
         (1u64..99).prop_map(BidStrategy::TargetCpa),
@@ -30,13 +43,14 @@ fn said_by_operators() -> impl Strategy<Value = Change> {
     let schedule = (0i64..9, 10i64..20).prop_map(|(starts_s, ends_s)| Schedule { starts_s, ends_s });
     (
         of(1u64..99),
-        of(status),
+        of(status()),
         of(schedule),
         of(strategy),
         of(rules()),
+        group_changes(),
         prop_oneof![Just(Erase::Nothing), Just(Erase::Operators)],
     )
-        .prop_map(|(bid_micros, status, schedule, strategy, frequency, erase)| Change {
+        .prop_map(|(bid_micros, status, schedule, strategy, frequency, ad_groups, erase)| Change {
             campaign: 7,
             erase,
             bid_micros,
@@ -44,6 +58,7 @@ fn said_by_operators() -> impl Strategy<Value = Change> {
             schedule,
             strategy,
             frequency,
+            ad_groups,
             ..Change::default()
         })
 }
@@ -87,6 +102,60 @@ proptest! {
         let stands = two.after(one.after(Override::default()));
         prop_assert_eq!(Override::of_wire(&stands.to_wire(7)).unwrap(), (7, stands));
     }
+
+    /// The twin holds what was said of each group in a map of its own.
+    #[test]
+    fn groups_keep_what_is_not_changed_and_are_ascending(
+        changes in prop::collection::vec(said_by_operators(), 1..8),
+    ) {
+        let (mut stands, mut twin) = (Override::default(), BTreeMap::<u64, GroupOverride>::new());
+        for change in &changes {
+            if change.erase != Erase::Nothing {
+                twin.clear();
+            }
+            for GroupChange { ad_group, bid_micros, status, reset } in change.ad_groups.iter().copied() {
+                if reset {
+                    twin.remove(&ad_group);
+                }
+                let said = twin.entry(ad_group).or_default();
+                said.bid_micros = bid_micros.or(said.bid_micros);
+                said.status = status.or(said.status);
+            }
+            twin.retain(|_, said| *said != GroupOverride::default());
+            stands = change.after(stands);
+            prop_assert_eq!(&stands.ad_groups, &twin.iter().map(|(id, said)| (*id, *said)).collect::<Vec<_>>());
+            for id in 0..7 {
+                prop_assert_eq!(stands.of_group(id), twin.get(&id).copied().unwrap_or_default());
+            }
+        }
+        let all = Change { campaign: 7, erase: Erase::All, ..Change::default() };
+        prop_assert!(all.after(stands).is_empty());
+    }
+}
+
+/// The bid is looked for in four places, in this order.
+#[test]
+fn a_group_bids_by_the_first_rule_that_says_something() {
+    let group = |bid_micros| vec![(3, GroupOverride { bid_micros, status: None })];
+    let auto = Override {
+        strategy: Some(BidStrategy::TargetCpa(1)),
+        auto_bid_micros: Some(90),
+        bid_micros: Some(60),
+        ad_groups: group(Some(80)),
+        ..Override::default()
+    };
+    assert_eq!(group_bid(Some(&auto), 3, 70, 50), 90, "the strategy's is for the whole campaign");
+    let fixed = Override { strategy: Some(BidStrategy::Fixed), ..auto };
+    assert_eq!(group_bid(Some(&fixed), 3, 70, 50), 80, "said of the group");
+    assert_eq!(group_bid(Some(&fixed), 4, 70, 50), 70, "another group's in the catalogue");
+    assert_eq!(
+        [group_bid(Some(&fixed), 4, 0, 50), group_bid(Some(&fixed), 0, 0, 50)],
+        [60, 60],
+        "said of the campaign"
+    );
+    let silent = Override { bid_micros: None, ad_groups: group(None), ..fixed };
+    assert_eq!([group_bid(Some(&silent), 3, 70, 50), group_bid(Some(&silent), 3, 0, 50)], [70, 50]);
+    assert_eq!([group_bid(None, 3, 70, 50), group_bid(None, 3, 0, 50), group_bid(None, 0, 0, 50)], [70, 50, 50]);
 }
 
 #[test]
@@ -108,6 +177,13 @@ fn impossible_values_are_named() {
     check(Change { multiplier_ppm: Some(PPM + 1), ..Change::default() }, "multiplier_ppm is 1000001");
     check(Change { schedule: Some(Schedule { starts_s: 9, ends_s: 9 }), ..Change::default() }, "given 9 to 9");
     check(Change { strategy: Some(BidStrategy::TargetCpa(0)), ..Change::default() }, "target_micros is 0");
+    let group = |ad_group| GroupChange { ad_group, ..GroupChange::default() };
+    let groups = |ad_groups| Change { ad_groups, ..Change::default() };
+    check(groups(vec![group(0)]), "an ad group's id is missing");
+    check(groups(vec![group(3), group(4), group(3)]), "ad group 3 is named twice");
+    check(groups(vec![GroupChange { bid_micros: Some(0), ..group(3) }]), "ad group 3: bid_micros is 0");
+    check(groups(vec![GroupChange { bid_micros: Some(BID_MICROS_MAX + 1), ..group(3) }]), "ad group 3: bid_micros");
+    check(groups((1..=AD_GROUPS_MAX as u64 + 1).map(group).collect()), "257 ad groups are to change");
     assert!(Change::default().check().unwrap_err().contains("campaign_id"));
 }
 
@@ -122,4 +198,21 @@ fn what_cannot_be_read_is_named() {
     check(wire::DeliveryChange { frequency, ..Default::default() }, "frequency: a window of 25 hours");
     check(wire::DeliveryChange { status: 9, ..Default::default() }, "status has a value");
     check(wire::DeliveryChange { strategy: Some(Default::default()), ..Default::default() }, "strategy.kind");
+    let group = wire::AdGroupChange { ad_group_id: 3, status: 9, ..Default::default() };
+    check(wire::DeliveryChange { ad_groups: vec![group], ..Default::default() }, "ad group 3: status has a value");
+
+    let said = |ids: &[u64], status: i32| {
+        let group = |id: &u64| wire::AdGroupOverride { ad_group_id: *id, bid_micros: Some(1), status };
+        Override::of_wire(&wire::CampaignOverride {
+            campaign_id: 7,
+            ad_groups: ids.iter().map(group).collect(),
+            ..Default::default()
+        })
+    };
+    assert_eq!(said(&[3, 4], 2).unwrap().1.ad_groups.len(), 2);
+    let too_many: Vec<u64> = (1..=AD_GROUPS_MAX as u64 + 1).collect();
+    for ids in [&[4, 3][..], &[3, 3], &[0, 3], &too_many] {
+        assert!(said(ids, 2).unwrap_err().contains("not ascending ids above 0"));
+    }
+    assert!(said(&[3], 9).unwrap_err().contains("status has a value"));
 }

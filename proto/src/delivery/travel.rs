@@ -1,7 +1,8 @@
 //! How do overrides and changes travel?
 
-use super::{BidStrategy, Change, Erase, Override, Pacing, Schedule, Status};
+use super::{BidStrategy, Change, Erase, GroupChange, GroupOverride, Override, Pacing, Schedule, Status};
 use crate::frequency::{FrequencyRule, rules_from_wire};
+use crate::limits::AD_GROUPS_MAX;
 use crate::wire;
 
 impl From<Schedule> for wire::CampaignSchedule {
@@ -88,6 +89,40 @@ fn status(value: i32) -> Result<Option<Status>, String> {
     }
 }
 
+fn group_to_wire((ad_group, said): &(u64, GroupOverride)) -> wire::AdGroupOverride {
+    wire::AdGroupOverride { ad_group_id: *ad_group, bid_micros: said.bid_micros, status: status_to_wire(said.status) }
+}
+
+/// What is said of ad groups; one that says nothing that is known here is left out.
+fn groups(messages: &[wire::AdGroupOverride]) -> Result<Vec<(u64, GroupOverride)>, String> {
+    let is_ascending = messages.windows(2).all(|pair| pair[0].ad_group_id < pair[1].ad_group_id);
+    let has_zero = messages.first().is_some_and(|m| m.ad_group_id == 0);
+    if messages.len() > AD_GROUPS_MAX || !is_ascending || has_zero {
+        return Err(format!("ad_groups are not ascending ids above 0, or more than {AD_GROUPS_MAX}"));
+    }
+    let read = |m: &wire::AdGroupOverride| {
+        let said = GroupOverride { bid_micros: m.bid_micros, status: status(m.status)? };
+        Ok::<_, String>((m.ad_group_id, said))
+    };
+    let mut read = messages.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    read.retain(|(_, said)| !said.is_empty());
+    Ok(read)
+}
+
+fn group_change_to_wire(change: &GroupChange) -> wire::AdGroupChange {
+    wire::AdGroupChange {
+        ad_group_id: change.ad_group,
+        bid_micros: change.bid_micros,
+        status: status_to_wire(change.status),
+        reset: change.reset,
+    }
+}
+
+fn group_change(m: &wire::AdGroupChange) -> Result<GroupChange, String> {
+    let said = status(m.status).map_err(|reason| format!("ad group {}: {reason}", m.ad_group_id))?;
+    Ok(GroupChange { ad_group: m.ad_group_id, bid_micros: m.bid_micros, status: said, reset: m.reset })
+}
+
 impl Override {
     /// For the wire.
     #[must_use]
@@ -100,6 +135,7 @@ impl Override {
             strategy: self.strategy.map(Into::into),
             pacing: pacing_to_wire(self.pacing),
             frequency: (!self.frequency.is_empty()).then(|| rules_to_wire(&self.frequency)),
+            ad_groups: self.ad_groups.iter().map(group_to_wire).collect(),
             multiplier_ppm: self.multiplier_ppm,
             throttle_ppm: self.throttle_ppm,
             auto_bid_micros: self.auto_bid_micros,
@@ -119,6 +155,7 @@ impl Override {
             strategy: m.strategy.map(strategy).transpose()?,
             pacing: pacing(m.pacing)?,
             frequency: m.frequency.as_ref().map(rules).transpose()?.unwrap_or_default(),
+            ad_groups: groups(&m.ad_groups)?,
             multiplier_ppm: m.multiplier_ppm,
             throttle_ppm: m.throttle_ppm,
             auto_bid_micros: m.auto_bid_micros,
@@ -146,6 +183,7 @@ impl Change {
             strategy: self.strategy.map(Into::into),
             pacing: pacing_to_wire(self.pacing),
             frequency: self.frequency.as_deref().map(rules_to_wire),
+            ad_groups: self.ad_groups.iter().map(group_change_to_wire).collect(),
             multiplier_ppm: self.multiplier_ppm,
             throttle_ppm: self.throttle_ppm,
             auto_bid_micros: self.auto_bid_micros,
@@ -173,6 +211,7 @@ impl Change {
             strategy: m.strategy.map(strategy).transpose()?,
             pacing: pacing(m.pacing)?,
             frequency: m.frequency.as_ref().map(rules).transpose()?,
+            ad_groups: m.ad_groups.iter().map(group_change).collect::<Result<_, _>>()?,
             multiplier_ppm: m.multiplier_ppm,
             throttle_ppm: m.throttle_ppm,
             auto_bid_micros: m.auto_bid_micros,

@@ -25,6 +25,8 @@ fn the_published_trajectory() {
     }
 }
 
+/// Of the published test run. Of the training run there are figures and no costs to compute them from, and the script that is
+/// published with both holds other gains.
 #[test]
 fn the_published_convergence() {
     let found = convergence(&ECPC, REFERENCE);
@@ -91,6 +93,18 @@ fn throttling_spends_the_same_and_gains_a_third() {
     assert!(worst <= 0.02, "{worst}");
     let gain = gain / (windows * each) as f64;
     assert!((gain - 1.0 / 24.0).abs() < 0.001, "{gain}");
+}
+
+/// Once a minute `p = min(1, 1.1 p)` while spending is not above the plan, and `0.9 p` above it (Agarwal et al., KDD 2014).
+#[test]
+fn the_published_step_of_throttling() {
+    let mut throttle = Throttle::default();
+    for (spent, ppm) in [(1.0, 110_000u32), (1.1, 99_000), (0.0, 108_900)] {
+        throttle.observe(spent, 1.0);
+        assert!(throttle.probability_ppm().abs_diff(ppm) <= 1, "{spent}: {}", throttle.probability_ppm());
+    }
+    (0..100).for_each(|_| throttle.observe(0.0, 1.0));
+    assert_eq!(throttle.probability_ppm(), PPM);
 }
 
 #[test]

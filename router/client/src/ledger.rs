@@ -7,7 +7,9 @@ use crate::transport::{self, ClientError};
 use gavel_proto::limits::INTERNAL_MESSAGE_BYTES_MAX;
 use gavel_proto::wire::ledger_service_client::LedgerServiceClient;
 use gavel_proto::wire::ledger_wish::Body;
-use gavel_proto::wire::{BalancesReply, BalancesRequest, JournalRequest, LedgerReply, LedgerRequest, LedgerWish};
+use gavel_proto::wire::{
+    BalancesReply, BalancesRequest, JournalRequest, LedgerReply, LedgerRequest, LedgerVerdict, LedgerWish, SealedRefund,
+};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +21,15 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Tries before the request is given up.
 const TRIES_MAX: usize = 60;
+
+/// What came of the tries before the one that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tries {
+    /// None was entered: a duplicate was entered by somebody else, or in an earlier call.
+    Answered,
+    /// One at least had no answer and may have been entered: a duplicate may be its own.
+    Unanswered,
+}
 
 /// Asks the ledger of one cluster.
 #[derive(Clone, Debug)]
@@ -45,9 +56,14 @@ impl LedgerClient {
     /// # Errors
     /// When no leader was found for a long while, or the request is wrong.
     pub async fn post(&mut self, wishes: Vec<Body>) -> Result<LedgerReply, ClientError> {
+        Ok(self.ask(wishes).await?.0)
+    }
+
+    /// The answer, and whether a try before it may have been entered without one.
+    async fn ask(&mut self, wishes: Vec<Body>) -> Result<(LedgerReply, Tries), ClientError> {
         let wishes = wishes.into_iter().map(|body| LedgerWish { body: Some(body) }).collect();
         let request = LedgerRequest { cluster_id: self.cluster_id.clone(), wishes };
-        let mut last = String::new();
+        let (mut last, mut tries) = (String::new(), Tries::Answered);
         for turn in 0..TRIES_MAX {
             let address = self.leader.take().unwrap_or_else(|| self.addresses[turn % self.addresses.len()].clone());
             let mut client = client(&address)?;
@@ -56,7 +72,7 @@ impl LedgerClient {
                     let reply = reply.into_inner();
                     if reply.leader_address.is_empty() {
                         self.leader = Some(address);
-                        return Ok(reply);
+                        return Ok((reply, tries));
                     }
                     last = format!("{address} does not lead");
                     self.leader = Some(reply.leader_address).filter(|leader| *leader != address);
@@ -65,12 +81,28 @@ impl LedgerClient {
                     }
                 }
                 Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => return Err(status.into()),
-                Ok(Err(status)) => last = format!("{address}: {status}"),
-                Err(_) => last = format!("{address}: no answer"),
+                // A voter may have had it entered and not lived, or led, to say so.
+                Ok(Err(status)) => (last, tries) = (format!("{address}: {status}"), Tries::Unanswered),
+                Err(_) => (last, tries) = (format!("{address}: no answer"), Tries::Unanswered),
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
         Err(ClientError::Unreachable(last))
+    }
+
+    /// Has charges given back, by the tokens of their events; what came of each, in their order. At most 512 at once. The
+    /// same again changes nothing and is answered as a duplicate; so is one whose first try was not answered in time, which
+    /// the tries tell.
+    ///
+    /// # Errors
+    /// When no leader was found for a long while, or there are too many.
+    pub async fn refund(&mut self, refunds: Vec<SealedRefund>) -> Result<(Vec<LedgerVerdict>, Tries), ClientError> {
+        let count = refunds.len();
+        let (LedgerReply { verdicts, .. }, tries) = self.ask(refunds.into_iter().map(Body::Refund).collect()).await?;
+        if verdicts.len() == count {
+            return Ok((verdicts, tries));
+        }
+        Err(ClientError::Refused(format!("{} answers to {count} refunds", verdicts.len())))
     }
 
     /// The balances as one voter has them.

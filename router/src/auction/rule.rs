@@ -23,7 +23,7 @@ pub enum Mechanism {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TiePrice {
-    /// The tie key decides, as it decides the order: who would lose the tie pays the next higher integer.
+    /// The tie decides, as it decides the order: who would lose it pays the next higher integer.
     Keyed,
     /// As if the winner won every tie: the quotient rounded up (decision 13, for the command line).
     WinnerWins,

@@ -1,7 +1,6 @@
 //! What does one line of the clearing log hold?
 
 use gavel_proto::epoch::Epoch;
-use gavel_proto::hash::combine;
 use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, ItemId, ShardId};
 use gavel_proto::money::{BidType, Micros};
 use serde::{Deserialize, Serialize};
@@ -35,7 +34,7 @@ pub struct ClearingInputs {
     pub request_id: String,
     /// Names the auction.
     pub auction_id: AuctionId,
-    /// Of the key that made the ties.
+    /// Of the key that made the ties: [`gavel_proto::hash::TieKey::id`].
     pub tie_key_id: u64,
     /// The versions that every shard answered under.
     pub epoch: Epoch,
@@ -144,13 +143,6 @@ pub enum LoggedReason {
     LimitNeighbour,
     LostAuction,
     NotEligibleBudget,
-}
-
-/// Tells keys apart without giving them away.
-#[must_use]
-pub const fn tie_key_id(key: u64) -> u64 {
-    const NAME: u64 = 0x7469_655f_6b65_795f;
-    combine(NAME, key)
 }
 
 impl LoggedCandidate {

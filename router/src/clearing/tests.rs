@@ -2,7 +2,7 @@
 
 use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
-use gavel_proto::hash::mix64;
+use gavel_proto::hash::{TieKey, mix64};
 use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, ItemId, ShardId};
 use gavel_proto::money::{BidType, Micros};
 
@@ -45,7 +45,7 @@ fn inputs(seed: u64) -> ClearingInputs {
         format: FORMAT,
         request_id: format!("request \"{seed}\""),
         auction_id: AuctionId(mix64(seed)),
-        tie_key_id: tie_key_id(7),
+        tie_key_id: TieKey::from_number(7).id(),
         epoch: Epoch { map: 3, generation: 2, model: 5, delivery: 1_000 + seed },
         terms: AuctionTerms {
             mechanism,

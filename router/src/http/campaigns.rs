@@ -4,6 +4,9 @@
 //! `POST /v1/campaigns:batch` several, all or nothing. A write carries an `Idempotency-Key`; under the same key the same
 //! wish is answered as before. Amounts are integers in micros of the currency.
 
+mod groups;
+
+use self::groups::{GroupDraft, ShownGroup};
 use super::{bytes, failure, json};
 use crate::campaigns::Desk;
 use axum::Router;
@@ -133,6 +136,8 @@ struct Draft {
     strategy: Option<StrategyDraft>,
     pacing: Option<PacingWord>,
     frequency: Option<Vec<RuleDraft>>,
+    /// Those that change.
+    ad_groups: Vec<GroupDraft>,
     budgets: Option<BudgetsDraft>,
     wait_ms: u32,
 }
@@ -142,6 +147,20 @@ struct Draft {
 enum StatusWord {
     Active,
     Paused,
+}
+
+impl StatusWord {
+    const fn of(is_paused: bool) -> Self {
+        if is_paused { Self::Paused } else { Self::Active }
+    }
+
+    const fn to_wire(word: Option<Self>) -> wire::CampaignStatus {
+        match word {
+            None => wire::CampaignStatus::Unspecified,
+            Some(Self::Active) => wire::CampaignStatus::Active,
+            Some(Self::Paused) => wire::CampaignStatus::Paused,
+        }
+    }
 }
 
 /// How spending is held back.
@@ -242,11 +261,6 @@ fn offset(text: &str) -> Option<i32> {
 
 impl Draft {
     fn update(self, campaign: u64) -> Result<wire::CampaignUpdate, String> {
-        let status = match self.status {
-            None => wire::CampaignStatus::Unspecified,
-            Some(StatusWord::Active) => wire::CampaignStatus::Active,
-            Some(StatusWord::Paused) => wire::CampaignStatus::Paused,
-        };
         let strategy = self.strategy.map(|strategy| {
             let kind = match strategy.kind {
                 StrategyWord::Fixed => wire::BidStrategy::Fixed,
@@ -273,13 +287,14 @@ impl Draft {
             campaign_id: campaign,
             erase: erase.into(),
             bid_micros: self.bid_micros,
-            status: status.into(),
+            status: StatusWord::to_wire(self.status).into(),
             schedule: self.schedule.map(|s| wire::CampaignSchedule { starts_s: s.starts_s, ends_s: s.ends_s }),
             strategy,
             pacing: pacing.into(),
             frequency: self
                 .frequency
                 .map(|rules| wire::FrequencyRules { rules: rules.into_iter().map(rule).collect() }),
+            ad_groups: self.ad_groups.into_iter().map(Into::into).collect(),
             ..wire::DeliveryChange::default()
         };
         let budgets = self.budgets.map(|budgets| {
@@ -329,6 +344,7 @@ struct Shown {
     pacing: PacingWord,
     throttle_ppm: u32,
     frequency: Vec<RuleDraft>,
+    ad_groups: Vec<ShownGroup>,
     budgets: Option<ShownBudgets>,
 }
 
@@ -342,7 +358,6 @@ struct ShownBudgets {
 impl Shown {
     fn of(m: &wire::CampaignState) -> Self {
         let said = m.said.clone().unwrap_or_default();
-        let status = |paused| if paused { StatusWord::Paused } else { StatusWord::Active };
         let strategy = said.strategy.unwrap_or_default();
         let kind = match strategy.kind() {
             wire::BidStrategy::Unspecified | wire::BidStrategy::Fixed => StrategyWord::Fixed,
@@ -364,10 +379,10 @@ impl Shown {
             bid_type: i32::try_from(m.bid_type).ok().and_then(BidType::from_number),
             bid_micros: m.bid_micros,
             multiplier_ppm: m.multiplier_ppm,
-            status: status(m.status() == wire::CampaignStatus::Paused),
+            status: StatusWord::of(m.status() == wire::CampaignStatus::Paused),
             silence: Some(m.silence.clone()).filter(|word| !word.is_empty()),
             catalogue_bid_micros: m.catalogue_bid_micros,
-            catalogue_status: status(m.catalogue_paused),
+            catalogue_status: StatusWord::of(m.catalogue_paused),
             schedule: said.schedule.map(|s| ScheduleDraft { starts_s: s.starts_s, ends_s: s.ends_s }),
             strategy: StrategyDraft { kind, target_micros: strategy.target_micros },
             pacing: match said.pacing() {
@@ -376,6 +391,7 @@ impl Shown {
             },
             throttle_ppm: said.throttle_ppm.unwrap_or(1_000_000),
             frequency: said.frequency.iter().flat_map(|rules| &rules.rules).map(rule).collect(),
+            ad_groups: m.ad_groups.iter().map(ShownGroup::of).collect(),
             budgets: m.budgets.as_ref().map(|b| ShownBudgets {
                 daily_micros: b.day_micros,
                 weekly_micros: b.week_micros,
@@ -419,6 +435,7 @@ fn answered<T: Serialize>(answer: Result<T, Status>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gavel_proto::delivery::{BidStrategy, Change, GroupChange, Status};
 
     fn update(text: &str) -> Result<wire::CampaignUpdate, String> {
         serde_json::from_str::<Draft>(text).map_err(|e| e.to_string())?.update(7)
@@ -429,15 +446,37 @@ mod tests {
         let text = r#"{"bid_micros": 5, "status": "paused", "schedule": {"ends_s": 9},
             "strategy": {"kind": "target_cpa", "target_micros": 3},
             "frequency": [{"scope": "ad", "window_hours": 24, "max": 2}],
+            "ad_groups": [{"id": 3, "bid_micros": 6}, {"id": 4, "status": "active", "reset": true}],
             "budgets": {"daily_micros": 4, "zone": "-05:30"}}"#;
         let update = update(text).unwrap();
-        let change = gavel_proto::delivery::Change::of_wire(&update.change.unwrap()).unwrap();
+        let change = Change::of_wire(&update.change.unwrap()).unwrap();
         assert_eq!((change.campaign, change.bid_micros), (7, Some(5)));
-        assert_eq!(change.status, Some(gavel_proto::delivery::Status::Paused));
-        assert_eq!(change.strategy, Some(gavel_proto::delivery::BidStrategy::TargetCpa(3)));
+        assert_eq!(change.status, Some(Status::Paused));
+        assert_eq!(change.strategy, Some(BidStrategy::TargetCpa(3)));
         assert_eq!(change.frequency.unwrap()[0].window.hours(), 24);
+        let group = |ad_group| GroupChange { ad_group, ..GroupChange::default() };
+        let active = GroupChange { status: Some(Status::Active), reset: true, ..group(4) };
+        assert_eq!(change.ad_groups, [GroupChange { bid_micros: Some(6), ..group(3) }, active]);
         let budgets = update.budgets.unwrap();
         assert_eq!((budgets.day_micros, &budgets.zone_offsets[..]), (Some(4), &[-19_800][..]));
+    }
+
+    #[test]
+    fn what_is_in_force_of_ad_groups_is_shown() {
+        let group = |ad_group_id, status: wire::CampaignStatus, catalogue_bid_micros| wire::AdGroupState {
+            ad_group_id,
+            bid_micros: 7,
+            status: status.into(),
+            catalogue_bid_micros,
+            catalogue_paused: false,
+        };
+        let ad_groups = vec![group(3, wire::CampaignStatus::Paused, 5), group(4, wire::CampaignStatus::Active, 0)];
+        let shown = Shown::of(&wire::CampaignState { ad_groups, ..Default::default() });
+        let expected = serde_json::json!([
+            {"id": 3, "bid_micros": 7, "status": "paused", "catalogue_bid_micros": 5, "catalogue_paused": false},
+            {"id": 4, "bid_micros": 7, "status": "active", "catalogue_bid_micros": null, "catalogue_paused": false},
+        ]);
+        assert_eq!(serde_json::to_value(&shown.ad_groups).unwrap(), expected);
     }
 
     #[test]
@@ -449,6 +488,8 @@ mod tests {
         check(r#"{"bid": 5}"#, "unknown field `bid`");
         check(r#"{"status": "off"}"#, "unknown variant `off`");
         check(r#"{"budgets": {"zone": "Berlin"}}"#, "zone \"Berlin\": give UTC");
+        check(r#"{"ad_groups": [{"status": "paused"}]}"#, "missing field `id`");
+        check(r#"{"ad_groups": [{"id": 3, "bid": 5}]}"#, "unknown field `bid`");
         check(r#"{"frequency": [{"scope": "user", "window_hours": 1, "max": 1}]}"#, "unknown variant `user`");
     }
 }

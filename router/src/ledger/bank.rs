@@ -281,6 +281,13 @@ impl Bank {
         self.purse(campaign).hold(campaign, nanos, self.now_ms())
     }
 
+    /// Whether the prices of impressions could be held, as far as is known: nothing is taken.
+    #[must_use]
+    pub fn could_hold(&self, campaign: CampaignId, prices: &[i64]) -> bool {
+        let is_unbudgeted = self.grant.load().as_ref().is_some_and(|grant| grant.campaigns == 0);
+        is_unbudgeted || self.purse(campaign).could_hold(campaign, prices, self.now_ms())
+    }
+
     /// Gives back a part of a hold.
     pub fn release(&self, campaign: CampaignId, lease: u64, nanos: i64) {
         self.purse(campaign).release(campaign, lease, nanos);

@@ -4,7 +4,8 @@
 //! nothing and says as much as another. What was forged or malformed leaves none, and neither does what was answered with
 //! `unavailable`, because it is sent again.
 
-use crate::line_log::{LineLog, LogNames};
+use crate::config::LogFiles;
+use crate::line_log::{LineLog, LogNames, Packing};
 use crate::logged::{EventLine, EventWord, FORMAT, TokenId};
 use gavel_member::token::Token;
 use gavel_proto::wire::EventKind;
@@ -35,8 +36,9 @@ impl EventLog {
     ///
     /// # Errors
     /// When the folder cannot be made or written to.
-    pub fn start(folder: &Path) -> std::io::Result<Self> {
-        Ok(Self { log: Some(LineLog::start(folder, NAMES, |line| serde_json::to_string(&line).ok())?) })
+    pub fn start(folder: &Path, files: LogFiles) -> std::io::Result<Self> {
+        let line = |line| serde_json::to_string(&line).ok();
+        Ok(Self { log: Some(LineLog::start(folder, NAMES, packing(files), line)?) })
     }
 
     /// Logs an event and its answer. A token that this router cannot open, because its key came after ours, is dropped
@@ -48,6 +50,14 @@ impl EventLog {
             Some(line) => log.take(line),
             None => metrics::counter!(NAMES.dropped).increment(1),
         }
+    }
+}
+
+const fn packing(files: LogFiles) -> Packing {
+    match files {
+        LogFiles::Jsonl => Packing::Compressed,
+        #[cfg(feature = "parquet")]
+        LogFiles::Parquet => crate::parquet_log::EVENTS,
     }
 }
 

@@ -41,6 +41,14 @@ struct Lease {
     until_ms: u64,
 }
 
+/// Issues so much from the first lease that has it; its id and wall time.
+fn take(leases: &mut [Lease], nanos: i64, now_ms: u64) -> Option<(u64, u64)> {
+    let fits = |lease: &&mut Lease| lease.until_ms > now_ms && lease.amount - lease.issued >= nanos;
+    let lease = leases.iter_mut().find(fits)?;
+    lease.issued += nanos;
+    Some((lease.id, lease.wall_ms))
+}
+
 /// What is known of one campaign.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Wallet {
@@ -148,11 +156,22 @@ impl Purse {
         if now_ms < wallet.unbudgeted_until_ms {
             return Some(Hold::Unbudgeted);
         }
-        let fits = |lease: &&mut Lease| lease.until_ms > now_ms && lease.amount - lease.issued >= nanos;
-        let lease = wallet.leases.iter_mut().find(fits)?;
-        lease.issued += nanos;
+        let (id, wall_ms) = take(&mut wallet.leases, nanos, now_ms)?;
         wallet.spent = wallet.spent.saturating_add(nanos);
-        Some(Hold::Lease { id: lease.id, wall_ms: lease.wall_ms, nanos })
+        Some(Hold::Lease { id, wall_ms, nanos })
+    }
+
+    /// Whether the prices of impressions, in nanos, could be held one after the other. For a campaign that was no candidate
+    /// lately no lease was asked for; one is as soon as it is.
+    #[must_use]
+    pub fn could_hold(&self, campaign: CampaignId, prices: &[i64], now_ms: u64) -> bool {
+        let Some(wallet) = self.wallets.get(&campaign) else { return true };
+        let is_seen = now_ms.saturating_sub(wallet.seen_ms) <= SEEN_MS;
+        if !is_seen || now_ms < wallet.unbudgeted_until_ms {
+            return true;
+        }
+        let mut leases = wallet.leases.clone();
+        prices.iter().all(|nanos| take(&mut leases, *nanos, now_ms).is_some())
     }
 
     /// Gives back a part of a hold: the ad does not stand, or costs less than was held.
@@ -288,6 +307,9 @@ mod tests {
         let hold = Some(Hold::Lease { id: 1, wall_ms: 77, nanos: 10 });
         assert_eq!([purse.hold(C, 10, 1_200), purse.hold(C, 10, 1_200)], [hold, hold]);
         assert_eq!(purse.hold(C, 10, 1_200), None, "5 are left");
+        let could = |prices: &[i64], now_ms| purse.could_hold(C, prices, now_ms);
+        assert_eq!([could(&[5], 1_200), could(&[6], 1_200), could(&[3, 3], 1_200)], [true, false, false]);
+        assert_eq!([could(&[5], 15_500), could(&[6], 61_001)], [false, true], "late, and forgotten");
         purse.release(C, 1, 5);
         assert_eq!(purse.hold(C, 10, 15_499), hold);
         assert_eq!(purse.hold(C, 0, 15_500), None, "its time is counted from the question");

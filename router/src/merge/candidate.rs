@@ -110,7 +110,7 @@ impl Candidate {
         self.offer.bid >= self.offer.reserve && self.score >= 0
     }
 
-    /// The order of the auction: score descending, tie key ascending, then ad id. Total over distinct ads.
+    /// The order of the auction: score descending, tie ascending, then ad id. Total over distinct ads.
     #[must_use]
     pub fn auction_order(&self, other: &Self) -> Ordering {
         (other.score, self.offer.tie, self.offer.ad).cmp(&(self.score, other.offer.tie, other.offer.ad))

@@ -11,7 +11,7 @@ use crate::ledger::{Authority, Bank, Held, Sale, purse::Hold};
 use crate::merge::{Candidate, Ranking};
 use crate::respond::{Decided, Entry, SlateEntry, placed_winners};
 use gavel_proto::cut::SPARE;
-use gavel_proto::ids::AdId;
+use gavel_proto::ids::{AdId, CampaignId};
 use gavel_proto::money::BidType;
 
 /// What one request holds. A request that is dropped before its page is made, because its client is gone, gives all of
@@ -79,8 +79,9 @@ pub(super) async fn clear_and_hold<'a>(
     }
 }
 
-/// Clears the auction as far as impressions decide it, and takes none.
+/// Clears the auction as [`clear_and_hold`] does, and takes neither money nor impressions.
 pub(super) async fn clear_and_look(
+    (bank, authority): (&Bank, Authority),
     impressions: &mut Impressions<'_>,
     ranking: &Ranking,
     rule: &AuctionRule,
@@ -88,12 +89,39 @@ pub(super) async fn clear_and_look(
     let mut failed = Vec::new();
     loop {
         let clearing = reclear_without(ranking, rule, &failed);
-        let refused = impressions.take(ranking, &clearing).await;
-        if refused.is_empty() {
-            return clearing;
+        match unpaid((bank, authority), ranking, &clearing) {
+            Some(ad) => failed.push(ad),
+            None => {
+                let refused = impressions.take(ranking, &clearing).await;
+                if refused.is_empty() {
+                    return clearing;
+                }
+                failed.extend(refused);
+            }
         }
-        failed.extend(refused);
     }
+}
+
+/// The first winner for which nothing could be held, beside what those before it take.
+fn unpaid((bank, authority): (&Bank, Authority), ranking: &Ranking, clearing: &Clearing) -> Option<AdId> {
+    let mut wanted: Vec<(CampaignId, Vec<i64>)> = Vec::new();
+    for candidate in clearing.winners.iter().map(|winner| &ranking[winner.candidate]).filter(is_leased) {
+        let campaign = candidate.offer().campaign;
+        let at = wanted.iter().position(|(of, _)| *of == campaign).unwrap_or(wanted.len());
+        if at == wanted.len() {
+            wanted.push((campaign, Vec::new()));
+        }
+        wanted[at].1.push(held_at_most(candidate));
+        let could = match authority {
+            Authority::Granted => bank.could_hold(campaign, &wanted[at].1),
+            Authority::Never => true,
+            Authority::Lost => false,
+        };
+        if !could {
+            return Some(candidate.offer().ad);
+        }
+    }
+    None
 }
 
 impl Holds<'_> {
@@ -194,7 +222,7 @@ mod tests {
     use crate::transport::{Nodes, Transport};
     use gavel_proto::cut::Neighbours;
     use gavel_proto::frequency::RuleBook;
-    use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
+    use gavel_proto::ids::{AdvertiserId, ItemId, ShardId};
     use gavel_proto::money::Micros;
     use std::sync::Arc;
 
@@ -247,6 +275,8 @@ mod tests {
             let (clearing, _) = clear_and_hold((&bank, bank.authority()), &mut impressions, &ranking, &rule()).await;
             let winners = clearing.winners.iter().map(|winner| ranking[winner.candidate].offer().ad.0);
             assert_eq!(winners.collect::<Vec<_>>(), wins);
+            let seen = clear_and_look((&bank, bank.authority()), &mut impressions, &ranking, &rule()).await;
+            assert_eq!(seen, clearing, "who looks sees what is served");
         }
     }
 }

@@ -147,14 +147,14 @@ impl Pipeline {
             trace.merge(now_us());
             trace.shows(stages::shown(pinned, &gathered, &coverage));
             let mut impressions = self.impressions((pinned, &query), &screened, plan.random, asked_for);
+            let bank = (&*self.bank, plan.authority);
             let (clearing, holds) = match asked_for {
                 AskedFor::Candidates => {
                     self.bank.arrive();
-                    let bank = (&*self.bank, plan.authority);
                     hold::clear_and_hold(bank, &mut impressions, &ranking, &plan.rule).await
                 }
                 AskedFor::Reasons => {
-                    let clearing = hold::clear_and_look(&mut impressions, &ranking, &plan.rule).await;
+                    let clearing = hold::clear_and_look(bank, &mut impressions, &ranking, &plan.rule).await;
                     (clearing, hold::Holds::none(&self.bank))
                 }
                 AskedFor::Everything | AskedFor::EverythingExactly => {
@@ -180,7 +180,8 @@ impl Pipeline {
             };
             let shadow = choice.shadow.as_ref().filter(|_| asked_for == AskedFor::Candidates);
             let served = shadow.map(|shadow| Served::of(&query, (pinned, shadow), &plan, &gathered));
-            Ok((Explanation { response, ads, reasons, clearing }, served))
+            let removed = decided.clearing.failed;
+            Ok((Explanation { response, ads, reasons, clearing, removed }, served))
         }
         .await;
         trace.end(now_us(), answered, self.staging.windows())

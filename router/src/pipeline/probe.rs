@@ -8,12 +8,12 @@ use super::{Pipeline, stages};
 use crate::fanout::Hedging;
 use crate::merge::Candidate;
 use crate::request::{Arrival, Draft, RequestError, parse};
-use crate::respond::Answer;
+use crate::respond::{Answer, Explanation};
 use crate::staging::AuctionSettings;
 use crate::transport::{AskedFor, Gathered, SearchTerms};
 use gavel_member::clock::now_us;
 use gavel_proto::deadline::{Deadline, Instant};
-use gavel_proto::ids::{AuctionId, ShardId};
+use gavel_proto::ids::{AdId, AuctionId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, MEASURED_ITEMS_MAX, MEASURED_MS_MAX, PROBE_MS};
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ const EXHAUSTIVE_MS: u64 = MEASURED_MS_MAX - 1_000;
 pub struct Probed {
     /// As served.
     pub answer: Answer,
+    /// Ads that won and could not be served: the auction was cleared anew without them.
+    pub removed: Vec<AdId>,
     /// How the auction was run.
     pub auction: AuctionSettings,
     /// Its slots.
@@ -67,8 +69,8 @@ impl Pipeline {
     /// Answers a request twice.
     ///
     /// # Errors
-    /// See [`RequestError`]; [`RequestError::Coverage`] when a shard did not answer one of the three in full, because
-    /// then nothing can be compared.
+    /// See [`RequestError`]; [`RequestError::Coverage`] when a shard did not answer one of the three in full, and
+    /// [`RequestError::Late`] when nobody said what the user has seen, because then nothing can be compared.
     pub async fn probe(
         &self,
         draft: Draft,
@@ -85,9 +87,13 @@ impl Pipeline {
         // As the answer will find them: its own impressions count afterwards.
         let screened = self.screen(&pinned, &query).await;
         let arrival = Arrival { at: now_us(), patience_us: None };
-        let answer = self.answer(draft, arrival, AskedFor::Candidates).await?.0.response;
+        let Explanation { response: answer, removed, .. } = self.answer(draft, arrival, AskedFor::Candidates).await?.0;
         if answer.epoch != pinned.table.epoch.into() {
             return Err(RequestError::Fault("the epoch changed under the probe: try again".to_owned()));
+        }
+        if screened.is_unknown() || answer.coverage.degraded_reasons & stages::NO_FREQUENCY_COUNTS != 0 {
+            // One of them left out all that is counted, and the others may not have.
+            return Err(RequestError::Late("the question what the user has seen"));
         }
         let placement = stages::placement(&pinned, &query)?;
         let user = self.user_row(&pinned, &query).await?;
@@ -116,7 +122,8 @@ impl Pipeline {
         };
         let shards = shards(served, exact, exhaustive.unwrap_or_default());
         let slots = plan.rule.terms().slots;
-        Ok(Probed { answer, auction: pinned.auction.clone(), slots, auction_id: plan.terms.auction_id, shards })
+        let (auction, auction_id) = (pinned.auction.clone(), plan.terms.auction_id);
+        Ok(Probed { answer, removed, auction, slots, auction_id, shards })
     }
 }
 

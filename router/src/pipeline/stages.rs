@@ -5,7 +5,7 @@ use super::frequency::Screened;
 use super::trace::RequestTrace;
 use crate::allocation::AllocationRule;
 use crate::auction::{AuctionRule, Clearing};
-use crate::clearing::{ClearingInputs, LoggedCandidate, Served, tie_key_id};
+use crate::clearing::{ClearingInputs, LoggedCandidate, Served};
 use crate::fanout::Hedging;
 use crate::features::{UserRow, user_row};
 use crate::ledger::Authority;
@@ -29,7 +29,7 @@ use std::time::Duration;
 /// Without a grant of the ledger nobody holds budgets: ads go on, and the answer says so (decision 20).
 const NO_BUDGET_AUTHORITY: u32 = 128;
 /// Nobody could say how often the user has seen what is counted: none of it was served (decision 16).
-const NO_FREQUENCY_COUNTS: u32 = 256;
+pub(super) const NO_FREQUENCY_COUNTS: u32 = 256;
 /// What creatives leave of the deadline for the way back.
 const WAY_BACK_US: u64 = 1_000;
 
@@ -355,7 +355,7 @@ pub(super) fn clearing(course: &Course<'_>, decided: &Decided, gathered: &Gather
         format: crate::clearing::FORMAT,
         request_id: request_id(course),
         auction_id: course.plan.terms.auction_id,
-        tie_key_id: tie_key_id(course.pinned.auction.tie_key),
+        tie_key_id: course.pinned.auction.tie_key.id(),
         epoch: course.pinned.table.epoch,
         terms: course.plan.rule.terms().clone(),
         page: page_rule(course),

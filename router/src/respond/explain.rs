@@ -93,7 +93,9 @@ fn judged(decided: &Decided, refused: &[AdId], rule: &AuctionRule) -> HashMap<Ad
             Outcome::Removed if refused.contains(&candidate.offer().ad) => {
                 ("not_eligible_frequency", "it won, and no impression was left for it".to_owned())
             }
-            Outcome::Removed => ("not_eligible_budget", "it could not be served".to_owned()),
+            Outcome::Removed => {
+                ("not_eligible_budget", "it won, and this router has no money leased for it".to_owned())
+            }
         };
         let offer = candidate.offer();
         let explained = Explained {

@@ -12,6 +12,7 @@ pub use slate::{Decided, engagement, placed_winners, slate};
 use crate::transport::{Creative, Explained, Prediction, ShardTiming};
 use gavel_proto::coverage::Coverage;
 use gavel_proto::epoch::Epoch;
+use gavel_proto::ids::AdId;
 use serde::Serialize;
 
 /// A slate with everything that says how it came about.
@@ -218,6 +219,9 @@ pub struct Explanation {
     pub reasons: Vec<ReasonCount>,
     /// One line of JSON that `gavel auction replay` clears anew; empty when nobody asked for reasons.
     pub clearing: String,
+    /// Ads that won and could not be served, for a probe; the reasons have them too.
+    #[serde(skip)]
+    pub removed: Vec<AdId>,
 }
 
 #[cfg(test)]

@@ -204,12 +204,13 @@ pub(super) fn probed(probed: Probed) -> wire::ProbeResponse {
             per_advertiser: narrow(probed.auction.per_advertiser),
             per_category: narrow(probed.auction.per_category.unwrap_or(0)),
             position_factors_ppm: probed.auction.position_factors_ppm,
-            tie_key: probed.auction.tie_key,
+            tie_key: probed.auction.tie_key.as_bytes().to_vec(),
             auction_id: probed.auction_id.0,
             neighbours: wire::Neighbours::from(probed.auction.neighbours).into(),
             cascade_ppm: probed.auction.cascade_ppm.unwrap_or(0),
         }),
         shards: probed.shards.into_iter().map(shard).collect(),
+        removed_ad: probed.removed.into_iter().map(|ad| ad.0).collect(),
     }
 }
 
@@ -241,6 +242,8 @@ fn scored(candidate: &Candidate) -> wire::ProbeAd {
         value_low: offer.value as u64,
         reserve_micros: offer.reserve.0,
         event_weight: offer.event_weight,
+        click_weight: offer.click_weight,
+        continuation_ppm: offer.continuation_ppm,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::auction::Mechanism;
 use crate::topology::{RouteTable, ShardRoute};
 use gavel_proto::epoch::Epoch;
 use gavel_proto::frequency::{FrequencyRule, rules_from_wire};
+use gavel_proto::hash::TieKey;
 use gavel_proto::ids::{AdvertiserId, CampaignId, MemberId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, SLOTS_MAX};
 use gavel_proto::money::PPM;
@@ -137,7 +138,10 @@ fn auction(config: wire::AuctionConfig) -> AuctionSettings {
             wire::Mechanism::Vcg => Mechanism::Vcg,
             wire::Mechanism::FirstPrice => Mechanism::FirstPrice,
         },
-        tie_key: config.tie_key,
+        tie_key: TieKey::of_config(&config.tie_key, config.public_tie_key).unwrap_or_else(|| {
+            tracing::error!(bytes = config.tie_key.len(), "the auction's tie key is not used: it needs 32 bytes");
+            TieKey::from_number(config.public_tie_key)
+        }),
         per_advertiser: config.per_advertiser.max(1) as usize,
         per_category: Some(config.per_category as usize).filter(|limit| *limit > 0),
         position_factors_ppm: config.position_factors_ppm,

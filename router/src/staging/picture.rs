@@ -4,6 +4,7 @@ use crate::allocation::ShadowBid;
 use crate::auction::{AuctionRule, AuctionTerms, Mechanism, RuleError, TiePrice, UserModel};
 use crate::topology::RouteTable;
 use gavel_proto::cut::Neighbours;
+use gavel_proto::hash::TieKey;
 use gavel_proto::ids::MemberId;
 use gavel_proto::score::QualityRule;
 
@@ -91,7 +92,7 @@ pub struct AuctionSettings {
     /// Prices.
     pub mechanism: Mechanism,
     /// Key of the ties.
-    pub tie_key: u64,
+    pub tie_key: TieKey,
     /// Ads of one advertiser at most.
     pub per_advertiser: usize,
     /// Ads of one category at most.

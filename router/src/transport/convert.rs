@@ -12,7 +12,7 @@ use gavel_model::FeatureValue;
 use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
 use gavel_proto::frequency::{Capped, Screen};
-use gavel_proto::hash::tie_key;
+use gavel_proto::hash::{TieKey, Ties};
 use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, ItemId, MemberId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, EXPLAINED_ADS_MAX, FEATURES_MAX, HEADS_MAX};
 use gavel_proto::money::{BidType, Micros, PPM};
@@ -32,7 +32,7 @@ pub struct Shape {
     /// Ads of one category; 0 = no limit.
     pub per_category: u32,
     /// Key of the ties.
-    pub tie_key: u64,
+    pub tie_key: TieKey,
     /// Floor per mille.
     pub reserve_cpm_micros: u64,
     /// Whether neighbours must be of different categories.
@@ -165,7 +165,7 @@ pub(super) fn request(terms: &SearchTerms) -> wire::SearchRequest {
             slots: terms.shape.slots,
             per_advertiser: terms.shape.per_advertiser,
             per_category: terms.shape.per_category,
-            tie_key: terms.shape.tie_key,
+            tie_key: terms.shape.tie_key.as_bytes().to_vec(),
             reserve_cpm_micros: terms.shape.reserve_cpm_micros,
             neighbours: wire::Neighbours::from(terms.shape.neighbours).into(),
             quality: Some(terms.shape.quality.into()),
@@ -328,6 +328,7 @@ fn candidates(shard: ShardId, columns: &wire::Candidates, terms: &SearchTerms) -
     }
     let click = terms.click_head.as_ref().and_then(|name| columns.heads.iter().position(|head| head == name));
     let continuation = columns.heads.iter().position(|head| head == CONTINUATION_HEAD);
+    let ties = Ties::new(terms.shape.tie_key, terms.auction_id.0);
     let candidate = |i: usize| {
         let bid_type = i32::try_from(columns.bid_type[i]).ok().and_then(BidType::from_number);
         let bid_type = bid_type.ok_or_else(|| format!("bid type {}", columns.bid_type[i]))?;
@@ -356,7 +357,7 @@ fn candidates(shard: ShardId, columns: &wire::Candidates, terms: &SearchTerms) -
             },
             value: (i128::from(columns.value_high[i]) << 64) | i128::from(columns.value_low[i]),
             reserve: Micros(columns.reserve_micros[i]),
-            tie: tie_key(terms.shape.tie_key, terms.auction_id.0, ad),
+            tie: ties.of(ad),
             shard,
             // Checked against the limit or bounded by the message.
             row: i as u32,

@@ -152,10 +152,10 @@ fn every_page_keeps_the_rules() {
     }
 }
 
-/// The best worth over every choice of ad positions within the rules, for pages that the feed fills.
-fn best_worth(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> i128 {
+/// The best page over every choice of ad positions within the rules, for pages that the feed fills.
+fn best_page(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> Vec<Placed> {
     let positions = rule.positions;
-    let valid = |mask: u32| {
+    let valid = |mask: &u32| {
         let at: Vec<usize> = (0..positions).filter(|p| mask >> p & 1 == 1).collect();
         at.len() <= ads.len().min(rule.max_ads)
             && at.iter().all(|p| *p >= rule.first_position)
@@ -178,27 +178,31 @@ fn best_worth(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> 
         };
         (0..positions).map(entry).collect::<Vec<_>>()
     };
-    (0..1 << positions).filter(|m| valid(*m)).map(|m| worth(&page(m), ads, organic, rule)).max().unwrap_or(0)
+    let pages = (0..1u32 << positions).filter(valid).map(page);
+    pages.max_by_key(|page| worth(page, ads, organic, rule)).expect("a page of organic items alone is allowed")
 }
 
-/// Greedy is not optimal under gaps. The bound is what the seeded cases reach; a change of the greedy shows in it.
+/// Greedy is not optimal under gaps. The bounds are what the seeded cases reach; a change of the greedy shows in them.
 #[test]
 fn the_greedy_page_is_close_to_the_best() {
-    let (mut worst, mut short, mut cases) = (1.0_f64, 0, 0);
+    let (mut worst, mut sum, mut optimal, mut cases) = (1.0_f64, 0.0, 0, 0);
     for seed in 0..3_000 {
         let mut dice = Dice::new(seed);
         let (ads, mut organic, rule) = case(&mut dice, 4, 8);
         organic.resize_with(rule.positions.max(organic.len()), Engagement::default);
-        let best = best_worth(&ads, &organic, &rule);
+        let best = worth(&best_page(&ads, &organic, &rule), &ads, &organic, &rule);
         let greedy = worth(&allocate(&ads, &organic, &rule), &ads, &organic, &rule);
         assert!(greedy <= best, "seed {seed}: the oracle missed a page");
         if best > 0 {
             let ratio = greedy as f64 / best as f64;
-            (worst, short, cases) = (worst.min(ratio), short + i32::from(greedy < best), cases + 1);
+            (worst, sum) = (worst.min(ratio), sum + ratio);
+            (optimal, cases) = (optimal + i32::from(greedy == best), cases + 1);
         }
     }
-    println!("greedy below the best page in {short} of {cases}, worst ratio {worst:.3}");
-    assert!(worst >= 0.5 && short * 5 < cases, "worst {worst}, short {short} of {cases}");
+    let (mean, share) = (sum / f64::from(cases), f64::from(optimal) / f64::from(cases));
+    println!("greedy the best page in {optimal} of {cases}, mean ratio {mean:.4}, worst {worst:.3}");
+    assert!(cases > 2_500, "{cases} pages say little");
+    assert!(worst >= 0.5 && mean >= 0.994 && share >= 0.94, "worst {worst}, mean {mean}, optimal {share}");
 }
 
 /// A page of one auction: which winner stands where, at which price.
@@ -259,29 +263,61 @@ fn a_page_price_is_the_smallest_bid_that_keeps_the_position() {
     assert!(sold > 3_000, "{sold} sales say little");
 }
 
-/// AL1: over the best pages, a higher shadow bid never brings more revenue nor less engagement.
-#[test]
-fn engagement_is_bought_with_revenue() {
-    for seed in 0..400 {
-        let mut dice = Dice::new(seed);
-        let (ads, mut organic, base) = case(&mut dice, 4, 7);
-        organic.resize_with(base.positions.max(organic.len()), Engagement::default);
-        let mut last: Option<(i128, i128)> = None;
-        for alpha in [0.0, 300.0, 900.0, 1_700.0, 4_000.0] {
-            let rule = AllocationRule { shadow_bid: ShadowBid::from_micros(alpha).expect("a bid"), ..base.clone() };
-            // Worth is revenue + alpha * engagement; the slope between two bids is the engagement in between.
-            let value = best_worth(&ads, &organic, &rule);
-            let alpha = alpha as i128;
-            if let Some((alpha_before, value_before)) = last {
-                assert!(value >= value_before, "seed {seed}: engagement is not negative here");
-                // Convex in alpha: the maximum of lines, whose slopes (engagement) rise and intercepts (revenue) fall.
-                let middle = AllocationRule {
-                    shadow_bid: ShadowBid::from_micros(((alpha + alpha_before) / 2) as f64).expect("a bid"),
-                    ..base.clone()
-                };
-                assert!(2 * best_worth(&ads, &organic, &middle) <= value + value_before, "seed {seed}");
+/// The revenue of a page in score units and its engagement in millionths, both times a million: what the gap effect takes
+/// from an ad it takes from both.
+fn brought(page: &[Placed], ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> (i128, i128) {
+    let mut since_ad: Option<usize> = None;
+    let (mut revenue, mut engagement) = (0, 0);
+    for placed in page {
+        match placed.entry {
+            Entry::Ad(index) => {
+                let effect = since_ad.and_then(|items| rule.gap_effect_ppm.get(items)).copied().unwrap_or(1_000_000);
+                revenue += ads[index].score * i128::from(effect);
+                engagement += i128::from(i64::from(ads[index].engagement)) * i128::from(effect);
+                since_ad = Some(0);
             }
-            last = Some((alpha, value));
+            Entry::Organic(index) => {
+                engagement += i128::from(i64::from(organic[index])) * 1_000_000;
+                since_ad = since_ad.map(|items| items + 1);
+            }
         }
     }
+    (revenue, engagement)
+}
+
+/// AL1: a higher shadow bid never brings more revenue nor less engagement. It holds for the best pages, found by trying
+/// them all, and so for the greedy ones that are as good; the others may break it, and do at one step in fifty.
+#[test]
+fn engagement_is_bought_with_revenue() {
+    let is_bought = |before: (i128, i128), after: (i128, i128)| after.0 <= before.0 && after.1 >= before.1;
+    let (mut steps, mut changes, mut broken, mut all) = (0, 0, 0, 0);
+    for seed in 0..1_000 {
+        let mut dice = Dice::new(seed);
+        let (ads, mut organic, base) = case(&mut dice, 4, 8);
+        organic.resize_with(base.positions.max(organic.len()), Engagement::default);
+        // Room for every ad, so that the shadow bid decides how many there are.
+        let base = AllocationRule { first_position: 0, max_ads: 6, max_load_ppm: 1_000_000, ..base };
+        let (mut best_before, mut greedy_before, mut optimal_before) = (None, None, None);
+        for alpha in [0.0, 600.0, 1_200.0, 1_800.0, 2_400.0, 3_600.0, 6_000.0] {
+            let rule = AllocationRule { shadow_bid: ShadowBid::from_micros(alpha).expect("a bid"), ..base.clone() };
+            let (best, greedy) = (best_page(&ads, &organic, &rule), allocate(&ads, &organic, &rule));
+            let brings = |page: &[Placed]| brought(page, &ads, &organic, &rule);
+            if let Some(before) = best_before.replace(brings(&best)) {
+                assert!(is_bought(before, brings(&best)), "seed {seed}, {alpha}: the oracle missed a page");
+            }
+            if let Some(before) = greedy_before.replace(brings(&greedy)) {
+                (all, broken) = (all + 1, broken + i32::from(!is_bought(before, brings(&greedy))));
+            }
+            if worth(&greedy, &ads, &organic, &rule) < worth(&best, &ads, &organic, &rule) {
+                continue;
+            }
+            if let Some(before) = optimal_before.replace(brings(&greedy)) {
+                assert!(is_bought(before, brings(&greedy)), "seed {seed}, {alpha}: {greedy:?} {ads:?} {organic:?}");
+                (steps, changes) = (steps + 1, changes + i32::from(before != brings(&greedy)));
+            }
+        }
+    }
+    println!("{changes} changes at {steps} steps between best pages; {broken} of {all} steps of the greedy break AL1");
+    assert!(steps > 4_500 && changes > 200, "{steps} steps with {changes} changes say little");
+    assert!(broken * 40 < all, "{broken} of {all} steps");
 }

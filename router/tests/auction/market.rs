@@ -26,7 +26,7 @@ impl Dice {
     }
 }
 
-/// A CPC offer of an advertiser of its own, tie key = ad id.
+/// A CPC offer of an advertiser of its own, tie = ad id.
 pub fn offer(ad: u64, bid: u64, weight: u64) -> Offer {
     Offer {
         ad: AdId(ad),

@@ -5,13 +5,13 @@ use clap::{Args, Subcommand, ValueEnum};
 /// `gavel ctl campaign`.
 #[derive(Debug, Subcommand)]
 pub enum CampaignCommand {
-    /// What is in force of campaigns: bid, status, schedule, strategy, frequency rules, budgets.
+    /// What is in force of campaigns: bid, status, schedule, strategy, frequency rules, budgets, ad groups.
     Get {
         /// The campaigns.
         #[arg(required = true)]
         campaigns: Vec<u64>,
     },
-    /// All campaigns of the catalogue, a page at a time.
+    /// All campaigns of the catalogue with their ad groups, a page at a time.
     List {
         /// The page begins behind this campaign.
         #[arg(long, default_value_t = 0)]
@@ -20,7 +20,7 @@ pub enum CampaignCommand {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
-    /// Change a campaign; what is not given stays.
+    /// Change a campaign or one of its ad groups; what is not given stays.
     Set(Box<CampaignArgs>),
     /// Its ads neither win nor set a price from now on.
     Pause(WhichArgs),
@@ -34,6 +34,9 @@ pub struct WhichArgs {
     /// The campaigns.
     #[arg(required = true)]
     pub campaigns: Vec<u64>,
+    /// Only this ad group of the campaign; several times.
+    #[arg(long)]
+    pub ad_group: Vec<u64>,
     #[command(flatten)]
     pub write: WriteArgs,
 }
@@ -54,6 +57,9 @@ pub struct WriteArgs {
 pub struct CampaignArgs {
     /// The campaign.
     pub campaign: u64,
+    /// Only this ad group of it, of which --bid and --reset are said.
+    #[arg(long)]
+    pub ad_group: Option<u64>,
     /// Currency for one event of its bid type, as 1.25.
     #[arg(long)]
     pub bid: Option<String>,

@@ -17,18 +17,53 @@ pub enum LedgerCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Give charges back by their tokens, each once; what is given back is not spent again.
+    Refund(RefundArgs),
     /// Compute every balance anew from the journal of each voter, by other code, and compare; ends with 65 at a difference.
-    Audit {
-        /// Audit the files in this folder instead, without a cluster.
-        #[arg(long)]
-        journal: Option<PathBuf>,
-        /// Write every charged token: to FILE, and of several voters to one beside it for each.
-        #[arg(long)]
-        charges: Option<PathBuf>,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Audit(AuditArgs),
+}
+
+/// `gavel ctl ledger audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Audit the files in this folder instead, without a cluster.
+    #[arg(long, value_name = "DIR")]
+    pub journal: Option<PathBuf>,
+    /// Logs of clearings, of all routers: every charge whose auction is in them must have the price that was made there.
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    pub clearings: Vec<PathBuf>,
+    /// The logs have every clearing (--clearing-log-share 1, nothing dropped): a charge whose auction is not in them is wrong.
+    #[arg(long, requires = "clearings")]
+    pub clearings_complete: bool,
+    /// Write every charged token: to FILE, and of several voters to one beside it for each.
+    #[arg(long, value_name = "FILE")]
+    pub charges: Option<PathBuf>,
+    /// Write by campaign what leases held in the end and nobody was charged; files as with --charges.
+    #[arg(long, value_name = "FILE")]
+    pub leases: Option<PathBuf>,
+    /// Read tokens from here, one a line, and write beside it what each says and what became of it; files as with --charges.
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gavel ctl ledger refund`.
+#[derive(Debug, Args)]
+pub struct RefundArgs {
+    /// Tokens of charged events, as they came with their ads.
+    #[arg(value_name = "TOKEN")]
+    pub tokens: Vec<String>,
+    /// Tokens from a file, one a line.
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+    /// Currency, of each charge; without it each is given back whole.
+    #[arg(long)]
+    pub amount: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gavel ctl ledger budget`.

@@ -2,6 +2,7 @@
 
 use super::{share, share_or_none};
 use clap::{Args, Subcommand};
+use gavel_router::LogFiles;
 use std::path::PathBuf;
 
 /// What `gavel log join` reads.
@@ -19,6 +20,9 @@ pub struct LogArgs {
     /// Folder for the log of events; none without it.
     #[arg(long)]
     pub event_log: Option<PathBuf>,
+    /// How full files of these two are kept: jsonl (compressed), or parquet, if it was built with the feature `parquet`.
+    #[arg(long, value_name = "FORM", default_value = "jsonl", value_parser = LogFiles::of)]
+    pub log_files: LogFiles,
 }
 
 /// What routers have logged.

@@ -1,7 +1,7 @@
 //! What is in force of a campaign, and how does an operator change it?
 
 use super::failed;
-use crate::cli::{CampaignArgs, CampaignCommand, PacingChoice, StrategyChoice, WriteArgs};
+use crate::cli::{CampaignArgs, CampaignCommand, PacingChoice, StrategyChoice, WhichArgs, WriteArgs};
 use crate::failure::Failure;
 use gavel_client::admin::random_id;
 use gavel_client::{AdminClient, CampaignClient, catalogue};
@@ -26,6 +26,7 @@ pub async fn run(admin: &AdminClient, cluster_id: &str, command: CampaignCommand
             let list = client.list(Vec::new(), after, limit).await.map_err(failed)?;
             for campaign in &list.campaigns {
                 println!("{}", line(campaign));
+                campaign.ad_groups.iter().for_each(|group| println!("{}", group_line(campaign, group)));
             }
             if let Some(last) = list.campaigns.last().filter(|_| list.more) {
                 println!("more: gavel ctl campaign list --after {}", last.campaign_id);
@@ -33,23 +34,48 @@ pub async fn run(admin: &AdminClient, cluster_id: &str, command: CampaignCommand
             Ok(())
         }
         CampaignCommand::Set(args) => {
-            let update = update(&args)?;
+            let update = match args.ad_group {
+                Some(ad_group) => group_update(&args, ad_group)?,
+                None => update(&args)?,
+            };
             write(&mut client, vec![update], &args.write).await
         }
         CampaignCommand::Pause(args) => {
-            let updates = args.campaigns.iter().map(|id| status(*id, wire::CampaignStatus::Paused)).collect();
+            let updates = statuses(&args, wire::CampaignStatus::Paused)?;
             write(&mut client, updates, &args.write).await
         }
         CampaignCommand::Resume(args) => {
-            let updates = args.campaigns.iter().map(|id| status(*id, wire::CampaignStatus::Active)).collect();
+            let updates = statuses(&args, wire::CampaignStatus::Active)?;
             write(&mut client, updates, &args.write).await
         }
     }
 }
 
-fn status(campaign_id: u64, status: wire::CampaignStatus) -> wire::CampaignUpdate {
-    let change = wire::DeliveryChange { campaign_id, status: status.into(), ..wire::DeliveryChange::default() };
-    wire::CampaignUpdate { change: Some(change), budgets: None }
+/// A status for campaigns, or for ad groups of one campaign.
+fn statuses(args: &WhichArgs, status: wire::CampaignStatus) -> Result<Vec<wire::CampaignUpdate>, Failure> {
+    let of_campaign = |campaign_id: &u64| {
+        let change = wire::DeliveryChange { status: status.into(), ..of(*campaign_id) };
+        wire::CampaignUpdate { change: Some(change), budgets: None }
+    };
+    if args.ad_group.is_empty() {
+        return Ok(args.campaigns.iter().map(of_campaign).collect());
+    }
+    let [campaign_id] = args.campaigns[..] else {
+        return Err(Failure::usage("an ad group belongs to one campaign: give that campaign alone with --ad-group"));
+    };
+    let of_group = |ad_group_id: &u64| wire::AdGroupChange {
+        ad_group_id: *ad_group_id,
+        status: status.into(),
+        ..wire::AdGroupChange::default()
+    };
+    let ad_groups = args.ad_group.iter().map(of_group).collect();
+    let change = wire::DeliveryChange { ad_groups, ..of(campaign_id) };
+    Ok(vec![wire::CampaignUpdate { change: Some(change), budgets: None }])
+}
+
+/// A change of a campaign that says nothing yet.
+fn of(campaign_id: u64) -> wire::DeliveryChange {
+    wire::DeliveryChange { campaign_id, ..wire::DeliveryChange::default() }
 }
 
 async fn write(
@@ -65,6 +91,35 @@ async fn write(
         return Ok(());
     }
     Err(Failure::other(format!("not in force yet on members {:?}: see `gavel ctl status`", done.behind)))
+}
+
+/// What is said of one ad group.
+fn group_update(args: &CampaignArgs, ad_group_id: u64) -> Result<wire::CampaignUpdate, Failure> {
+    let of_campaigns = [
+        ("--starts", args.starts.is_some()),
+        ("--ends", args.ends.is_some()),
+        ("--strategy", args.strategy.is_some()),
+        ("--target", args.target.is_some()),
+        ("--pacing", args.pacing.is_some()),
+        ("--frequency", !args.frequency.is_empty()),
+        ("--daily", args.daily.is_some()),
+        ("--weekly", args.weekly.is_some()),
+        ("--lifetime", args.lifetime.is_some()),
+        ("--zone", args.zone.is_some()),
+    ];
+    if let Some((option, _)) = of_campaigns.iter().find(|(_, is_given)| *is_given) {
+        return Err(Failure::usage(format!(
+            "{option} is for a whole campaign, whose ad groups share it: with --ad-group give --bid or --reset"
+        )));
+    }
+    let group = wire::AdGroupChange {
+        ad_group_id,
+        bid_micros: args.bid.as_deref().map(amount).transpose()?,
+        reset: args.reset,
+        ..wire::AdGroupChange::default()
+    };
+    let change = wire::DeliveryChange { ad_groups: vec![group], ..of(args.campaign) };
+    Ok(wire::CampaignUpdate { change: Some(change), budgets: None })
 }
 
 fn update(args: &CampaignArgs) -> Result<wire::CampaignUpdate, Failure> {
@@ -165,6 +220,26 @@ fn line(m: &wire::CampaignState) -> String {
     format!("{}\tadvertiser {}\t{} {}\t{silence}", m.campaign_id, m.advertiser_id, bid_type(m), Micros(m.bid_micros))
 }
 
+/// An ad group of a campaign, below its line.
+fn group_line(m: &wire::CampaignState, group: &wire::AdGroupState) -> String {
+    let (id, bid, status) = (group.ad_group_id, Micros(group.bid_micros), paused(is_paused(group)));
+    format!("\tad group {id}\t{} {bid}\t{status}", bid_type(m))
+}
+
+fn is_paused(group: &wire::AdGroupState) -> bool {
+    group.status() == wire::CampaignStatus::Paused
+}
+
+fn shown_group(group: &wire::AdGroupState) -> Value {
+    json!({
+        "id": group.ad_group_id,
+        "bid_micros": group.bid_micros,
+        "status": paused(is_paused(group)),
+        "catalogue_bid_micros": Some(group.catalogue_bid_micros).filter(|bid| *bid > 0),
+        "catalogue_paused": group.catalogue_paused,
+    })
+}
+
 fn shown(m: &wire::CampaignState) -> Value {
     let said = m.said.clone().unwrap_or_default();
     let strategy = said.strategy.map(|s| {
@@ -202,6 +277,7 @@ fn shown(m: &wire::CampaignState) -> Value {
         "pacing": if said.pacing() == wire::CampaignPacing::Throttle { "throttle" } else { "bid" },
         "throttle_ppm": said.throttle_ppm.unwrap_or(1_000_000),
         "frequency": rules,
+        "ad_groups": m.ad_groups.iter().map(shown_group).collect::<Vec<Value>>(),
         "budgets": budgets,
     })
 }
@@ -209,6 +285,50 @@ fn shown(m: &wire::CampaignState) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command, Ctl};
+    use clap::Parser;
+
+    /// The command of `gavel ctl campaign` with these arguments.
+    fn command(arguments: &str) -> CampaignCommand {
+        let line = ["gavel", "ctl", "campaign"].into_iter().chain(arguments.split(' '));
+        let Command::Ctl(ctl) = Cli::try_parse_from(line).expect("a command").command else { panic!("not of ctl") };
+        let Ctl::Campaign(command) = ctl.command else { panic!("not of campaigns") };
+        command
+    }
+
+    fn set(arguments: &str) -> Result<wire::DeliveryChange, String> {
+        let CampaignCommand::Set(args) = command(arguments) else { panic!("not set") };
+        let update = group_update(&args, args.ad_group.expect("an ad group")).map_err(|e| e.to_string())?;
+        assert_eq!(update.budgets, None);
+        Ok(update.change.expect("a change"))
+    }
+
+    #[test]
+    fn an_ad_group_has_a_bid_and_a_status_and_nothing_of_the_campaign() {
+        let group = |ad_group_id| wire::AdGroupChange { ad_group_id, ..Default::default() };
+        let change = |ad_groups| wire::DeliveryChange { campaign_id: 17, ad_groups, ..Default::default() };
+        let bid = wire::AdGroupChange { bid_micros: Some(1_250_000), ..group(3) };
+        assert_eq!(set("set 17 --ad-group 3 --bid 1.25"), Ok(change(vec![bid])));
+        let reset = wire::AdGroupChange { reset: true, ..group(3) };
+        assert_eq!(set("set 17 --ad-group 3 --reset"), Ok(change(vec![reset])));
+        for option in ["--daily 5", "--zone UTC", "--strategy fixed", "--frequency ad:1h:1", "--starts none"] {
+            let refused = set(&format!("set 17 --ad-group 3 --bid 1 {option}")).expect_err(option);
+            let name = option.split(' ').next().expect("a name");
+            assert!(refused.starts_with(name) && refused.contains("whole campaign"), "{refused}");
+        }
+
+        let paused = |arguments: &str| {
+            let CampaignCommand::Pause(args) = command(arguments) else { panic!("not pause") };
+            let updates = statuses(&args, wire::CampaignStatus::Paused).map_err(|e| e.to_string())?;
+            Ok::<_, String>(updates.into_iter().filter_map(|update| update.change).collect::<Vec<_>>())
+        };
+        let status = wire::CampaignStatus::Paused.into();
+        let of_group = |id| wire::AdGroupChange { status, ..group(id) };
+        assert_eq!(paused("pause 17 --ad-group 3 --ad-group 4"), Ok(vec![change(vec![of_group(3), of_group(4)])]));
+        let whole = wire::DeliveryChange { status, ..change(vec![]) };
+        assert_eq!(paused("pause 17"), Ok(vec![whole]));
+        assert!(paused("pause 17 18 --ad-group 3").expect_err("two campaigns").contains("one campaign"));
+    }
 
     #[test]
     fn a_rule_has_scope_window_and_number() {

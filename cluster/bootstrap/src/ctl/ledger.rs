@@ -1,17 +1,19 @@
 //! What does each campaign owe, and is that right?
 
+mod audit;
+mod clearings;
+mod refund;
+mod tokens;
+
 use super::failed;
 use crate::cli::{BudgetArgs, LedgerCommand};
 use crate::failure::Failure;
 use crate::output;
 use gavel_client::{AdminClient, LedgerClient, catalogue};
-use gavel_control::convert::ledger_snapshot;
-use gavel_control::raft::journal::{Audited, JournalError, audit};
 use gavel_proto::money::{Micros, Nanos};
 use gavel_proto::wire::ledger_wish::Body;
 use gavel_proto::wire::{BalancesReply, LedgerAccount, LedgerAnswer, SetBudgets};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 
 /// `gavel ctl ledger`.
 pub async fn run(admin: &AdminClient, cluster_id: &str, command: LedgerCommand) -> Result<(), Failure> {
@@ -29,20 +31,12 @@ pub async fn run(admin: &AdminClient, cluster_id: &str, command: LedgerCommand) 
             }
             Ok(())
         }
-        LedgerCommand::Audit { journal: Some(folder), charges, json } => {
-            let audited = audit(&folder, cluster_id, None).map_err(|e| unreadable(&e))?;
-            write_charges(charges.as_deref(), &audited)?;
-            conclude(&[report("journal", &audited, &[])], json)
+        LedgerCommand::Refund(args) => {
+            let refunds = refund::read(&args)?;
+            let mut ledger = client(admin, cluster_id).await?;
+            refund::run(&mut ledger, &refunds, args.json).await
         }
-        LedgerCommand::Audit { journal: None, charges, json } => {
-            let mut reports = Vec::new();
-            for address in admin.voters().await.map_err(failed)? {
-                reports.push(
-                    audit_voter(&client(admin, cluster_id).await?, cluster_id, &address, charges.as_deref()).await?,
-                );
-            }
-            conclude(&reports, json)
-        }
+        LedgerCommand::Audit(args) => audit::run(admin, cluster_id, &args).await,
     }
 }
 
@@ -80,100 +74,6 @@ fn nanos(text: &str) -> Result<i64, Failure> {
     let micros = Micros::parse(text).map_err(|e| Failure::usage(format!("{text:?}: {e}")))?;
     let nanos = Nanos::of_micros(micros).ok_or_else(|| Failure::usage(format!("{text:?}: the amount is too large")))?;
     Ok(nanos.0)
-}
-
-/// Copies a voter's journal, audits it up to the state that came with it, and compares the two.
-async fn audit_voter(
-    ledger: &LedgerClient,
-    cluster_id: &str,
-    address: &str,
-    charges: Option<&Path>,
-) -> Result<Value, Failure> {
-    let folder = std::env::temp_dir().join(format!("gavel-audit-{}-{}", std::process::id(), address.replace(':', "-")));
-    std::fs::create_dir_all(&folder).map_err(Failure::io)?;
-    let copied = ledger.copy_journal(address, &folder).await;
-    let audited = copied.map_err(failed).and_then(|state| {
-        let index = ledger_snapshot::index_of(&state).map_err(Failure::damaged)?;
-        let held = ledger_snapshot::decode(&state, cluster_id).map_err(Failure::damaged)?;
-        let audited = audit(&folder, cluster_id, Some(index)).map_err(|e| unreadable(&e))?;
-        let mut differences = audited.book.differences(&held);
-        if audited.last.unwrap_or_default() != index {
-            differences.push(format!("the journal ends at {:?}, the state is of {index}", audited.last));
-        }
-        Ok((audited, differences))
-    });
-    // A copy of what the voter has.
-    let _ = std::fs::remove_dir_all(&folder);
-    let (audited, differences) = audited?;
-    // A file for each voter: what they say may differ.
-    write_charges(charges.map(|path| beside(path, address)).as_deref(), &audited)?;
-    Ok(report(address, &audited, &differences))
-}
-
-fn unreadable(error: &JournalError) -> Failure {
-    Failure::damaged(error)
-}
-
-/// `charges.txt` of the voter at 10.0.0.1:7001 is `charges-10.0.0.1-7001.txt`.
-fn beside(path: &Path, address: &str) -> PathBuf {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-    path.with_file_name(format!("{stem}-{}{extension}", address.replace([':', '[', ']'], "-")))
-}
-
-/// Each charged token once: issuer, sequence, kind and price.
-fn write_charges(path: Option<&Path>, audited: &Audited) -> Result<(), Failure> {
-    let Some(path) = path else { return Ok(()) };
-    let mut lines = String::new();
-    for line in audited.book.charged() {
-        lines.push_str(&format!("{} {} {} {} {}\n", line.issuer, line.sequence, line.kind, line.campaign, line.price));
-    }
-    std::fs::write(path, lines).map_err(Failure::io)
-}
-
-fn report(voter: &str, audited: &Audited, differences: &[String]) -> Value {
-    let found = &audited.findings;
-    json!({
-        "voter": voter,
-        "began_at": audited.began_at,
-        "last_index": audited.last,
-        "entries": found.entries,
-        "events": found.events,
-        "charges": found.charges,
-        "repeated": found.repeated,
-        "free": found.free,
-        "refunds": found.refunds,
-        "double": found.double,
-        "overspend_nanos": i64::try_from(found.overspend).unwrap_or(i64::MAX),
-        "faults": found.faults,
-        "differences": differences,
-        "clean": found.is_clean() && differences.is_empty(),
-    })
-}
-
-fn conclude(reports: &[Value], as_json: bool) -> Result<(), Failure> {
-    let is_clean = reports.iter().all(|report| report["clean"] == true);
-    if as_json {
-        println!("{:#}", json!({ "clean": is_clean, "voters": reports }));
-    } else {
-        for report in reports {
-            let word = if report["clean"] == true { "right" } else { "WRONG" };
-            println!(
-                "{}: {word}; {} entries, {} charges, {} again, {} free, {} refunds, {} double",
-                report["voter"].as_str().unwrap_or_default(),
-                report["entries"],
-                report["charges"],
-                report["repeated"],
-                report["free"],
-                report["refunds"],
-                report["double"]
-            );
-            for fault in ["faults", "differences"].iter().flat_map(|list| report[*list].as_array()).flatten() {
-                println!("  {}", fault.as_str().unwrap_or_default());
-            }
-        }
-    }
-    if is_clean { Ok(()) } else { Err(Failure::damaged("the ledger is not what its journal says")) }
 }
 
 /// The balances as JSON.
@@ -255,18 +155,4 @@ fn table(reply: &BalancesReply) -> String {
 fn units(nanos: i64) -> String {
     let wide = i128::from(nanos);
     format!("{}{}.{:09}", if wide < 0 { "-" } else { "" }, wide.abs() / 1_000_000_000, wide.abs() % 1_000_000_000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// One file was written over by each voter, and only the last one was looked at.
-    #[test]
-    fn each_voter_has_a_file_of_charges() {
-        let name = |path: &str, address: &str| beside(Path::new(path), address).display().to_string();
-        assert_eq!(name("/tmp/charges.txt", "10.0.0.1:7001"), "/tmp/charges-10.0.0.1-7001.txt");
-        assert_eq!(name("charges", "[::1]:7002"), "charges----1--7002");
-        assert_ne!(name("charges", "a:1"), name("charges", "a:2"));
-    }
 }

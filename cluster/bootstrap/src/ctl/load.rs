@@ -105,7 +105,7 @@ pub async fn build(path: PathBuf, shards: u32, work_dir: PathBuf) -> Result<Buil
     });
     built.await.map_err(Failure::other)?.map_err(|e| match e {
         LoadError::NoFiles(_) | LoadError::Shards(_) => Failure::usage(e),
-        LoadError::Empty { .. } | LoadError::Header { .. } => Failure::damaged(e),
+        LoadError::Empty { .. } | LoadError::Header { .. } | LoadError::AdGroups => Failure::damaged(e),
         LoadError::Io(..) => Failure::io(e),
     })
 }

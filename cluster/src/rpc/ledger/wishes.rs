@@ -1,14 +1,14 @@
 //! Which of the wishes of a request may be proposed, and which are answered at once?
 
 use gavel_member::token::Token;
-use gavel_proto::ids::CampaignId;
+use gavel_proto::ids::{AdId, AuctionId, CampaignId};
 use gavel_proto::money::Nanos;
 use gavel_proto::wire;
 use wire::ledger_wish::Body;
 
 use crate::convert::ledger::{close_lease, grant, kind, open_lease, set_budgets, verdict_to_wire};
 use crate::ledger::command::Event;
-use crate::ledger::types::{Charge, ChargeId, Source, Verdict};
+use crate::ledger::types::{Charge, ChargeId, Origin, Source, Verdict};
 
 /// A request's wishes.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Parsed {
 #[derive(Debug)]
 enum Place {
     Event(usize),
+    /// A refund, and of how much.
+    Refund(usize, Nanos),
     Answered(&'static str),
 }
 
@@ -33,8 +35,10 @@ impl Parsed {
         for wish in wishes {
             let place = match event(wish, keys) {
                 Ok(event) => {
+                    let at = parsed.events.len();
+                    let amount = if let Event::Refund { amount, .. } = &event { Some(*amount) } else { None };
                     parsed.events.push(event);
-                    Place::Event(parsed.events.len() - 1)
+                    amount.map_or(Place::Event(at), |amount| Place::Refund(at, amount))
                 }
                 Err(word) => Place::Answered(word),
             };
@@ -48,6 +52,7 @@ impl Parsed {
     pub fn answers(&self, verdicts: &[Verdict]) -> Vec<wire::LedgerVerdict> {
         let answer = |place: &Place| match place {
             Place::Event(at) => verdicts.get(*at).map(verdict_to_wire).unwrap_or_default(),
+            Place::Refund(at, amount) => verdicts.get(*at).map(|v| refunded(v, *amount)).unwrap_or_default(),
             Place::Answered(word) => wire::LedgerVerdict {
                 answer: wire::LedgerAnswer::LedgerRefused.into(),
                 reason: (*word).to_owned(),
@@ -56,6 +61,12 @@ impl Parsed {
         };
         self.places.iter().map(answer).collect()
     }
+}
+
+/// The answer to a refund: whoever asked for the whole charge does not know how much that is.
+fn refunded(verdict: &Verdict, amount: Nanos) -> wire::LedgerVerdict {
+    let amount_nanos = if *verdict == Verdict::Done { amount.0 } else { 0 };
+    wire::LedgerVerdict { amount_nanos, ..verdict_to_wire(verdict) }
 }
 
 /// The event of a wish, or the word that answers it.
@@ -93,5 +104,6 @@ fn charge(token: &Token) -> Result<Charge, &'static str> {
         price: Nanos(token.price_nanos),
         bid: Nanos(token.bid_nanos),
         source: if token.lease == 0 { Source::Budget } else { Source::Lease(token.lease) },
+        origin: Origin { auction: AuctionId(token.auction), ad: AdId(token.ad) },
     })
 }

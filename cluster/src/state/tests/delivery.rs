@@ -1,7 +1,9 @@
 //! Do overrides stand, and is a member told of no more than it missed?
 
-use gavel_proto::delivery::{Change, Erase, Override, Status};
-use gavel_proto::limits::{DELIVERY_CHANGES_MAX, DELIVERY_DELTAS_MAX};
+use gavel_proto::delivery::{Change, Erase, GroupChange, Override, Status};
+use gavel_proto::limits::{
+    AD_GROUP_CHANGES_MAX, AD_GROUP_OVERRIDES_MAX, AD_GROUPS_MAX, DELIVERY_CHANGES_MAX, DELIVERY_DELTAS_MAX,
+};
 
 use super::super::command::PublishDelivery;
 use super::super::{Delivery, Since};
@@ -13,6 +15,16 @@ pub(super) fn publish_delivery(changes: Vec<Change>) -> Body {
 
 pub(super) fn pause(campaign: u64, status: Status) -> Change {
     Change { campaign, status: Some(status), ..Change::default() }
+}
+
+pub(super) fn pause_group(ad_group: u64, status: Status) -> GroupChange {
+    GroupChange { ad_group, status: Some(status), ..GroupChange::default() }
+}
+
+/// Pauses of ad groups of one campaign.
+fn groups(campaign: u64, ids: std::ops::Range<u64>) -> Change {
+    let ad_groups = ids.map(|id| pause_group(id, Status::Paused)).collect();
+    Change { campaign, ad_groups, ..Change::default() }
 }
 
 fn paced(campaign: u64, multiplier: u32) -> Change {
@@ -70,6 +82,46 @@ fn impossible_wishes_are_refused_whole() {
     assert!(log.refused(&publish_delivery(many)).contains("send them in parts"));
     let elsewhere = PublishDelivery { changes: vec![paced(1, 1)], generation: 2, ..PublishDelivery::default() };
     assert!(log.refused(&Body::PublishDelivery(elsewhere)).contains("generation 2 does not serve"));
+}
+
+#[test]
+fn what_is_said_of_groups_is_a_version_of_their_campaign_and_comes_out_of_a_snapshot() {
+    let mut log = serving();
+    assert_eq!(log.done(&publish_delivery(vec![groups(7, 3..5)])), 2);
+    assert_eq!(log.done(&publish_delivery(vec![groups(7, 3..4)])), 2, "that stands already");
+    assert_eq!(log.state.delivery.since(1), Since::Campaigns(vec![7]));
+    log.state.active_generation = None;
+    let (again, _) = decode(&encode(&log.state, &Position::default()), CLUSTER).expect("a state");
+    assert_eq!(again.delivery, log.state.delivery);
+    log.state.active_generation = Some(1);
+    let reset = GroupChange { ad_group: 3, reset: true, ..GroupChange::default() };
+    log.done(&publish_delivery(vec![Change { ad_groups: vec![reset], ..pause(7, Status::Active) }]));
+    assert_eq!(log.state.delivery.overrides[&7].ad_groups.len(), 1);
+    let back = Change { campaign: 7, erase: Erase::Operators, ..Change::default() };
+    log.done(&publish_delivery(vec![back]));
+    assert!(log.state.delivery.overrides.is_empty());
+}
+
+#[test]
+fn there_are_as_many_groups_as_a_member_takes_and_no_more() {
+    let max = AD_GROUPS_MAX as u64;
+    let mut log = serving();
+    let per_command = AD_GROUP_CHANGES_MAX / AD_GROUPS_MAX;
+    let full = |campaigns: std::ops::Range<u64>| campaigns.map(|id| groups(id, 1..max + 1)).collect::<Vec<_>>();
+    let many = full(1..per_command as u64 + 2);
+    assert!(log.refused(&publish_delivery(many)).contains("changes of 8448 ad groups, at most 8192"));
+    // Changes of groups that are gone from the catalogue and not taken back yet would come on top.
+    log.done(&publish_delivery(full(1..2)));
+    assert!(log.refused(&publish_delivery(vec![groups(1, max + 1..max + 2)])).contains("of 256 of its ad groups"));
+    for part in 0..(AD_GROUP_OVERRIDES_MAX / AD_GROUP_CHANGES_MAX) as u64 {
+        let first = 1 + part * per_command as u64;
+        log.done(&publish_delivery(full(first..first + per_command as u64)));
+    }
+    assert_eq!(log.state.delivery.groups(), AD_GROUP_OVERRIDES_MAX);
+    let one_more = publish_delivery(vec![groups(1_000_000, 1..2)]);
+    assert!(log.refused(&one_more).contains("of 524288 ad groups already"));
+    let reset = Change { campaign: 1, erase: Erase::Operators, ..Change::default() };
+    log.done(&publish_delivery(vec![reset, groups(1_000_000, 1..2)]));
 }
 
 /// What a member that was told in parts holds equals what is there.

@@ -10,7 +10,7 @@ use super::reject::{Place, Rejects};
 use super::source::{self, Numbered};
 use super::spill::{Entry, Spill, Spilled};
 use super::zones;
-use super::{BuildOptions, Built, BuiltShard, LoadError, Progress};
+use super::{BuildOptions, Built, BuiltShard, LoadError, Progress, groups};
 use crate::upload::Blob;
 use gavel_proto::hash::{shard_of, value_hash};
 use gavel_proto::ids::ItemId;
@@ -44,12 +44,14 @@ struct Payer {
     advertiser: u64,
     /// Empty: none named.
     time_zone: Arc<str>,
+    /// Ascending.
+    ad_groups: Arc<[u64]>,
 }
 
 /// Builds the blobs of a generation from a file or a folder. Blocking: run it off the async threads.
 ///
 /// # Errors
-/// When there is nothing to read, nothing is left, or the disk fails. Bad lines are no errors.
+/// When there is nothing to read, nothing is left, there are too many ad groups, or the disk fails. Bad lines are no errors.
 pub fn build(path: &Path, options: &BuildOptions, progress: &mut dyn Progress) -> Result<Built, LoadError> {
     if options.shards == 0 || options.shards > SHARDS_MAX {
         return Err(LoadError::Shards(options.shards));
@@ -121,17 +123,20 @@ impl Partitions {
         match numbered.line.and_then(super::line::Line::into_document) {
             Err(reason) => rejects.push(place, &reason, &numbered.text),
             Ok(Document::Item(item)) => {
-                self.items[shard(item.item_id)].push([item.item_id, 0, item.advertiser_id], place, &item)
+                self.items[shard(item.item_id)].push([item.item_id, 0, item.advertiser_id, 0], place, &item)
             }
             Ok(Document::Ad(mut ad)) => match self.admit(&mut ad) {
                 Err(reason) => rejects.push(place, &reason, ""),
-                Ok(()) => self.ads[shard(ad.item_id)].push([ad.item_id, ad.ad_id, ad.campaign_id], place, &ad),
+                Ok(()) => {
+                    let keys = [ad.item_id, ad.ad_id, ad.campaign_id, ad.ad_group_id];
+                    self.ads[shard(ad.item_id)].push(keys, place, &ad)
+                }
             },
             Ok(Document::Campaign(campaign)) => {
                 self.note_zone(&campaign.time_zone);
-                self.campaigns.push([campaign.campaign_id, 0, campaign.advertiser_id], place, &campaign)
+                self.campaigns.push([campaign.campaign_id, 0, campaign.advertiser_id, 0], place, &campaign)
             }
-            Ok(Document::User(user)) => self.users.push([value_hash(&user.user_id), 0, 0], place, &user),
+            Ok(Document::User(user)) => self.users.push([value_hash(&user.user_id), 0, 0, 0], place, &user),
         }
     }
 }
@@ -186,13 +191,16 @@ fn write_campaigns(
     rejects: &mut Rejects,
 ) -> Result<(Blob, HashMap<u64, Payer>), LoadError> {
     let mut blob = BlobWriter::create(&work.join("campaigns.blob"))?;
-    let mut payers = HashMap::new();
-    let none: Arc<str> = Arc::from("");
+    let (mut payers, mut total_groups) = (HashMap::new(), 0);
+    let (none, no_groups): (Arc<str>, Arc<[u64]>) = (Arc::from(""), Arc::from([]));
     for entry in without_repeats("campaign", &spilled.entries, rejects)? {
         let campaign: Campaign = spilled.get(&entry)?;
+        total_groups = groups::total(total_groups, &campaign)?;
         let named = !campaign.time_zone.is_empty();
         let time_zone = if named { Arc::from(campaign.time_zone.as_str()) } else { Arc::clone(&none) };
-        payers.insert(entry.key, Payer { advertiser: entry.third, time_zone });
+        let ids = campaign.ad_groups.iter().map(|group| group.ad_group_id);
+        let ad_groups = if campaign.ad_groups.is_empty() { Arc::clone(&no_groups) } else { ids.collect() };
+        payers.insert(entry.key, Payer { advertiser: entry.third, time_zone, ad_groups });
         blob.campaign(campaign)?;
     }
     spilled.remove();
@@ -264,16 +272,19 @@ fn with_zone(mut ad: Ad, payers: &HashMap<u64, Payer>) -> Ad {
 
 /// Why an ad cannot be used, if it cannot.
 fn refusal(ad: &Entry, owners: &HashMap<u64, u64>, payers: &HashMap<u64, Payer>) -> Option<String> {
-    let (item, campaign) = (ad.key, ad.third);
+    let (item, campaign, group) = (ad.key, ad.third, ad.fourth);
     let Some(owner) = owners.get(&item) else {
         return Some(format!("ad {}: there is no item {item}", ad.second));
     };
-    match payers.get(&campaign).map(|payer| &payer.advertiser) {
+    match payers.get(&campaign) {
         None => Some(format!("ad {}: there is no campaign {campaign}", ad.second)),
-        Some(payer) if payer != owner => Some(format!(
-            "ad {}: item {item} is of advertiser {owner}, campaign {campaign} of advertiser {payer}",
+        Some(Payer { advertiser, .. }) if advertiser != owner => Some(format!(
+            "ad {}: item {item} is of advertiser {owner}, campaign {campaign} of advertiser {advertiser}",
             ad.second
         )),
+        Some(Payer { ad_groups, .. }) if group != 0 && ad_groups.binary_search(&group).is_err() => {
+            Some(format!("ad {}: campaign {campaign} has no ad group {group}", ad.second))
+        }
         Some(_) => None,
     }
 }

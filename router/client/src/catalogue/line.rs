@@ -3,7 +3,7 @@
 //! One structure holds every field that a line may have; the key that it carries says what it is. CSV rows fill the
 //! same structure, so that both forms pass the same checks. Every string, list and number has its limit here.
 
-use super::{frequency, schedule, zones};
+use super::{frequency, groups, schedule, zones};
 use gavel_proto::limits::{BID_MICROS_MAX, FEATURES_MAX, SET_VALUES_MAX, STRING_BYTES_MAX, TERMS_MAX};
 use gavel_proto::money::{BidType, Micros, PPM};
 use gavel_proto::wire::{self, feature_value::Value};
@@ -51,6 +51,8 @@ pub(super) struct Line {
     pub schedule: Vec<String>,
     pub time_zone: Option<String>,
     pub frequency: Vec<frequency::RuleText>,
+    pub ad_group: Option<u64>,
+    pub ad_groups: Vec<groups::GroupText>,
 }
 
 /// A feature as people write it.
@@ -89,7 +91,7 @@ pub(super) struct RangeText {
 }
 
 /// A decimal that is written as text, or as a number whose shortest form is taken.
-fn decimal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+pub(super) fn decimal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {
@@ -179,6 +181,7 @@ impl Line {
             campaign_id: need("campaign_id", self.campaign_id)?,
             targeting,
             schedule,
+            ad_group_id: ad_group(self.ad_group)?,
         })
     }
 
@@ -187,10 +190,7 @@ impl Line {
         if !(1..=PPM).contains(&multiplier_ppm) {
             return Err(format!("multiplier_ppm {multiplier_ppm} is not in 1..={PPM}"));
         }
-        let bid = money("bid", self.bid.as_deref())?.ok_or("bid is missing")?;
-        if bid > BID_MICROS_MAX {
-            return Err(format!("bid {} is above the limit of {}", Micros(bid), Micros(BID_MICROS_MAX)));
-        }
+        let bid = bid_within(money("bid", self.bid.as_deref())?.ok_or("bid is missing")?)?;
         Ok(wire::Campaign {
             campaign_id: need("campaign_id", self.campaign_id)?,
             advertiser_id: need("advertiser_id", self.advertiser_id)?,
@@ -202,6 +202,7 @@ impl Line {
             reserve_micros: money("reserve", self.reserve.as_deref())?.unwrap_or(0),
             time_zone: self.time_zone.as_deref().map(zones::name).transpose()?.unwrap_or_default(),
             frequency: frequency::rules(&self.frequency)?,
+            ad_groups: groups::groups(&self.ad_groups)?,
         })
     }
 
@@ -226,7 +227,23 @@ fn name(what: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn money(field: &str, text: Option<&str>) -> Result<Option<u64>, String> {
+/// 0 for an ad directly under its campaign, which names none.
+fn ad_group(id: Option<u64>) -> Result<u64, String> {
+    match id {
+        Some(0) => Err("ad_group is 0: leave it out for an ad directly under its campaign".to_owned()),
+        Some(id) => Ok(id),
+        None => Ok(0),
+    }
+}
+
+pub(super) fn bid_within(bid: u64) -> Result<u64, String> {
+    if bid > BID_MICROS_MAX {
+        return Err(format!("bid {} is above the limit of {}", Micros(bid), Micros(BID_MICROS_MAX)));
+    }
+    Ok(bid)
+}
+
+pub(super) fn money(field: &str, text: Option<&str>) -> Result<Option<u64>, String> {
     text.map(|t| Micros::parse(t).map(|m| m.0).map_err(|e| format!("{field} {t:?}: {e}"))).transpose()
 }
 

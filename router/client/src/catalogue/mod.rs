@@ -9,6 +9,7 @@ mod blob;
 mod build;
 mod dimensions;
 mod frequency;
+mod groups;
 mod line;
 mod reject;
 mod row;
@@ -21,6 +22,7 @@ mod zones;
 mod tests;
 
 use crate::upload::Blob;
+use gavel_proto::limits::CATALOGUE_AD_GROUPS_MAX;
 use gavel_proto::wire::{Generation, ShardBlob};
 use std::path::PathBuf;
 
@@ -78,6 +80,12 @@ pub enum LoadError {
     /// The disk, or a damaged compressed file.
     #[error("{0}: {1}")]
     Io(PathBuf, #[source] std::io::Error),
+    /// More of them than nodes hold.
+    #[error(
+        "the campaigns have more than {CATALOGUE_AD_GROUPS_MAX} ad groups together: leave out groups that no ad names, or \
+         put ads whose bid is their campaign's directly under it"
+    )]
+    AdGroups,
     /// More shards than a generation may have, or none.
     #[error("{0} shards are out of range")]
     Shards(u32),

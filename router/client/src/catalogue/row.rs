@@ -5,8 +5,8 @@
 //! is written `a|b`, a weighted set `a:0.5|b:2`; a value that holds one of these signs needs the JSON form.
 //! An empty cell means that the field is absent.
 
-use super::frequency;
 use super::line::{FeatureText, Line, RangeText, TargetingText};
+use super::{frequency, groups};
 use std::collections::BTreeMap;
 
 /// What a column holds.
@@ -41,9 +41,11 @@ enum Field {
     Schedule,
     TimeZone,
     Frequency,
+    AdGroup,
+    AdGroups,
 }
 
-const FIELDS: [(&str, Field); 18] = [
+const FIELDS: [(&str, Field); 20] = [
     ("item_id", Field::ItemId),
     ("ad_id", Field::AdId),
     ("campaign_id", Field::CampaignId),
@@ -62,6 +64,8 @@ const FIELDS: [(&str, Field); 18] = [
     ("schedule", Field::Schedule),
     ("time_zone", Field::TimeZone),
     ("frequency", Field::Frequency),
+    ("ad_group", Field::AdGroup),
+    ("ad_groups", Field::AdGroups),
 ];
 
 /// The meaning of each column of a file.
@@ -161,6 +165,8 @@ fn set_field(line: &mut Line, field: Field, cell: &str) -> Result<(), String> {
         Field::Schedule => line.schedule = list(cell),
         Field::TimeZone => line.time_zone = text(),
         Field::Frequency => line.frequency = cell.split('|').map(frequency::rule).collect::<Result<_, _>>()?,
+        Field::AdGroup => line.ad_group = id()?,
+        Field::AdGroups => line.ad_groups = cell.split('|').map(groups::group).collect::<Result<_, _>>()?,
     }
     Ok(())
 }

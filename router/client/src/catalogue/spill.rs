@@ -1,6 +1,6 @@
 //! How are millions of documents sorted in little memory?
 //!
-//! Each goes to the file of its partition behind a header of fixed width: two keys, where it stood, its length. The
+//! Each goes to the file of its partition behind a header of fixed width: its keys, where it stood, its length. The
 //! headers are read back alone, sorted, and the documents fetched by offset in that order.
 
 use super::LoadError;
@@ -11,7 +11,7 @@ use std::io::{BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-const HEADER_BYTES: usize = 8 * 3 + 4 + 8 + 4;
+const HEADER_BYTES: usize = 8 * 4 + 4 + 8 + 4;
 
 /// A partition that is written.
 pub(super) struct Spill {
@@ -25,6 +25,7 @@ pub(super) struct Entry {
     pub key: u64,
     pub second: u64,
     pub third: u64,
+    pub fourth: u64,
     pub place: Place,
     offset: u64,
     length: u32,
@@ -44,7 +45,7 @@ impl Spill {
         Ok(Self { path: path.to_path_buf(), writer: BufWriter::with_capacity(128 * 1024, file) })
     }
 
-    pub(super) fn push(&mut self, keys: [u64; 3], place: Place, document: &impl Message) -> Result<(), LoadError> {
+    pub(super) fn push(&mut self, keys: [u64; 4], place: Place, document: &impl Message) -> Result<(), LoadError> {
         let bytes = document.encode_to_vec();
         let mut header = Vec::with_capacity(HEADER_BYTES);
         for key in keys {
@@ -93,9 +94,10 @@ fn parse(header: &[u8; HEADER_BYTES], offset: u64) -> Entry {
         key: long(0),
         second: long(8),
         third: long(16),
-        place: Place { file: short(24), line: long(28) },
+        fourth: long(24),
+        place: Place { file: short(32), line: long(36) },
         offset,
-        length: short(36),
+        length: short(44),
     }
 }
 

@@ -101,6 +101,19 @@ fn one_file_compressed_files_and_csv_give_the_same_bytes() {
     assert_eq!(hashes(&run(rows.path(), work.path()).expect("built")), folder_form);
 }
 
+const BAD_CAMPAIGNS: &str = r#"{"campaign_id":32,"advertiser_id":4,"bid_type":"cpm","bid":1}
+{"campaign_id":33,"advertiser_id":4,"bid_type":"cpx","bid":1}
+{"campaign_id":34,"advertiser_id":4,"bid_type":"cpm","bid":"0.1234567"}
+{"campaign_id":35,"advertiser_id":4,"bid_type":"cpm","bid":"-1"}
+{"campaign_id":36,"advertiser_id":4,"bid_type":"cpm","bid":"10001"}
+{"campaign_id":37,"advertiser_id":4,"bid_type":"cpm","bid":"1","status":"gone"}
+{"campaign_id":38,"advertiser_id":4,"bid_type":"cpm","bid":"1","multiplier_ppm":0}
+{"campaign_id":39,"advertiser_id":4,"bid_type":"cpm"}
+{"user_id":""}
+{"campaign_id":40,"advertiser_id":4,"bid_type":"cpm","bid":"1","ad_groups":[{"id":3},{"id":3,"bid":2}]}
+{"campaign_id":41,"advertiser_id":4,"bid_type":"cpm","bid":"1","ad_groups":[{"id":3,"bid":"x"}]}
+"#;
+
 #[test]
 fn bad_lines_are_named_and_cost_only_themselves() {
     let bad = r#"{"item_id":1,"advertiser_id":3,"features":{"price":"x"},"colour":1}
@@ -116,21 +129,13 @@ not json
 {"ad_id":73,"item_id":7,"campaign_id":32}
 {"ad_id":74,"campaign_id":32}
 {"ad_id":75,"item_id":7,"campaign_id":30,"targeting":[{"dimension":"d"},{"dimension":"d"}]}
-"#;
-    let campaigns = r#"{"campaign_id":32,"advertiser_id":4,"bid_type":"cpm","bid":1}
-{"campaign_id":33,"advertiser_id":4,"bid_type":"cpx","bid":1}
-{"campaign_id":34,"advertiser_id":4,"bid_type":"cpm","bid":"0.1234567"}
-{"campaign_id":35,"advertiser_id":4,"bid_type":"cpm","bid":"-1"}
-{"campaign_id":36,"advertiser_id":4,"bid_type":"cpm","bid":"10001"}
-{"campaign_id":37,"advertiser_id":4,"bid_type":"cpm","bid":"1","status":"gone"}
-{"campaign_id":38,"advertiser_id":4,"bid_type":"cpm","bid":"1","multiplier_ppm":0}
-{"campaign_id":39,"advertiser_id":4,"bid_type":"cpm"}
-{"user_id":""}
+{"ad_id":76,"item_id":7,"campaign_id":30,"ad_group":3}
+{"ad_id":77,"item_id":7,"campaign_id":30,"ad_group":0}
 "#;
     let dir = folder(&[
         ("items.jsonl", &[ITEMS, bad].concat()),
         ("ads.jsonl", &[ADS, ads].concat()),
-        ("campaigns.jsonl", &[CAMPAIGNS, campaigns].concat()),
+        ("campaigns.jsonl", &[CAMPAIGNS, BAD_CAMPAIGNS].concat()),
     ]);
     let work = tempfile::tempdir().expect("a folder");
     let built = run(dir.path(), work.path()).expect("built");
@@ -145,9 +150,11 @@ not json
         {"line":3,"reason":"ad 70 stands on an earlier line"}
         {"line":7,"reason":"an ad needs item_id"}
         {"line":8,"reason":"dimension \"d\" stands twice"}
+        {"line":10,"reason":"ad_group is 0: leave it out for an ad directly under its campaign"}
         {"line":4,"reason":"ad 71: there is no item 5"}
         {"line":5,"reason":"ad 72: there is no campaign 31"}
         {"line":6,"reason":"ad 73: item 7 is of advertiser 3, campaign 32 of advertiser 4"}
+        {"line":9,"reason":"ad 76: campaign 30 has no ad group 3"}
         campaigns.jsonl.rejects.jsonl
         {"line":3,"reason":"bid_type \"cpx\" is not one of cpm, cpc, cpa, ocpm, ocpc"}
         {"line":4,"reason":"bid \"0.1234567\": more than six fractional digits"}
@@ -157,14 +164,46 @@ not json
         {"line":8,"reason":"multiplier_ppm 0 is not in 1..=1000000"}
         {"line":9,"reason":"bid is missing"}
         {"line":10,"reason":"an empty user_id"}
+        {"line":11,"reason":"ad group 3 stands twice"}
+        {"line":12,"reason":"ad group 3: bid \"x\": not a decimal number: write it as 12.34"}
         items.jsonl.rejects.jsonl
-        {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve`, `schedule`, `time_zone`, `frequency` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}
+        {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve`, `schedule`, `time_zone`, `frequency`, `ad_group`, `ad_groups` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}
         {"line":4,"reason":"expected ident at line 1 column 2","text":"not json"}
         {"line":5,"reason":"advertiser_id is missing"}
         {"line":8,"reason":"feature \"s\": 1 values and 2 weights"}
         {"line":6,"reason":"item 7 stands on another line too"}
         {"line":7,"reason":"no ad names item 12"}
     "#]].assert_eq(&seen);
+}
+
+#[test]
+fn ads_and_campaigns_arrive_with_their_ad_groups_from_both_forms() {
+    let ads_json = r#"{"ad_id":70,"item_id":7,"campaign_id":30,"ad_group":4}
+{"ad_id":71,"item_id":7,"campaign_id":30}
+{"ad_id":90,"item_id":9,"campaign_id":30,"ad_group":3}
+"#;
+    let groups = r#""ad_groups":[{"id":4},{"id":3,"bid":"1.25","paused":true}],"status""#;
+    let campaigns = CAMPAIGNS.replace("\"status\"", groups);
+    let dir = folder(&[("items.jsonl", ITEMS), ("ads.jsonl", ads_json), ("campaigns.jsonl", &campaigns)]);
+    let work = tempfile::tempdir().expect("a folder");
+    let built = run(dir.path(), work.path()).expect("built");
+    assert_eq!((built.ads(), built.rejected), (3, 0));
+    let named: Vec<(u64, u64)> = ads(&built).iter().map(|ad| (ad.ad_id, ad.ad_group_id)).collect();
+    assert_eq!(named, [(70, 4), (71, 0), (90, 3)]);
+    let campaign = &blocks(&built.campaigns_blob.path)[0].campaigns[0];
+    let found: Vec<_> = campaign.ad_groups.iter().map(|g| (g.ad_group_id, g.bid_micros, g.paused)).collect();
+    assert_eq!(found, [(3, 1_250_000, true), (4, 0, false)]);
+
+    let rows = folder(&[
+        ("items.jsonl", ITEMS),
+        ("ads.csv", "ad_id,item_id,campaign_id,ad_group\n70,7,30,4\n71,7,30,\n90,9,30,3\n"),
+        (
+            "campaigns.csv",
+            "campaign_id,advertiser_id,bid_type,bid,weekly_budget,ad_groups\n30,3,cpc,0.35,12.5,4|3:1.25:paused\n",
+        ),
+    ]);
+    let from_json = hashes(&built);
+    assert_eq!(hashes(&run(rows.path(), work.path()).expect("built")), from_json);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen, WHOLE};
 use gavel_proto::cut::Neighbours;
 use gavel_proto::epoch::Epoch;
 use gavel_proto::frequency::Screen;
+use gavel_proto::hash::TieKey;
 use gavel_proto::ids::AuctionId;
 use gavel_proto::score::QualityRule;
 use gavel_proto::wire::AnswerStatus;
@@ -106,7 +107,7 @@ fn terms() -> Arc<SearchTerms> {
             slots: 2,
             per_advertiser: 1,
             per_category: 0,
-            tie_key: 0,
+            tie_key: TieKey::from_number(0),
             reserve_cpm_micros: 0,
             neighbours: Neighbours::Any,
             quality: QualityRule::default(),
