@@ -18,8 +18,13 @@ use std::collections::BTreeMap;
 pub const USE_MS: u64 = 14_500;
 /// The next lease is asked for so long before the end.
 const AHEAD_MS: u64 = 5_000;
-/// Campaigns that nobody has seen for so long get no lease.
+/// Campaigns that nobody has seen for so long get no lease (decision 18), but for a few.
 const SEEN_MS: u64 = 60_000;
+/// Those of them that were seen last, up to so long ago, keep one: who comes once in some minutes would else never find one
+/// (docs/design/0012). Ours.
+const RARE_SEEN_MS: u64 = 600_000;
+/// So many of a purse: 256 of a router, whose leases are some 27 entries of the ledger a second.
+const RARE_MAX: usize = 16;
 /// After a refusal a campaign is not asked for again for so long.
 const REFUSED_MS: u64 = 1_000;
 /// Campaigns without a budget in the ledger are asked for again after so long.
@@ -55,6 +60,8 @@ struct Wallet {
     leases: Vec<Lease>,
     price_max: i64,
     seen_ms: u64,
+    /// Worth another lease; else it is here until its leases are over.
+    is_wanted: bool,
     /// A request for a lease is on its way.
     asked: bool,
     /// The question that has no answer yet; 0 for none.
@@ -147,7 +154,7 @@ impl Purse {
         }
         let wallet = self.wallets.entry(campaign).or_default();
         wallet.price_max = wallet.price_max.max(price_max);
-        wallet.seen_ms = now_ms;
+        (wallet.seen_ms, wallet.is_wanted) = (now_ms, true);
     }
 
     /// Holds the price of an impression; `None` when no lease has so much left.
@@ -166,7 +173,7 @@ impl Purse {
     #[must_use]
     pub fn could_hold(&self, campaign: CampaignId, prices: &[i64], now_ms: u64) -> bool {
         let Some(wallet) = self.wallets.get(&campaign) else { return true };
-        let is_seen = now_ms.saturating_sub(wallet.seen_ms) <= SEEN_MS;
+        let is_seen = now_ms.saturating_sub(wallet.seen_ms) <= RARE_SEEN_MS;
         if !is_seen || now_ms < wallet.unbudgeted_until_ms {
             return true;
         }
@@ -188,8 +195,8 @@ impl Purse {
         let mut wishes = Vec::new();
         for (campaign, wallet) in &mut self.wallets {
             wallet.end_interval(now_ms);
-            let is_seen = now_ms.saturating_sub(wallet.seen_ms) <= SEEN_MS;
-            if is_seen && !wallet.asked && now_ms >= wallet.not_before_ms && wallet.needs_another(now_ms) {
+            let is_wanted = wallet.is_wanted && now_ms.saturating_sub(wallet.seen_ms) <= RARE_SEEN_MS;
+            if is_wanted && !wallet.asked && now_ms >= wallet.not_before_ms && wallet.needs_another(now_ms) {
                 wallet.asked = true;
                 if wallet.wish == 0 || now_ms.saturating_sub(wallet.wish_ms) >= USE_MS {
                     self.wishes += 1;
@@ -249,8 +256,22 @@ impl Purse {
                 !is_settled
             });
         }
-        self.wallets.retain(|_, w| !w.leases.is_empty() || w.asked || now_ms.saturating_sub(w.seen_ms) <= SEEN_MS);
+        let since = self.wanted_since(now_ms);
+        self.wallets.retain(|_, wallet| !wallet.leases.is_empty() || wallet.asked || wallet.seen_ms >= since);
+        self.wallets.values_mut().for_each(|wallet| wallet.is_wanted = wallet.seen_ms >= since);
         std::mem::take(&mut self.over)
+    }
+
+    /// Campaigns that were seen since then are worth a lease: within a minute, and of the others the few that were seen last.
+    fn wanted_since(&self, now_ms: u64) -> u64 {
+        let (lately, long_ago) = (now_ms.saturating_sub(SEEN_MS), now_ms.saturating_sub(RARE_SEEN_MS));
+        let rare = self.wallets.values().map(|wallet| wallet.seen_ms).filter(|seen| (long_ago..lately).contains(seen));
+        let mut rare: Vec<u64> = rare.collect();
+        if rare.len() <= RARE_MAX {
+            return long_ago;
+        }
+        // Behind the last one that is kept; of those seen at the same instant as the first that is not, none is.
+        *rare.select_nth_unstable_by(RARE_MAX, |a, b| b.cmp(a)).1 + 1
     }
 
     /// Everything is over: another issuer was granted.
@@ -309,7 +330,7 @@ mod tests {
         assert_eq!(purse.hold(C, 10, 1_200), None, "5 are left");
         let could = |prices: &[i64], now_ms| purse.could_hold(C, prices, now_ms);
         assert_eq!([could(&[5], 1_200), could(&[6], 1_200), could(&[3, 3], 1_200)], [true, false, false]);
-        assert_eq!([could(&[5], 15_500), could(&[6], 61_001)], [false, true], "late, and forgotten");
+        assert_eq!([could(&[5], 15_500), could(&[6], 601_001)], [false, true], "late, and forgotten");
         purse.release(C, 1, 5);
         assert_eq!(purse.hold(C, 10, 15_499), hold);
         assert_eq!(purse.hold(C, 0, 15_500), None, "its time is counted from the question");
@@ -331,7 +352,24 @@ mod tests {
         assert_eq!(purse.wishes(13_000), vec![], "two are open");
         assert_eq!(purse.reports(16_000), vec![Report { lease: 1, issued: 40 }]);
         assert_eq!(purse.wishes(16_000).len(), 1);
-        assert_eq!(purse.wishes(100_000), vec![], "nobody has seen it for a minute");
+        purse.lost(C, 16_000);
+        assert_eq!(purse.wishes(613_001), vec![], "nobody has seen it for ten minutes");
+    }
+
+    /// A campaign that comes once in some minutes never found a lease: it was asked for then, and over when it came again.
+    #[test]
+    fn of_the_campaigns_that_come_rarely_those_seen_last_keep_a_lease() {
+        let (mut purse, all) = (Purse::default(), RARE_MAX as u64 + 4);
+        (0..all).for_each(|n| purse.see(CampaignId(n), 10, 1_000 + n));
+        let mut wished = |now_ms: u64| {
+            assert_eq!(purse.reports(now_ms), vec![]);
+            let wishes = purse.wishes(now_ms);
+            wishes.iter().for_each(|wish| purse.granted(wish.campaign, Granted::Refused, now_ms));
+            wishes.iter().map(|wish| wish.campaign.0).collect::<Vec<_>>()
+        };
+        assert_eq!(wished(61_000), (0..all).collect::<Vec<_>>(), "a minute ago");
+        assert_eq!(wished(70_000), (4..all).collect::<Vec<_>>());
+        assert_eq!(wished(601_010), (10..all).collect::<Vec<_>>(), "the others ten minutes ago");
     }
 
     /// The answer to a question is lost, and the ledger has granted a lease: it was never used, and its money lay idle.
