@@ -1,11 +1,11 @@
 //! What do routers hold of budgets that are billed at the impression, and what is lost when one dies?
 //!
-//! Each router has the purse that serves (`gavel_router::ledger::purse`), and asks the ledger that serves for its leases, in
+//! Each router has the purses that serve (`gavel_router::ledger::purse`), and asks the ledger that serves for its leases, in
 //! virtual time. It reports leases that are over and asks for others once a second, a fifth as often as in a cluster.
 //! Any router may answer a visit. An impression that was seen is reported some seconds later to the router that served
 //! it, and a few are never reported.
 //!
-//! A router that is killed loses its purse: its leases hold their money until their time is over. While it is down
+//! A router that is killed loses its purses: its leases hold their money until their time is over. While it is down
 //! others answer its visits, and what was to be reported to it never is: beacons are not sent again. Clicks and
 //! conversions are, to another router.
 //!
@@ -17,9 +17,9 @@ use gavel_control::ledger::check::Violation;
 use gavel_control::ledger::command::{Event, Heir, LeaseWish};
 use gavel_control::ledger::types::Verdict;
 use gavel_proto::hash::combine;
-use gavel_proto::ids::MemberId;
+use gavel_proto::ids::{CampaignId, MemberId};
 use gavel_proto::money::{BidType, Nanos};
-use gavel_router::ledger::purse::{Granted, Hold, Purse, Report, Wish};
+use gavel_router::ledger::purse::{Granted, Hold, PURSES, Purse, Report, Wish, purse_of};
 use gavel_router::merge::{Candidate, Ranking};
 use serde::Serialize;
 use std::cmp::Reverse;
@@ -77,7 +77,8 @@ pub struct Leasing {
 
 #[derive(Clone, Debug, Default)]
 struct Router {
-    purse: Purse,
+    /// By campaign.
+    purses: [Purse; PURSES],
     /// 0 before the first grant of a process.
     issuer: u64,
     granted_ms: u64,
@@ -88,6 +89,10 @@ struct Router {
 }
 
 impl Router {
+    fn purse(&mut self, campaign: CampaignId) -> &mut Purse {
+        &mut self.purses[purse_of(campaign)]
+    }
+
     fn is_down(&self, at_ms: u64) -> bool {
         (self.killed_ms..self.back_ms).contains(&at_ms)
     }
@@ -179,7 +184,7 @@ impl Routers {
         self.leasing.open_max_nanos = accounts.leased_max;
         for router in self.all.iter_mut().filter(|router| !router.is_down(at_ms)) {
             let issuer = router.issuer;
-            let reports = router.purse.last_reports();
+            let reports: Vec<Report> = router.purses.iter_mut().flat_map(Purse::last_reports).collect();
             accounts.enter(at_ms, reports.iter().map(|report| closing(issuer, report)).collect())?;
         }
         Ok(())
@@ -190,9 +195,10 @@ impl Routers {
         if self.paying == Paying::Budgets {
             return;
         }
-        let purse = &mut self.all[router].purse;
+        let router = &mut self.all[router];
         for candidate in ranking.iter().filter(|candidate| is_held(candidate.offer().bid_type)) {
-            purse.see(candidate.offer().campaign, held_at_most(candidate), at_ms);
+            let campaign = candidate.offer().campaign;
+            router.purse(campaign).see(campaign, held_at_most(candidate), at_ms);
         }
     }
 
@@ -201,7 +207,7 @@ impl Routers {
         let (campaign, most) = (candidate.offer().campaign, held_at_most(candidate));
         let held = match self.paying {
             Paying::Budgets => (accounts.left(campaign) >= most).then_some(Held::Budget),
-            Paying::Leases => match self.all[router].purse.hold(campaign, most, at_ms) {
+            Paying::Leases => match self.all[router].purse(campaign).hold(campaign, most, at_ms) {
                 Some(Hold::Lease { id, wall_ms, nanos }) => Some(Held::Lease { id, wall_ms, nanos }),
                 // Every campaign has a budget.
                 Some(Hold::Unbudgeted) | None => None,
@@ -215,7 +221,8 @@ impl Routers {
     pub fn release(&mut self, router: usize, candidate: &Candidate, held: Held, price: i64) {
         match held {
             Held::Lease { id, nanos, .. } => {
-                self.all[router].purse.release(candidate.offer().campaign, id, nanos - price);
+                let campaign = candidate.offer().campaign;
+                self.all[router].purse(campaign).release(campaign, id, nanos - price);
             }
             Held::Budget => {}
         }
@@ -226,7 +233,7 @@ impl Routers {
             return;
         }
         let router = &mut self.all[router];
-        router.purse = Purse::default();
+        router.purses = Default::default();
         (router.issuer, router.incarnation) = (0, router.incarnation + 1);
         (router.killed_ms, router.back_ms) = (at_ms, at_ms + DOWN_MS);
         self.leasing.crashes += 1;
@@ -241,7 +248,7 @@ impl Routers {
         let wish = Event::GrantIssuer { member: member(at), incarnation: router.incarnation };
         if let Some(Verdict::Issuer(issuer)) = accounts.enter(at_ms, vec![wish])?.first() {
             // Leases are bound to their issuer: those of the old one end by themselves.
-            router.purse.clear();
+            router.purses.iter_mut().for_each(Purse::clear);
             (router.issuer, router.granted_ms) = (*issuer, at_ms);
         }
         Ok(())
@@ -250,7 +257,7 @@ impl Routers {
     /// Reports the leases that are over.
     fn report(&mut self, at: usize, at_ms: u64, accounts: &mut Accounts) -> Result<(), Violation> {
         let router = &mut self.all[at];
-        let reports = router.purse.reports(at_ms);
+        let reports: Vec<Report> = router.purses.iter_mut().flat_map(|purse| purse.reports(at_ms)).collect();
         if reports.is_empty() {
             return Ok(());
         }
@@ -261,7 +268,7 @@ impl Routers {
     /// Asks for the leases that are wanted.
     fn ask(&mut self, at: usize, live: &[usize], at_ms: u64, accounts: &mut Accounts) -> Result<(), Violation> {
         let router = &mut self.all[at];
-        let wishes = router.purse.wishes(at_ms);
+        let wishes: Vec<Wish> = router.purses.iter_mut().flat_map(|purse| purse.wishes(at_ms)).collect();
         if wishes.is_empty() {
             return Ok(());
         }
@@ -269,7 +276,7 @@ impl Routers {
         for (wish, verdict) in wishes.iter().zip(accounts.enter(at_ms, opens)?) {
             let granted = granted(&verdict);
             self.leasing.leases += u64::from(matches!(granted, Granted::Lease { .. }));
-            router.purse.granted(wish.campaign, granted, at_ms);
+            router.purse(wish.campaign).granted(wish.campaign, granted, at_ms);
         }
         Ok(())
     }
