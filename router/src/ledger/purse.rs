@@ -2,7 +2,8 @@
 //!
 //! A kernel: time is an argument, milliseconds of a clock that runs on while the machine sleeps. A lease is used until a
 //! little before its time is over, counted from when it was asked for, so that the ledger takes nothing back that may
-//! still be issued. A campaign is worth a lease while it has been among candidates within a minute (decision 18); the next
+//! still be issued. A campaign is worth a lease while it has been among candidates within a minute (decision 18), and a few
+//! that come more rarely are while they have won within a day (docs/design/0012); the next
 //! lease is asked for when a third of the one in use is gone, or when its time is soon over. A question whose answer was
 //! lost is asked again under the same number, so that the ledger answers with the lease that it granted then; its time
 //! counts from the first asking.
@@ -20,11 +21,11 @@ pub const USE_MS: u64 = 14_500;
 const AHEAD_MS: u64 = 5_000;
 /// Campaigns that nobody has seen for so long get no lease (decision 18), but for a few.
 const SEEN_MS: u64 = 60_000;
-/// Those of them that were seen last, up to so long ago, keep one: who comes once in some minutes would else never find one
-/// (docs/design/0012). Ours.
-const RARE_SEEN_MS: u64 = 600_000;
-/// So many of a purse: 256 of a router, whose leases are some 27 entries of the ledger a second.
-const RARE_MAX: usize = 16;
+/// Of them, those that won last, up to so long ago, keep one: who wins once in some minutes would else never find one
+/// (docs/design/0012). Ours: a day, the time of most budgets.
+const RARE_WON_MS: u64 = 24 * 3_600_000;
+/// So many of a purse: 1,024 of a router, whose leases are some 220 entries of the ledger a second.
+const RARE_MAX: usize = 64;
 /// After a refusal a campaign is not asked for again for so long.
 const REFUSED_MS: u64 = 1_000;
 /// Campaigns without a budget in the ledger are asked for again after so long.
@@ -60,8 +61,10 @@ struct Wallet {
     leases: Vec<Lease>,
     price_max: i64,
     seen_ms: u64,
-    /// Worth another lease; else it is here until its leases are over.
-    is_wanted: bool,
+    /// When it won last, whether there was a lease for it or not.
+    won_ms: Option<u64>,
+    /// It comes rarely and keeps a lease; else it is here until its leases are over.
+    is_kept: bool,
     /// A request for a lease is on its way.
     asked: bool,
     /// The question that has no answer yet; 0 for none.
@@ -70,6 +73,7 @@ struct Wallet {
     wish_ms: u64,
     not_before_ms: u64,
     unbudgeted_until_ms: u64,
+    /// Held, and wanted without a lease that had it: what would be spent.
     spent: i64,
     spent_since_ms: u64,
     rate: i64,
@@ -153,18 +157,20 @@ impl Purse {
             return;
         }
         let wallet = self.wallets.entry(campaign).or_default();
-        wallet.price_max = wallet.price_max.max(price_max);
-        (wallet.seen_ms, wallet.is_wanted) = (now_ms, true);
+        // One that is kept for a day follows its bid down, too.
+        let before = if wallet.is_lately(now_ms) { wallet.price_max } else { 0 };
+        (wallet.price_max, wallet.seen_ms) = (before.max(price_max), now_ms);
     }
 
     /// Holds the price of an impression; `None` when no lease has so much left.
     pub fn hold(&mut self, campaign: CampaignId, nanos: i64, now_ms: u64) -> Option<Hold> {
         let wallet = self.wallets.get_mut(&campaign)?;
+        wallet.won_ms = Some(now_ms);
         if now_ms < wallet.unbudgeted_until_ms {
             return Some(Hold::Unbudgeted);
         }
-        let (id, wall_ms) = take(&mut wallet.leases, nanos, now_ms)?;
         wallet.spent = wallet.spent.saturating_add(nanos);
+        let (id, wall_ms) = take(&mut wallet.leases, nanos, now_ms)?;
         Some(Hold::Lease { id, wall_ms, nanos })
     }
 
@@ -173,8 +179,7 @@ impl Purse {
     #[must_use]
     pub fn could_hold(&self, campaign: CampaignId, prices: &[i64], now_ms: u64) -> bool {
         let Some(wallet) = self.wallets.get(&campaign) else { return true };
-        let is_seen = now_ms.saturating_sub(wallet.seen_ms) <= RARE_SEEN_MS;
-        if !is_seen || now_ms < wallet.unbudgeted_until_ms {
+        if !wallet.is_wanted(now_ms) || now_ms < wallet.unbudgeted_until_ms {
             return true;
         }
         let mut leases = wallet.leases.clone();
@@ -195,14 +200,17 @@ impl Purse {
         let mut wishes = Vec::new();
         for (campaign, wallet) in &mut self.wallets {
             wallet.end_interval(now_ms);
-            let is_wanted = wallet.is_wanted && now_ms.saturating_sub(wallet.seen_ms) <= RARE_SEEN_MS;
-            if is_wanted && !wallet.asked && now_ms >= wallet.not_before_ms && wallet.needs_another(now_ms) {
+            if wallet.is_wanted(now_ms)
+                && !wallet.asked
+                && now_ms >= wallet.not_before_ms
+                && wallet.needs_another(now_ms)
+            {
                 wallet.asked = true;
                 if wallet.wish == 0 || now_ms.saturating_sub(wallet.wish_ms) >= USE_MS {
                     self.wishes += 1;
                     (wallet.wish, wallet.wish_ms) = (self.wishes, now_ms);
                 }
-                let (number, rate, price_max) = (wallet.wish, wallet.rate, wallet.price_max);
+                let (number, rate, price_max) = (wallet.wish, wallet.rate_now(), wallet.price_max);
                 wishes.push(Wish { campaign: *campaign, number, rate, price_max });
             }
         }
@@ -256,22 +264,26 @@ impl Purse {
                 !is_settled
             });
         }
-        let since = self.wanted_since(now_ms);
-        self.wallets.retain(|_, wallet| !wallet.leases.is_empty() || wallet.asked || wallet.seen_ms >= since);
-        self.wallets.values_mut().for_each(|wallet| wallet.is_wanted = wallet.seen_ms >= since);
+        self.keep_rare(now_ms);
+        self.wallets.retain(|_, wallet| !wallet.leases.is_empty() || wallet.asked || wallet.is_wanted(now_ms));
         std::mem::take(&mut self.over)
     }
 
-    /// Campaigns that were seen since then are worth a lease: within a minute, and of the others the few that were seen last.
-    fn wanted_since(&self, now_ms: u64) -> u64 {
-        let (lately, long_ago) = (now_ms.saturating_sub(SEEN_MS), now_ms.saturating_sub(RARE_SEEN_MS));
-        let rare = self.wallets.values().map(|wallet| wallet.seen_ms).filter(|seen| (long_ago..lately).contains(seen));
-        let mut rare: Vec<u64> = rare.collect();
-        if rare.len() <= RARE_MAX {
-            return long_ago;
+    /// Of the campaigns that nobody has seen for a minute, the few that won last keep a lease.
+    fn keep_rare(&mut self, now_ms: u64) {
+        let won_ms = |wallet: &Wallet| {
+            let won_ms = wallet.won_ms.filter(|won_ms| now_ms.saturating_sub(*won_ms) <= RARE_WON_MS);
+            won_ms.filter(|_| !wallet.is_lately(now_ms))
+        };
+        let mut rare: Vec<u64> = self.wallets.values().filter_map(won_ms).collect();
+        // Behind the last one that is kept; of those that won at the same instant as the first that is not, none is.
+        let since = match rare.len() {
+            ..=RARE_MAX => 0,
+            _ => *rare.select_nth_unstable_by(RARE_MAX, |a, b| b.cmp(a)).1 + 1,
+        };
+        for wallet in self.wallets.values_mut() {
+            wallet.is_kept = won_ms(wallet).is_some_and(|won_ms| won_ms >= since);
         }
-        // Behind the last one that is kept; of those seen at the same instant as the first that is not, none is.
-        *rare.select_nth_unstable_by(RARE_MAX, |a, b| b.cmp(a)).1 + 1
     }
 
     /// Everything is over: another issuer was granted.
@@ -289,6 +301,16 @@ impl Purse {
 }
 
 impl Wallet {
+    /// Among candidates within a minute.
+    const fn is_lately(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.seen_ms) <= SEEN_MS
+    }
+
+    /// Worth another lease.
+    const fn is_wanted(&self, now_ms: u64) -> bool {
+        self.is_kept || self.is_lately(now_ms)
+    }
+
     fn end_interval(&mut self, now_ms: u64) {
         let passed = now_ms.saturating_sub(self.spent_since_ms);
         if passed >= RATE_MS {
@@ -296,6 +318,12 @@ impl Wallet {
             self.rate = self.spent.saturating_mul(1_000) / passed;
             (self.spent, self.spent_since_ms) = (0, now_ms);
         }
+    }
+
+    /// Of the last interval, or what this one has spent already over a whole one: a burst is not served by the leases of
+    /// the calm before it.
+    fn rate_now(&self) -> i64 {
+        self.rate.max(self.spent.saturating_mul(1_000) / RATE_MS as i64)
     }
 
     fn needs_another(&self, now_ms: u64) -> bool {
@@ -330,7 +358,7 @@ mod tests {
         assert_eq!(purse.hold(C, 10, 1_200), None, "5 are left");
         let could = |prices: &[i64], now_ms| purse.could_hold(C, prices, now_ms);
         assert_eq!([could(&[5], 1_200), could(&[6], 1_200), could(&[3, 3], 1_200)], [true, false, false]);
-        assert_eq!([could(&[5], 15_500), could(&[6], 601_001)], [false, true], "late, and forgotten");
+        assert_eq!([could(&[5], 15_500), could(&[6], 61_001)], [false, true], "late, and forgotten");
         purse.release(C, 1, 5);
         assert_eq!(purse.hold(C, 10, 15_499), hold);
         assert_eq!(purse.hold(C, 0, 15_500), None, "its time is counted from the question");
@@ -353,23 +381,51 @@ mod tests {
         assert_eq!(purse.reports(16_000), vec![Report { lease: 1, issued: 40 }]);
         assert_eq!(purse.wishes(16_000).len(), 1);
         purse.lost(C, 16_000);
-        assert_eq!(purse.wishes(613_001), vec![], "nobody has seen it for ten minutes");
+        assert_eq!(purse.wishes(73_001), vec![], "nobody has seen it for a minute");
     }
 
     /// A campaign that comes once in some minutes never found a lease: it was asked for then, and over when it came again.
     #[test]
-    fn of_the_campaigns_that_come_rarely_those_seen_last_keep_a_lease() {
-        let (mut purse, all) = (Purse::default(), RARE_MAX as u64 + 4);
-        (0..all).for_each(|n| purse.see(CampaignId(n), 10, 1_000 + n));
+    fn of_the_campaigns_that_come_rarely_those_that_won_last_keep_a_lease() {
+        let (mut purse, all) = (Purse::default(), RARE_MAX as u64 + 6);
+        for n in 0..all {
+            purse.see(CampaignId(n), 10, 1_000);
+            // The first two never win.
+            if n >= 2 {
+                assert_eq!(purse.hold(CampaignId(n), 10, 1_000 + n), None, "no lease yet");
+            }
+        }
         let mut wished = |now_ms: u64| {
             assert_eq!(purse.reports(now_ms), vec![]);
             let wishes = purse.wishes(now_ms);
             wishes.iter().for_each(|wish| purse.granted(wish.campaign, Granted::Refused, now_ms));
             wishes.iter().map(|wish| wish.campaign.0).collect::<Vec<_>>()
         };
-        assert_eq!(wished(61_000), (0..all).collect::<Vec<_>>(), "a minute ago");
-        assert_eq!(wished(70_000), (4..all).collect::<Vec<_>>());
-        assert_eq!(wished(601_010), (10..all).collect::<Vec<_>>(), "the others ten minutes ago");
+        assert_eq!(wished(61_000), (0..all).collect::<Vec<_>>(), "candidates within a minute");
+        assert_eq!(wished(70_000), (6..all).collect::<Vec<_>>(), "the last winners");
+        assert_eq!(wished(1_008 + RARE_WON_MS), (8..all).collect::<Vec<_>>(), "the others won a day ago");
+    }
+
+    /// Leases were sized by what had been served, so that a campaign with too small ones got no larger ones.
+    #[test]
+    fn a_lease_is_sized_by_what_would_be_spent() {
+        let mut purse = with_lease(10);
+        let held = (0..6).filter(|_| purse.hold(C, 10, 2_000).is_some()).count();
+        assert_eq!((held, purse.wishes(2_000)[0].rate), (1, 12), "60 within 5 s");
+        purse.granted(C, Granted::Refused, 2_000);
+        assert_eq!(purse.wishes(6_000)[0].rate, 10, "60 in 6 s");
+        purse.granted(C, Granted::Refused, 6_000);
+        assert_eq!(purse.wishes(12_000)[0].rate, 0, "and then nothing");
+    }
+
+    /// A bid that was lowered had every later lease of a kept campaign made for the old one.
+    #[test]
+    fn the_largest_price_is_that_of_the_last_minute() {
+        let mut purse = Purse::default();
+        for (price, now_ms, expected) in [(50, 1_000, 50), (10, 2_000, 50), (10, 62_001, 10), (20, 63_000, 20)] {
+            purse.see(C, price, now_ms);
+            assert_eq!(purse.wallets[&C].price_max, expected, "at {now_ms}");
+        }
     }
 
     /// The answer to a question is lost, and the ledger has granted a lease: it was never used, and its money lay idle.
