@@ -1,9 +1,10 @@
 //! Which processes are the cluster of a storm, and how are they started, ended and started again?
 //!
-//! Every process is this binary, with a data folder and a log of its own in the work folder. A process is ended by its
-//! own handle and no other way, and all of them end with this value.
+//! Every process is this binary, with a data folder and a log of its own in the work folder. All of them end with this
+//! value; [`ending`] says how.
 
-use crate::clock::monotonic_us;
+mod ending;
+
 use crate::transport::TransportError;
 use crate::workload::WorkloadError;
 use gavel_client::ClientError;
@@ -16,13 +17,15 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+pub use ending::unless_interrupted;
+
 /// What a cluster of its own is started with.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FleetArgs {
-    /// The bundle that it begins with.
+    /// Folder of the bundle that the cluster begins with.
     #[arg(long, default_value = "cluster/bootstrap/demo/bundle")]
     pub bundle: PathBuf,
-    /// The catalogue.
+    /// Folder of the catalogue that it serves, with the requests to replay.
     #[arg(long, default_value = "cluster/bootstrap/demo/catalogue")]
     pub catalogue: PathBuf,
     /// Keep logs and data here; by default a temporary folder that is removed.
@@ -113,8 +116,6 @@ pub const RETRY: Duration = Duration::from_millis(100);
 /// A process that was killed is started again after so long.
 pub const DOWN: Duration = Duration::from_millis(1_500);
 
-/// Longest wait for a process to end in peace: a router tells everybody first.
-const END_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for a process to listen.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
 /// Logs say which bundle scored every answer.
@@ -304,19 +305,6 @@ impl Fleet {
         (0..self.addresses(Role::Router).len()).map(|router| self.clearing_log(router)).collect()
     }
 
-    /// Asks the processes of a role to end in peace, and waits until they have.
-    ///
-    /// # Errors
-    /// When one does not.
-    pub fn end(&mut self, role: Role) -> Result<(), FleetError> {
-        self.processes.iter_mut().filter(|process| process.role == role).try_for_each(Process::end)
-    }
-
-    /// Ends every process.
-    pub fn stop(&mut self) {
-        self.processes.iter_mut().for_each(Process::kill);
-    }
-
     fn add(&mut self, role: Role, number: usize, listen: &str, arguments: &[&str]) -> Result<(), FleetError> {
         let word = match role {
             Role::Control => "control",
@@ -382,59 +370,6 @@ impl Process {
         let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
         fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10_000
-    }
-
-    /// Asks it to end in peace, and waits until it has.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub fn end(&mut self) -> Result<(), FleetError> {
-        let Some(child) = self.child.as_mut() else { return Ok(()) };
-        let failed = |what: &str| FleetError::Process(format!("{} {what}: see {}", self.name, self.log.display()));
-        let id = libc::pid_t::try_from(child.id()).map_err(|_| failed("has no process id"))?;
-        // SAFETY: a signal to a child that was not waited for yet, so the id is still its own.
-        if unsafe { libc::kill(id, libc::SIGTERM) } != 0 {
-            return Err(failed("cannot be told to end"));
-        }
-        let from = monotonic_us();
-        while child.try_wait().map_err(|_| failed("cannot be waited for"))?.is_none() {
-            if Duration::from_micros(monotonic_us() - from) > END_MAX {
-                return Err(failed("does not end"));
-            }
-            std::thread::sleep(RETRY);
-        }
-        self.child = None;
-        Ok(())
-    }
-
-    /// Ends it at once, as `kill -9` does.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It is a child of ours: neither can fail but for a process that has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Runs to its end, unless this process is asked to end before: the processes of a fleet end with the value that holds
-/// them, so an interrupted run must drop it.
-///
-/// # Errors
-/// The run's own, and that it was interrupted.
-pub async fn unless_interrupted<T>(run: impl Future<Output = Result<T, FleetError>>) -> Result<T, FleetError> {
-    let kind = tokio::signal::unix::SignalKind::terminate();
-    let mut terminated = tokio::signal::unix::signal(kind).map_err(FleetError::io(Path::new("SIGTERM")))?;
-    tokio::select! {
-        ran = run => ran,
-        _ = tokio::signal::ctrl_c() => Err(FleetError::Process("interrupted".to_owned())),
-        _ = terminated.recv() => Err(FleetError::Process("terminated".to_owned())),
     }
 }
 

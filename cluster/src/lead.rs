@@ -110,7 +110,7 @@ pub async fn reconcile_on(voter: &Voter) {
             let own_key = own_tie_key(voter).unwrap_or_else(|error| {
                 // Every round tries again, and a term says so once.
                 if keyless_term.replace(term) != Some(term) {
-                    tracing::error!(%error, "no random source: ties can be foreseen");
+                    tracing::error!(%error, "no random source: without a tie key no router serves");
                 }
                 None
             });

@@ -38,11 +38,20 @@ async fn balances_come_in_pages() {
     let wishes = ids.iter().map(|id| LedgerWish { body: Some(Body::SetBudgets(set(*id))) }).collect();
     let request = LedgerRequest { cluster_id: CLUSTER.to_owned(), wishes };
     let formed = async {
-        while ledger.clone().post(request.clone()).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        loop {
+            match ledger.clone().post(request.clone()).await {
+                Ok(reply) => return reply.into_inner(),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
         }
     };
-    tokio::time::timeout(PATIENCE, formed).await.expect("the ledger is formed");
+    let set = tokio::time::timeout(PATIENCE, formed).await.expect("the ledger is formed");
+
+    // Whoever reads a copy of the ledger asks without a wish how far it must be to have what was set.
+    let question = LedgerRequest { cluster_id: CLUSTER.to_owned(), wishes: Vec::new() };
+    let newest = ledger.post(question).await.expect("answers").into_inner();
+    assert!(set.log_index > 0 && newest.log_index >= set.log_index, "{} and {}", newest.log_index, set.log_index);
+    assert_eq!(newest.campaigns, ids.len() as u64);
 
     assert_eq!(pages(&mut ledger, &[], 2).await, [vec![0, 3], vec![4, 90], vec![91]]);
     // The rest was lost behind a page of campaign 0 alone.

@@ -13,10 +13,10 @@ mod groups;
 mod travel;
 
 pub use book::{Book, News, Read};
-pub use groups::{GroupChange, GroupOverride, group_bid};
+pub use groups::{GroupChange, GroupOverride, check_catalogue_groups, check_groups, group_bid, total_groups};
 
 use crate::frequency::FrequencyRule;
-use crate::limits::BID_MICROS_MAX;
+use crate::limits::{AD_GROUP_CHANGES_MAX, BID_MICROS_MAX, DELIVERY_CHANGES_MAX};
 use crate::money::PPM;
 
 /// May a campaign bid?
@@ -253,7 +253,25 @@ impl Change {
         {
             return Err(format!("campaign {id}: target_micros is {target}, must be 1 to {BID_MICROS_MAX}"));
         }
-        groups::check(id, &self.ad_groups)
+        let groups = self.ad_groups.iter().map(|change| (change.ad_group, change.bid_micros));
+        check_groups(groups).map_err(|reason| format!("campaign {id}: {reason}"))
+    }
+}
+
+/// Whether one command may hold so many changes.
+///
+/// # Errors
+/// Says how many there are, and how many there may be.
+pub fn check_count(changes: &[Change]) -> Result<(), String> {
+    if changes.len() > DELIVERY_CHANGES_MAX {
+        let given = changes.len();
+        return Err(format!("{given} changes, at most {DELIVERY_CHANGES_MAX}: send them in parts"));
+    }
+    match changes.iter().map(|change| change.ad_groups.len()).sum::<usize>() {
+        groups if groups > AD_GROUP_CHANGES_MAX => {
+            Err(format!("changes of {groups} ad groups, at most {AD_GROUP_CHANGES_MAX}: send them in parts"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -54,7 +54,7 @@ pub fn shard_of(item: ItemId, shards: u32) -> ShardId {
 /// What the ties of a cluster are made with.
 ///
 /// A made key is 32 bytes of the system's random source. Clusters begin with a public one, a number in the first 8
-/// bytes and zeros behind it, which is the same everywhere.
+/// bytes and zeros behind it, which is the same everywhere: nobody serves with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TieKey([u8; 32]);
 
@@ -82,6 +82,13 @@ impl TieKey {
     #[must_use]
     pub fn of_config(bytes: &[u8], public: u64) -> Option<Self> {
         if bytes.is_empty() { Some(Self::from_number(public)) } else { bytes.try_into().ok().map(Self) }
+    }
+
+    /// The made key of a configuration, for those who serve: `None` where there is none or a public one, with which
+    /// everybody could foresee ties.
+    #[must_use]
+    pub fn made(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self).filter(|key| key.public().is_none())
     }
 
     /// Its bytes, for those who compute ties.
@@ -191,6 +198,8 @@ mod tests {
         assert_eq!(TieKey::of_config(&[], 0x0102_0304_0506_0708), Some(public));
         assert_eq!(TieKey::of_config(&[0xab; 32], 5), Some(made));
         assert_eq!(TieKey::of_config(&[0xab; 31], 5), None);
+        assert_eq!(TieKey::made(&[0xab; 32]), Some(made));
+        assert_eq!([&[][..], &[0xab; 31], &[0; 32], public.as_bytes()].map(TieKey::made), [None; 4]);
         assert_eq!(made.id(), TieKey::from_bytes([0xab; 32]).id());
         assert_ne!(made.id(), public.id());
         assert_ne!(made.id(), tie_key(made, 0, 0));

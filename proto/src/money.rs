@@ -133,6 +133,34 @@ impl BidType {
         Self::ALL.into_iter().find(|t| t.number() == number)
     }
 
+    /// As the API, catalogues and logs spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpm => "cpm",
+            Self::Cpc => "cpc",
+            Self::Cpa => "cpa",
+            Self::Ocpm => "ocpm",
+            Self::Ocpc => "ocpc",
+        }
+    }
+
+    /// The bid type of such a name, in either case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether an impression is billed, whatever is bid for. Nothing may be served that could not be charged, so a
+    /// router holds leased money for each; a click or a conversion is charged when it comes.
+    #[must_use]
+    pub const fn is_billed_by_impression(self) -> bool {
+        match self {
+            Self::Cpm | Self::Ocpm => true,
+            Self::Cpc | Self::Cpa | Self::Ocpc => false,
+        }
+    }
+
     /// Whether the bid is for a conversion, whatever is billed.
     #[must_use]
     pub const fn is_for_conversions(self) -> bool {
@@ -140,9 +168,21 @@ impl BidType {
     }
 }
 
+/// Whether what is billed by the impression takes part in an auction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Leased {
+    /// It does: the router can charge for it, or there was never a ledger.
+    #[default]
+    Admitted,
+    /// Nothing could be charged for it, and budgets would be overspent unseen: it takes no part, and sets no price.
+    Out,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::StrDeserializer;
 
     #[test]
     fn decimals_are_exact() {
@@ -154,6 +194,21 @@ mod tests {
         assert_eq!(Micros::parse("1e3"), Err(MoneyError::NotADecimal));
         assert_eq!(Micros::parse("99999999999999999999"), Err(MoneyError::TooLarge));
         assert_eq!(Micros(1_250_000).to_string(), "1.250000");
+    }
+
+    #[test]
+    fn bid_types_have_one_name_everywhere() {
+        let names = BidType::ALL.map(BidType::name);
+        assert_eq!(names, ["cpm", "cpc", "cpa", "ocpm", "ocpc"]);
+        assert_eq!(names.map(BidType::from_name), BidType::ALL.map(Some));
+        assert_eq!([BidType::from_name("oCPM"), BidType::from_name("cpv")], [Some(BidType::Ocpm), None]);
+        for bid_type in BidType::ALL {
+            let named: StrDeserializer<'_, serde::de::value::Error> = bid_type.name().into_deserializer();
+            assert_eq!(BidType::deserialize(named), Ok(bid_type));
+            assert_eq!(BidType::from_number(bid_type.number()), Some(bid_type));
+        }
+        let by_impression = BidType::ALL.map(BidType::is_billed_by_impression);
+        assert_eq!(by_impression, [true, false, false, true, false]);
     }
 
     #[test]

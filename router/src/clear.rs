@@ -13,14 +13,13 @@ mod exact;
 mod number;
 
 use gavel_proto::code::Code;
-use gavel_proto::cut::Neighbours;
-use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
+use gavel_proto::ids::AdId;
 use gavel_proto::limits::{CLEAR_AUCTIONS_MAX, CLEAR_FILE_BYTES_MAX, SLOTS_MAX};
 use gavel_proto::money::{BidType, Micros};
 use num_traits::ToPrimitive;
 use serde::Serialize;
 
-use crate::auction::{self, AuctionRule, AuctionTerms, TiePrice, UserModel};
+use crate::auction::{self, AuctionRule, AuctionTerms, TiePrice};
 use crate::merge::{Candidate, Offer, Ranking};
 use document::{Form, StatedAuction};
 pub use number::NumberError;
@@ -181,39 +180,19 @@ fn clear_in_integers(stated: &StatedAuction) -> Option<ClearedAuction> {
     }
     let weights: Vec<u64> = stated.weights.iter().map(ToPrimitive::to_u64).collect::<Option<_>>()?;
     let factors: Vec<u32> = stated.factors.iter().map(ToPrimitive::to_u32).collect::<Option<_>>()?;
+    let page_threshold = stated.page_threshold.to_i128()?;
     let candidate = |(index, (bid, weight)): (usize, (&u64, &u64))| {
-        let number = index as u64;
-        let offer = Offer {
-            ad: AdId(number),
-            item: ItemId(number),
-            campaign: CampaignId(number),
-            advertiser: AdvertiserId(number),
-            limit_category: 0,
-            bid_type: BidType::Cpc,
-            bid: Micros(*bid),
-            weight: *weight,
-            event_weight: *weight,
-            click_weight: 0,
-            continuation_ppm: 0,
-            value: 0,
-            reserve: Micros(stated.reserve),
-            tie: number,
-            shard: ShardId(0),
-            row: u32::try_from(index).ok()?,
-        };
+        let plain = Offer::plain(AdId(index as u64), BidType::Cpc, Micros(*bid), *weight);
+        let offer = Offer { reserve: Micros(stated.reserve), row: u32::try_from(index).ok()?, ..plain };
         Candidate::new(offer).ok()
     };
     let candidates: Option<Vec<Candidate>> = stated.bids.iter().zip(&weights).enumerate().map(candidate).collect();
     let ranking = Ranking::sorted(&candidates?).ok()?;
     let rule = AuctionRule::new(AuctionTerms {
-        mechanism: stated.mechanism,
-        slots: factors.len(),
-        per_advertiser: 1,
-        per_category: None,
-        position_factors_ppm: factors,
         tie_price: TiePrice::WinnerWins,
-        neighbours: Neighbours::Any,
-        users: UserModel::Separable,
+        position_factors_ppm: factors,
+        page_threshold,
+        ..AuctionTerms::plain(stated.mechanism, stated.factors.len())
     });
     let clearing = auction::clear(&ranking, &rule.ok()?);
     Some(ClearedAuction {

@@ -44,6 +44,8 @@ mod line_log;
 #[cfg(feature = "parquet")]
 pub mod parquet_log;
 
+mod packing;
+
 mod clearing_log;
 
 mod scored_log;

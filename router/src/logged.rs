@@ -103,6 +103,8 @@ pub enum ScoredReason {
     LimitCategory,
     /// The slot before holds its category.
     LimitNeighbour,
+    /// Showing it would have brought less than the page threshold.
+    BelowPageThreshold,
     /// Others were worth more.
     LostAuction,
     /// It won and could not be served.

@@ -63,7 +63,7 @@ pub enum MergeError {
     /// An ad can stand in an auction once.
     #[error("ad {ad} came twice, the second time from shard {shard}")]
     Duplicate {
-        /// The ad.
+        /// The first in auction order that came before.
         ad: AdId,
         /// The higher of the two shards.
         shard: ShardId,
@@ -125,18 +125,24 @@ impl Ranking {
     fn of(mut candidates: Vec<&Candidate>) -> Result<Self, MergeError> {
         // A stable sort recognises the runs that the shards' lists are; references, because a candidate is wide.
         candidates.sort_by(|a, b| a.auction_order(b));
-        if repeats_an_ad(&candidates)
-            && let Some((ad, shard)) = repeated(&candidates)
-        {
-            return Err(MergeError::Duplicate { ad, shard });
+        if let Some([first, again]) = repeated(&candidates) {
+            let shard = first.offer().shard.max(again.offer().shard);
+            return Err(MergeError::Duplicate { ad: again.offer().ad, shard });
         }
         Ok(Self(candidates.into_iter().copied().collect()))
     }
+
+    /// The same auction without the candidates that this says.
+    #[must_use]
+    pub fn without(mut self, is_out: impl Fn(&Candidate) -> bool) -> Self {
+        self.0.retain(|candidate| !is_out(candidate));
+        self
+    }
 }
 
-/// Whether an ad is in it twice: the common answer is no, and a table by hash knows in a third of the time of
-/// [`repeated`], which knows which.
-fn repeats_an_ad(candidates: &[&Candidate]) -> bool {
+/// The first candidate whose ad came before, with the one that it came as. The common answer is none, and a table by
+/// hash knows it in a third of the time that sorting takes.
+fn repeated<'a>(candidates: &[&'a Candidate]) -> Option<[&'a Candidate; 2]> {
     const FREE: u32 = u32::MAX;
     // Half of the places stay free, so that a search soon meets one.
     let mask = (candidates.len() * 2).next_power_of_two() - 1;
@@ -145,21 +151,15 @@ fn repeats_an_ad(candidates: &[&Candidate]) -> bool {
         let ad = candidate.offer().ad;
         let mut at = mix64(ad.0) as usize & mask;
         while places[at] != FREE {
-            if candidates[places[at] as usize].offer().ad == ad {
-                return true;
+            let before = candidates[places[at] as usize];
+            if before.offer().ad == ad {
+                return Some([before, candidate]);
             }
             at = (at + 1) & mask;
         }
         places[at] = number as u32;
     }
-    false
-}
-
-/// The lowest ad that is in it twice, with the higher one of its first two shards.
-fn repeated(candidates: &[&Candidate]) -> Option<(AdId, ShardId)> {
-    let mut ads: Vec<(AdId, ShardId)> = candidates.iter().map(|c| (c.offer().ad, c.offer().shard)).collect();
-    ads.sort_unstable();
-    ads.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1])
+    None
 }
 
 impl std::ops::Deref for Ranking {
@@ -172,41 +172,28 @@ impl std::ops::Deref for Ranking {
 
 #[cfg(test)]
 mod tests {
-    use gavel_proto::ids::{AdvertiserId, CampaignId, ItemId};
     use gavel_proto::money::{BidType, Micros};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn candidate(ad: u64) -> Candidate {
-        let offer = Offer {
-            ad: AdId(ad),
-            item: ItemId(0),
-            campaign: CampaignId(0),
-            advertiser: AdvertiserId(0),
-            limit_category: 0,
-            bid_type: BidType::Cpc,
-            bid: Micros(1),
-            weight: 1,
-            event_weight: 1,
-            click_weight: 0,
-            continuation_ppm: 0,
-            value: 0,
-            reserve: Micros(0),
-            tie: 0,
-            shard: ShardId(ad as u32 % 4),
-            row: 0,
-        };
-        Candidate::new(offer).expect("valid")
+    fn candidate(ad: u64, shard: u32) -> Candidate {
+        let offer = Offer::plain(AdId(ad), BidType::Cpc, Micros(1), 1);
+        Candidate::new(Offer { tie: 0, shard: ShardId(shard), ..offer }).expect("valid")
     }
 
     proptest! {
         /// Ads that fall into few places of the table, some of them twice.
         #[test]
-        fn the_table_finds_what_sorting_finds(ads in prop::collection::vec(prop_oneof![0..40u64, any::<u64>()], 0..60)) {
-            let candidates: Vec<Candidate> = ads.into_iter().map(candidate).collect();
+        fn the_table_finds_what_looking_back_finds(
+            ads in prop::collection::vec((prop_oneof![0..40u64, any::<u64>()], 0..4u32), 0..60),
+        ) {
+            let candidates: Vec<Candidate> = ads.into_iter().map(|(ad, shard)| candidate(ad, shard)).collect();
             let candidates: Vec<&Candidate> = candidates.iter().collect();
-            prop_assert_eq!(repeats_an_ad(&candidates), repeated(&candidates).is_some());
+            let ad = |at: usize| candidates[at].offer().ad;
+            let before = |at: usize| (0..at).find(|earlier| ad(*earlier) == ad(at)).map(|earlier| [earlier, at]);
+            let expected = (0..candidates.len()).find_map(before).map(|pair| pair.map(|at| candidates[at]));
+            prop_assert_eq!(repeated(&candidates), expected);
         }
     }
 }

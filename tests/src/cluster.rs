@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,15 @@ pub fn binary() -> PathBuf {
     let binary = folder.join("gavel");
     assert!(binary.is_file(), "{} is missing: test with --workspace, which builds it", binary.display());
     binary
+}
+
+/// `gavel` with these arguments, ended: its exit code and what it said.
+///
+/// # Panics
+/// When the binary does not start.
+#[must_use]
+pub fn gavel(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).stdin(Stdio::null()).output().expect("the binary starts")
 }
 
 /// Time, for tests.
@@ -202,7 +211,7 @@ impl Cluster {
 
     /// Publishes the demo model, loads the catalogue, waits until every router serves it whole.
     fn seed(&self, size: Size, catalogue: &Path) {
-        let bundle = crate::repository::root().join("cluster/bootstrap/demo/bundle");
+        let bundle = crate::repository::demo_bundle();
         self.ctl(&["model", "publish", &bundle.to_string_lossy()]).expect("the model is published");
         let (shards, replicas) = (size.shards.to_string(), size.replicas.to_string());
         let work = self.folder.path().join("load").display().to_string();
@@ -255,13 +264,7 @@ impl Cluster {
     /// # Errors
     /// When the command exits with another code than 0.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
-        let control = self.controls.iter().map(|c| c.grpc.clone()).collect::<Vec<_>>().join(",");
-        let output = Command::new(binary())
-            .args(["ctl", "--control", &control])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| e.to_string())?;
+        let output = self.ctl_output(arguments);
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -401,10 +404,9 @@ impl Process {
     /// When it has not in time, or did not end in peace.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        let id = libc::pid_t::try_from(child.id()).expect("a process id");
-        // SAFETY: a signal to a child that was not waited for yet, so the id is still its own.
-        let sent = unsafe { libc::kill(id, libc::SIGTERM) };
-        assert_eq!(sent, 0, "{} cannot be told to end", self.name);
+        // A child that was not waited for yet: the id is still its own. The shell's own `kill` is on every system.
+        let asked = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &child.id().to_string()]).status();
+        assert!(asked.is_ok_and(|status| status.success()), "{} cannot be told to end", self.name);
         let status = wait_for("a process to end", STOP_TIMEOUT, || child.try_wait().expect("a process of our own"));
         assert!(status.success(), "{}: {status}\n{}", self.name, self.log_tail());
     }

@@ -73,6 +73,15 @@ fn rewrite(path: &Path, change: impl Fn(&mut serde_json::Value)) {
     std::fs::write(path, zstd::encode_all(text.as_bytes(), 0).expect("packed")).expect("written");
 }
 
+/// The documents of a file of a catalogue.
+///
+/// # Panics
+/// When it cannot be read.
+#[must_use]
+pub fn documents(path: &Path) -> Vec<serde_json::Value> {
+    lines(path).iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
 fn lines(path: &Path) -> Vec<String> {
     let text = zstd::decode_all(std::fs::File::open(path).expect("a file")).expect("unpacked");
     String::from_utf8(text).expect("text").lines().map(str::to_owned).collect()

@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// Longest wait for a connection or an answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a connection or an answer: an event that nobody takes is answered after eight seconds.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// POST of a body: status and text of the answer; `None` when there is none.
 #[must_use]

@@ -3,6 +3,7 @@
 //! What the tests of this package share: reading the repository's own source, starting real processes,
 //! and obvious twins that recompute what the cluster answers.
 
+pub mod calls;
 pub mod cluster;
 pub mod corpus;
 pub mod http;

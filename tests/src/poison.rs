@@ -29,7 +29,7 @@ pub struct Poisoned {
 /// When they cannot be read.
 #[must_use]
 pub fn demo() -> Files {
-    let folder = crate::repository::root().join("cluster/bootstrap/demo/bundle");
+    let folder = crate::repository::demo_bundle();
     let entries = std::fs::read_dir(folder).expect("the demo bundle");
     let read =
         |e: std::fs::DirEntry| (e.file_name().to_string_lossy().into_owned(), std::fs::read(e.path()).expect("read"));

@@ -9,6 +9,12 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
+/// The demo's bundle.
+#[must_use]
+pub fn demo_bundle() -> PathBuf {
+    root().join("cluster/bootstrap/demo/bundle")
+}
+
 /// Every file below `folder` whose name ends in `ending`, sorted; build output and dot folders are left out.
 #[must_use]
 pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {

@@ -70,7 +70,8 @@ pub fn during<T>(cluster: &Cluster, work: impl FnOnce() -> T) -> (T, Vec<Seen>) 
 }
 
 /// Ends the traffic, also when the work panics: the scope would wait for ever.
-struct Stops<'a>(&'a AtomicBool);
+#[derive(Debug)]
+pub struct Stops<'a>(pub &'a AtomicBool);
 
 impl Drop for Stops<'_> {
     fn drop(&mut self) {
@@ -81,8 +82,8 @@ impl Drop for Stops<'_> {
 /// A share of requests that may be late: two shared cores hold the cluster, its load and whatever else runs there.
 const LATE_MAX: f64 = 0.02;
 
-/// No request failed but for a few that were late (504; a 503 says that a shard lacked the version), and no answer was scored with two bundles or with another one than
-/// its version's.
+/// No request failed but for a few that were late (504; a 503 says that a shard lacked the version), and no answer was
+/// scored with two bundles or with another one than its version's.
 ///
 /// # Panics
 /// When one was.

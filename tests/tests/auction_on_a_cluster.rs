@@ -1,20 +1,20 @@
 //! Do the auctions of a running cluster equal single auctions, under every mechanism, and can they be cleared again?
 //!
-//! Real processes with half of the demo, whose campaigns have all five bid types, hold their bids back by shares of their
-//! own, and may be seen so often by one user: what a user has seen enough of must be known where each shard makes its
-//! cut, also when it was seen a moment ago. `gavel bench truth` clears every scored ad by a twin; `gavel auction replay`
-//! reads what the routers logged meanwhile; an excluded campaign is looked for in what was cleared.
+//! Real processes with half of the demo, whose campaigns have all five bid types, hold their bids back by shares of
+//! their own, and may be seen so often by one user: what a user has seen enough of must be known where each shard
+//! makes its cut, also when it was seen a moment ago. `gavel bench truth` clears every scored ad by a twin; `gavel
+//! auction replay` reads what the routers logged meanwhile; an excluded campaign is looked for in what was cleared.
 
 use gavel_proto::hash::mix64;
 use gavel_proto::money::Micros;
-use gavel_tests::cluster::{Cluster, Logging, REFERENCE, Size, binary, wait_for};
+use gavel_tests::calls::{Explained, SOON};
+use gavel_tests::cluster::{Cluster, Logging, REFERENCE, Size, gavel, wait_for};
 use gavel_tests::repository::root;
 use gavel_tests::{corpus, http};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 /// Requests compared under each rule.
 const COMPARED: u64 = 200;
@@ -29,12 +29,8 @@ const USERS: usize = 60;
 const STRANGERS: [&str; 4] = ["stranger-1", "stranger-2", "stranger-3", "stranger-4"];
 /// Requests of each of them among those that are compared.
 const OF_A_STRANGER: usize = 5;
-/// Longest wait for rules and answers.
-const SOON: Duration = Duration::from_secs(20);
-
-fn gavel(arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
-}
+/// Auctions with organic content between the ads.
+const FED: Range<u64> = 500_000..500_039;
 
 /// A campaign with a share of its own by which its bid is held back, any of the five bid types, and as often as not a
 /// frequency rule of any scope and window.
@@ -58,11 +54,6 @@ fn vary(campaign: &mut Value) {
     }
 }
 
-fn lines(path: &Path) -> Vec<Value> {
-    let text = zstd::decode_all(std::fs::File::open(path).expect("a file")).expect("unpacked");
-    String::from_utf8(text).expect("text").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-}
-
 /// What is compared: requests of the demo by a few of its users, and of strangers.
 fn requests(cluster: &Cluster) -> PathBuf {
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
@@ -75,7 +66,7 @@ fn requests(cluster: &Cluster) -> PathBuf {
         *requests += 1;
         *requests <= 2
     };
-    let mut requests = lines(&root().join("cluster/bootstrap/demo/catalogue/requests.jsonl.zst"));
+    let mut requests = corpus::documents(&root().join("cluster/bootstrap/demo/catalogue/requests.jsonl.zst"));
     requests.retain(is_taken);
     let time = requests[0]["ts"].clone();
     for stranger in STRANGERS {
@@ -181,46 +172,29 @@ fn auctions_of_a_cluster_are_single_auctions_and_come_out_again() {
     clearings_come_out_again(&cluster);
 }
 
-/// A request's clearing, and the ads by reason, once every shard takes part.
-fn explained(cluster: &Cluster, request: &Value) -> (Value, Value) {
-    let address = cluster.routers[0].http.as_deref().expect("an address");
-    wait_for("a whole answer", SOON, || {
-        let (status, text) = http::post(address, "/v1/explain", &request.to_string())?;
-        let explained: Value = serde_json::from_str(&text).expect("JSON");
-        let is_whole = status == 200 && explained["response"]["coverage"]["fraction"] == 1.0;
-        let clearing = explained["clearing"].as_str().filter(|_| is_whole)?;
-        Some((serde_json::from_str(clearing).expect("a clearing"), explained["reasons"].clone()))
-    })
-}
-
-fn candidates(clearing: &Value) -> Vec<Value> {
-    clearing["inputs"]["candidates"].as_array().cloned().expect("candidates")
-}
-
 /// A newcomer's auction beside those of strangers with the same features, who were asked for before.
 fn bids_are_held_back_and_what_is_capped_is_gone(cluster: &Cluster) {
     let campaign_of = |line: &Value, name: &str| line[name].as_u64().expect("a campaign");
-    let catalogue: BTreeMap<u64, Value> = lines(&cluster.folder().join("catalogue/campaigns.jsonl.zst"))
+    let catalogue: BTreeMap<u64, Value> = corpus::documents(&cluster.folder().join("catalogue/campaigns.jsonl.zst"))
         .into_iter()
         .map(|line| (campaign_of(&line, "campaign_id"), line))
         .collect();
-    let (newcomer, _) = explained(cluster, &http::request_of("newcomer", 5));
-    for candidate in candidates(&newcomer) {
-        let campaign = &catalogue[&campaign_of(&candidate, "campaign")];
+    let newcomer = cluster.explained(0, &http::request_of("newcomer", 5));
+    for candidate in newcomer.candidates() {
+        let campaign = &catalogue[&campaign_of(candidate, "campaign")];
         let bid = Micros::parse(campaign["bid"].as_str().expect("a bid")).expect("a bid");
         let multiplier = u32::try_from(campaign["multiplier_ppm"].as_u64().expect("a multiplier")).expect("a share");
         assert_eq!(candidate["bid_micros"], bid.paced(multiplier).0, "{candidate} {campaign}");
     }
-    let with_rule = |clearing: &Value| -> BTreeSet<u64> {
-        let of_candidates = candidates(clearing).into_iter().map(|candidate| campaign_of(&candidate, "campaign"));
+    let with_rule = |explained: &Explained| -> BTreeSet<u64> {
+        let of_candidates = explained.candidates().iter().map(|candidate| campaign_of(candidate, "campaign"));
         of_candidates.filter(|campaign| catalogue[campaign]["frequency"].is_array()).collect()
     };
     for stranger in STRANGERS {
-        let (clearing, reasons) = explained(cluster, &http::request_of(stranger, 5));
-        let gone = with_rule(&newcomer).difference(&with_rule(&clearing)).count();
+        let explained = cluster.explained(0, &http::request_of(stranger, 5));
+        let gone = with_rule(&newcomer).difference(&with_rule(&explained)).count();
         assert!(gone > 0, "{stranger} has seen enough of nothing");
-        let reasons = reasons.as_array().expect("reasons");
-        assert!(reasons.iter().any(|r| r["reason"] == "not_eligible_frequency"), "{stranger}: {reasons:?}");
+        assert!(explained.ads_for("not_eligible_frequency") > 0, "{stranger}: {:?}", explained.reasons);
     }
 }
 
@@ -233,10 +207,13 @@ fn clearings_come_out_again(cluster: &Cluster) {
         request["organic"] = json!(feed);
         request
     };
-    for seed in 1..40 {
-        assert_eq!(cluster.ask(0, &with_feed(seed)).expect("an answer").0, 200);
+    for auction in FED {
+        assert_eq!(cluster.ask(0, &with_feed(auction)).expect("an answer").0, 200);
     }
-    std::thread::sleep(Duration::from_millis(1_500));
+    wait_for("the clearings of all of them", SOON, || {
+        let logged: BTreeSet<u64> = cluster.clearings().iter().map(|c| c.inputs.auction_id.0).collect();
+        FED.into_iter().all(|auction| logged.contains(&auction)).then_some(())
+    });
     for folder in cluster.clearing_logs() {
         let output = gavel(&["auction", "replay", &folder.display().to_string(), "--format", "json"]);
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -251,11 +228,12 @@ fn clearings_come_out_again(cluster: &Cluster) {
 fn an_excluded_campaign_is_not_in_the_auction() {
     let cluster = Cluster::start(REFERENCE);
     let mut request = http::request(5);
-    let (before, _) = explained(&cluster, &request);
-    let campaign = candidates(&before)[0]["campaign"].clone();
+    let before = cluster.explained(0, &request);
+    let campaign = before.candidates()[0]["campaign"].clone();
     request["blocked_campaigns"] = json!([campaign]);
-    let (after, _) = explained(&cluster, &request);
-    assert!(candidates(&after).iter().all(|c| c["campaign"] != campaign), "{after}");
-    assert_ne!(before["winners"], after["winners"]);
-    assert!(!after["winners"].as_array().expect("winners").is_empty());
+    let after = cluster.explained(0, &request);
+    assert!(after.candidates().iter().all(|c| c["campaign"] != campaign), "{}", after.clearing);
+    let (before, after) = (&before.clearing["winners"], &after.clearing["winners"]);
+    assert_ne!(before, after);
+    assert!(!after.as_array().expect("winners").is_empty());
 }

@@ -1,6 +1,7 @@
 //! Does a cluster of real processes keep its promises while it is hurt?
 //!
-//! Three voters, two shards with two replicas each on four nodes, two routers; the demo catalogue and its trained model.
+//! Three voters, two shards with two replicas each on four nodes, two routers; the demo catalogue and its trained
+//! model.
 
 use gavel_tests::cluster::{Cluster, Process, REFERENCE, now, wait_for};
 use gavel_tests::http;
@@ -29,16 +30,12 @@ fn serves_and_explains() {
     let counts: Vec<u64> = stages.iter().map(|s| funnel[s].as_u64().expect("a count")).collect();
     assert!(counts.windows(2).all(|w| w[0] >= w[1]) && counts[3] == 4, "{funnel}");
 
-    let address = cluster.routers[0].http.as_deref().expect("an address");
-    let (status, text) = http::post(address, "/v1/explain", &http::request(7).to_string()).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    let explained: Value = serde_json::from_str(&text).expect("JSON");
-    let reasons = explained["reasons"].as_array().expect("reasons");
+    let explained = cluster.explained(0, &http::request(7));
+    let reasons = &explained.reasons;
     let total: u64 = reasons.iter().map(|r| r["ads"].as_u64().unwrap_or(0)).sum();
     let ads: u64 = shards(&cluster).iter().map(|s| s["ads"].as_u64().unwrap_or(0)).sum();
     assert_eq!(total, ads, "every ad has exactly one reason: {reasons:?}");
-    let won = reasons.iter().find(|r| r["reason"] == "won").map(|r| r["ads"].clone());
-    assert_eq!(won, Some(json!(4)));
+    assert_eq!(explained.ads_for("won"), 4);
     the_rules_change(&cluster);
 }
 
@@ -190,7 +187,7 @@ fn a_restart_of_everything_keeps_the_state() {
 fn bad_input_is_refused_with_a_reason() {
     let cluster =
         Cluster::start(gavel_tests::cluster::Size { controls: 1, nodes: 1, routers: 1, shards: 2, replicas: 1 });
-    let address = cluster.routers[0].http.as_deref().expect("an address");
+    let address = cluster.http(0);
     let with = |name: &str, value: Value| {
         let mut request = http::request(1);
         request[name] = value;

@@ -1,12 +1,13 @@
 //! Does a user see a capped campaign at most so often, over all routers, whoever dies?
 //!
-//! Real processes with a part of the demo, in which about half of the campaigns may be seen twice a day, or in which ads
-//! and advertisers are counted by the hour. Users that the catalogue does not know all have the same features, so that
-//! all of them would see the same ads.
+//! Real processes with a part of the demo, in which about half of the campaigns may be seen twice a day, or in which
+//! ads and advertisers are counted by the hour. Users that the catalogue does not know all have the same features, so
+//! that all of them would see the same ads.
 
 use gavel_proto::frequency::{Owners, owners};
 use gavel_proto::hash::value_hash;
 use gavel_proto::ids::MemberId;
+use gavel_tests::calls::Explained;
 use gavel_tests::cluster::{Cluster, Logging, REFERENCE, wait_for};
 use gavel_tests::{corpus, http};
 use serde_json::{Value, json};
@@ -51,19 +52,14 @@ fn says_unknown(body: &Value) -> bool {
 }
 
 /// A user's auction, explained by a router.
-fn explained(cluster: &Cluster, router: usize, user: &str) -> Value {
-    let address = cluster.routers[router].http.as_deref().expect("an address");
-    let request = http::request_of(user, 10).to_string();
-    let (status, text) = http::post(address, "/v1/explain", &request).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    serde_json::from_str(&text).expect("JSON")
+fn explained(cluster: &Cluster, router: usize, user: &str) -> Explained {
+    cluster.explained(router, &http::request_of(user, 10))
 }
 
 /// The campaigns that take part in it.
-fn candidates(explained: &Value) -> Vec<u64> {
-    let clearing: Value = serde_json::from_str(explained["clearing"].as_str().expect("a line")).expect("a clearing");
-    let candidates = clearing["inputs"]["candidates"].as_array().expect("candidates");
-    candidates.iter().map(|candidate| candidate["campaign"].as_u64().expect("a campaign")).collect()
+fn candidates(explained: &Explained) -> Vec<u64> {
+    let campaign = |candidate: &Value| candidate["campaign"].as_u64().expect("a campaign");
+    explained.candidates().iter().map(campaign).collect()
 }
 
 /// Asks for a user over both routers in turn, and adds to what it has seen.
@@ -133,9 +129,8 @@ fn a_capped_campaign_is_seen_so_often_and_never_sets_a_price_after() {
         let explained = explained(&cluster, router, "anna");
         let candidates = candidates(&explained);
         assert!(!candidates.is_empty() && !candidates.iter().any(|campaign| capped.contains(campaign)), "{capped:?}");
-        let reasons = explained["reasons"].as_array().expect("reasons");
-        let ads = reasons.iter().find(|r| r["reason"] == "not_eligible_frequency").map(|r| r["ads"].as_u64());
-        assert!(ads.flatten() >= Some(capped.len() as u64), "{reasons:?}");
+        let reasons = &explained.reasons;
+        assert!(explained.ads_for("not_eligible_frequency") >= capped.len() as u64, "{reasons:?}");
         assert!(reasons.iter().all(|r| r["reason"] != "not_eligible_blocked"), "{reasons:?}");
     }
 
@@ -279,26 +274,13 @@ fn see_by_the_hour(cluster: &Cluster, user: &str, seeds: std::ops::Range<u64>, s
     }
 }
 
-/// Says something of a campaign; it is in force when this returns.
-fn patch(cluster: &Cluster, campaign: u64, key: &str, mut change: Value) {
-    change["wait_ms"] = json!(5_000);
-    let head = format!("PATCH /v1/campaigns/{campaign} HTTP/1.1\r\nIdempotency-Key: {key}-{campaign}");
-    let address = cluster.routers[0].http.as_deref().expect("an address");
-    let (status, text) = http::send(address, &head, &change.to_string()).expect("an answer");
-    let answer: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((status, &answer["effective"]), (200, &json!(true)), "{answer}");
-}
-
 /// Campaigns and their advertisers in the catalogue.
 fn catalogue(cluster: &Cluster) -> Vec<(u64, u64)> {
-    let file = std::fs::File::open(cluster.folder().join("catalogue/campaigns.jsonl.zst")).expect("the catalogue");
-    let text = String::from_utf8(zstd::decode_all(file).expect("unpacked")).expect("text");
-    let ids = |line: &str| {
-        let campaign: Value = serde_json::from_str(line).expect("a line of JSON");
+    let ids = |campaign: &Value| {
         let id = |of: &str| campaign[of].as_u64().expect("an id");
         (id("campaign_id"), id("advertiser_id"))
     };
-    text.lines().map(ids).collect()
+    corpus::documents(&cluster.folder().join("catalogue/campaigns.jsonl.zst")).iter().map(ids).collect()
 }
 
 /// A campaign that the user has not seen and that counts its advertiser, of which the user has seen enough. It now bids
@@ -310,7 +292,7 @@ fn unseen_of_a_full_advertiser(cluster: &Cluster, seen: &[Shown]) -> u64 {
             && seen.iter().filter(|one| one.advertiser == *advertiser).count() >= OF_ADVERTISER
     };
     let wins = |(campaign, _): &(u64, u64)| {
-        patch(cluster, *campaign, "raise", json!({"bid_micros": 100_000_000}));
+        cluster.change(*campaign, &format!("raise {campaign}"), json!({"bid_micros": 100_000_000}));
         let friend = format!("friend of {campaign}");
         (0..2).all(|router| campaigns(&ask(cluster, router, &friend, 10)).contains(campaign))
     };
@@ -352,6 +334,6 @@ fn ads_and_advertisers_are_seen_so_often_in_an_hour() {
 
     // A rule binds its own campaign: under one that does not bind yet it goes on, however much of its advertiser was
     // seen. An empty list would bring back the catalogue's rule.
-    patch(&cluster, other, "free", json!({"frequency": [{"scope": "campaign", "window_hours": 1, "max": 255}]}));
+    cluster.change(other, "free", json!({"frequency": [{"scope": "campaign", "window_hours": 1, "max": 255}]}));
     assert!(campaigns(&ask(&cluster, 0, "anna", 70)).contains(&other));
 }

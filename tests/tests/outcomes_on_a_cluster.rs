@@ -1,12 +1,13 @@
 //! Does what people do with ads end a rollout that promises too much?
 //!
-//! On real processes: the bundle's calibrated odds are doubled, every guard but the one on outcomes is off, and clicks are
-//! drawn from what the active bundle would have said, reported over both routers and charged by the ledger.
+//! On real processes: the bundle's calibrated odds are doubled, every guard but the one on outcomes is off, and clicks
+//! are drawn from what the active bundle would have said, reported over both routers and charged by the ledger.
 
 use gavel_model::author::vary::{Variation, vary};
 use gavel_proto::hash::combine;
+use gavel_tests::calls::event;
 use gavel_tests::cluster::{Cluster, SMALL, wait_for};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,13 +46,12 @@ fn ask_and_click(cluster: &Cluster, turn: u64, drifting: Option<u64>) -> Vec<(u6
         // The top 53 bits as a number from 0 to 1.
         let thrown = (combine(turn, slot as u64) >> 11) as f64 / (1u64 << 53) as f64;
         if thrown < truth && !token.is_empty() {
-            clicks.push(json!({"kind": "click", "token": token}));
+            clicks.push(event("click", token));
         }
     }
     if !clicks.is_empty() {
-        let address = cluster.routers[1 - router].http.as_deref().expect("an address");
-        let reported = gavel_tests::http::post(address, "/v1/events", &json!({ "events": clicks }).to_string());
-        assert!(reported.is_some_and(|(status, _)| status == 200), "events are taken");
+        // Whatever came of each: the router answered all of them.
+        assert_eq!(cluster.report(1 - router, &clicks).len(), clicks.len());
     }
     ads.into_iter().map(|(campaign, advertiser, ..)| (campaign, advertiser)).collect()
 }
@@ -60,15 +60,14 @@ fn ask_and_click(cluster: &Cluster, turn: u64, drifting: Option<u64>) -> Vec<(u6
 fn clicks_that_do_not_come_end_a_canary() {
     let cluster = Cluster::start_with(SMALL, &["--staging-cpu-share", "1"], 10);
     let bundle = cluster.folder().join("drifting");
-    let demo = gavel_tests::repository::root().join("cluster/bootstrap/demo/bundle");
+    let demo = gavel_tests::repository::demo_bundle();
     vary(&demo, &bundle, Variation::Odds { factor: 2.0 }).expect("varied");
     let drifting = cluster.publish(&bundle);
     // Who pays for clicks has a budget: without one nothing is charged, and what is not charged is no outcome.
     let seen: BTreeMap<u64, u64> = (0..USERS).flat_map(|turn| ask_and_click(&cluster, turn, None)).collect();
     assert!(!seen.is_empty(), "nobody pays for clicks");
     for (campaign, advertiser) in &seen {
-        let asked = ["ledger", "budget", &campaign.to_string(), "--advertiser", &advertiser.to_string()];
-        cluster.ctl(&[&asked[..], &["--lifetime", "1000000"]].concat()).expect("a budget");
+        cluster.budget((*campaign, *advertiser), "lifetime", 1_000_000_000_000);
     }
     let version = drifting.to_string();
     let asked = ["model", "canary", &version, "--steps", "50:1h,100:1h", "--window", "1", "--requests-min", "50"];

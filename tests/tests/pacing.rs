@@ -1,17 +1,18 @@
 //! Does a campaign of clicks stop when its budget is gone, come back when it grows, and slow down when it is ahead?
 //!
-//! Real processes with a part of the demo. Clicks use up a small budget; within ten seconds the campaign is in no auction
-//! any more, neither as a winner nor as what sets a price. The pacer's leader dies, and its successor goes on.
+//! Real processes with a part of the demo. Clicks use up a small budget; within ten seconds the campaign is in no
+//! auction any more, neither as a winner nor as what sets a price. The pacer's leader dies, and its successor goes on.
+//! Held back by fewer auctions, the campaign takes part in exactly those that the hash names.
 
+use gavel_proto::money::Micros;
+use gavel_proto::pacing::participates;
+use gavel_tests::calls::{SOON, Sold, event};
 use gavel_tests::cluster::{Cluster, SMALL, now, wait_for};
 use gavel_tests::http;
-use serde_json::{Value, json};
-use std::time::Duration;
+use std::ops::Range;
 
-/// What is promised, and the time of looking.
-const SOON: Duration = Duration::from_secs(20);
 /// Requests that a look at the slates takes.
-const SEEDS: std::ops::Range<u64> = 1..25;
+const SEEDS: Range<u64> = 1..25;
 
 /// The campaign that the test is about.
 struct Campaign {
@@ -22,24 +23,16 @@ struct Campaign {
     price_micros: u64,
 }
 
-/// The ads that routers answer a user with, over some requests; `None` unless all of them are answered: a router that
-/// fails shows no ads either.
-fn ads(cluster: &Cluster, user: &str) -> Option<Vec<Value>> {
-    let slate = |seed: u64| -> Option<Vec<Value>> {
-        let (status, body) = cluster.ask((seed % 2) as usize, &http::request_of(user, seed))?;
-        body["slate"].as_array().filter(|_| status == 200).cloned()
-    };
-    let slates = SEEDS.map(slate).collect::<Option<Vec<_>>>()?;
-    Some(slates.into_iter().flatten().filter(|ad| ad["campaign"].is_u64()).collect())
-}
-
-/// Its ads among those that its user is answered with; `None` unless all requests are answered.
-fn of(cluster: &Cluster, campaign: &Campaign) -> Option<Vec<Value>> {
-    Some(ads(cluster, &campaign.user)?.into_iter().filter(|ad| ad["campaign"] == campaign.id).collect())
+/// Its ads among those that its user is answered with, over some requests; `None` unless all of them are answered: a
+/// router that fails shows no ads either.
+fn of(cluster: &Cluster, campaign: &Campaign) -> Option<Vec<Sold>> {
+    let sell = |seed: u64| cluster.sell((seed % 2) as usize, &http::request_of(&campaign.user, seed));
+    let sold = SEEDS.map(sell).collect::<Option<Vec<_>>>()?;
+    Some(sold.into_iter().flatten().filter(|ad| ad.campaign == campaign.id).collect())
 }
 
 /// The same once all requests are answered.
-fn answered(cluster: &Cluster, campaign: &Campaign) -> Vec<Value> {
+fn answered(cluster: &Cluster, campaign: &Campaign) -> Vec<Sold> {
     wait_for("an answer to every request", SOON, || of(cluster, campaign))
 }
 
@@ -48,57 +41,37 @@ fn busy(cluster: &Cluster) -> Campaign {
     let users = || (1..60).map(|number| (number * 40).to_string());
     let (user, won) = wait_for("an ad that pays for clicks, with a token", 3 * SOON, || {
         users().find_map(|user| {
-            let (_, body) = cluster.ask(0, &http::request_of(&user, 1))?;
-            let is_it = |ad: &&Value| ad["bid_type"] == "cpc" && ad["token"].is_string();
-            let won = body["slate"].as_array()?.iter().find(is_it)?.clone();
-            Some((user, won))
+            let sold = cluster.sell(0, &http::request_of(&user, 1))?;
+            Some((user, sold.into_iter().find(|ad| ad.bid_type == "cpc")?))
         })
     });
-    let number = |field: &str| won[field].as_u64().unwrap_or_else(|| panic!("no {field} in {won}"));
-    let (id, advertiser, bid) = (number("campaign"), number("advertiser"), number("bid_micros") * 50);
-    let bid = format!("{}.{:06}", bid / 1_000_000, bid % 1_000_000);
-    cluster.ctl(&["campaign", "set", &id.to_string(), "--bid", &bid]).expect("the bid is taken");
-    let campaign = Campaign { id, advertiser, user, price_micros: 0 };
+    let bid = Micros(won.bid_micros * 50).to_string();
+    cluster.ctl(&["campaign", "set", &won.campaign.to_string(), "--bid", &bid]).expect("the bid is taken");
+    let campaign = Campaign { id: won.campaign, advertiser: won.advertiser, user, price_micros: 0 };
     let own = wait_for("its ads", SOON, || of(cluster, &campaign).filter(|own| own.len() >= SEEDS.count()));
-    let price = own.iter().filter_map(|ad| ad["price_micros"].as_u64()).max().expect("a price").max(1);
+    let price = own.iter().map(|ad| ad.price_micros).max().expect("a price").max(1);
     Campaign { price_micros: price, ..campaign }
 }
 
-/// Sets its budget of the day to so many micros; the day is one that does not end soon.
+/// Sets its budget of the day to so many micros.
 fn budget(cluster: &Cluster, campaign: &Campaign, micros: u64) {
-    let hour = gavel_member::clock::wall_ms() / 3_600_000 % 24;
-    let zone = if (1..20).contains(&hour) { "UTC" } else { "Asia/Tokyo" };
-    let (id, advertiser) = (campaign.id.to_string(), campaign.advertiser.to_string());
-    let daily = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    let arguments = ["ledger", "budget", &id, "--advertiser", &advertiser, "--daily", &daily, "--zone", zone];
-    cluster.ctl(&arguments).expect("the budget is taken");
+    cluster.budget((campaign.id, campaign.advertiser), "daily", micros);
 }
 
-/// Clicks on an ad; the answer's word.
-fn click(cluster: &Cluster, ad: &Value) -> String {
-    let address = cluster.routers[0].http.as_deref().expect("an address");
-    let body = json!({"events": [{"kind": "click", "token": ad["token"]}]}).to_string();
-    let (status, text) = http::post(address, "/v1/events", &body).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    let answered: Value = serde_json::from_str(&text).expect("JSON");
-    answered["answers"][0].as_str().expect("a word").to_owned()
-}
-
-/// What the campaign bids in the auctions of some requests, whether it wins or not; `None` unless all are explained.
-fn bids(cluster: &Cluster, campaign: &Campaign) -> Option<Vec<u64>> {
-    let address = cluster.routers[1].http.as_deref().expect("an address");
-    let explain = |seed: u64| -> Option<Vec<Value>> {
-        let (status, text) = http::post(address, "/v1/explain", &http::request_of(&campaign.user, seed).to_string())?;
-        let explained: Value = serde_json::from_str(&text).ok().filter(|_| status == 200)?;
-        let clearing: Value = serde_json::from_str(explained["clearing"].as_str()?).ok()?;
-        clearing["inputs"]["candidates"].as_array().cloned()
+/// What the campaign bids in the auctions of some requests, by their seeds, whether it wins or not; `None` unless all
+/// are explained.
+fn bids_of(cluster: &Cluster, router: usize, campaign: &Campaign, seeds: Range<u64>) -> Option<Vec<(u64, u64)>> {
+    let explain = |seed: u64| {
+        let explained = cluster.explain(router, &http::request_of(&campaign.user, seed))?;
+        let own = explained.of(campaign.id);
+        Some(own.iter().filter_map(|c| Some((seed, c["bid_micros"].as_u64()?))).collect::<Vec<_>>())
     };
-    let candidates = SEEDS.map(explain).collect::<Option<Vec<_>>>()?.into_iter().flatten();
-    Some(candidates.filter(|c| c["campaign"] == campaign.id).filter_map(|c| c["bid_micros"].as_u64()).collect())
+    Some(seeds.map(explain).collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-fn leader(cluster: &Cluster) -> usize {
-    wait_for("a leader", SOON, || cluster.controls.iter().position(|c| c.metric("gavel_control_leader") > 0.0))
+/// The bids alone, on the second router.
+fn bids(cluster: &Cluster, campaign: &Campaign) -> Option<Vec<u64>> {
+    Some(bids_of(cluster, 1, campaign, SEEDS)?.into_iter().map(|(_, bid)| bid).collect())
 }
 
 /// Clicks on its ads until so much is charged, or until it has no ads any more; what was charged.
@@ -112,8 +85,8 @@ fn spend(cluster: &Cluster, campaign: &Campaign, micros: u64) -> u64 {
             break;
         }
         for ad in own {
-            match click(cluster, &ad).as_str() {
-                "charged" => charged += ad["price_micros"].as_u64().expect("a price"),
+            match cluster.report(0, &[event("click", &ad.token)])[0].as_str() {
+                "charged" => charged += ad.price_micros,
                 // A router does not know yet that there are budgets.
                 "over_budget" | "unknown_campaign" => {}
                 other => panic!("a click was answered {other}"),
@@ -139,11 +112,11 @@ fn clicks_end_with_their_budget_and_bids_fall_ahead_of_the_curve() {
     assert!(charged > 0 && charged <= campaign.price_micros * 3, "{charged}");
     println!("{charged} micros were charged; the campaign left {:?} after its budget was set", begun.elapsed());
     wait_for("it to set no price either", SOON, || bids(&cluster, &campaign).filter(Vec::is_empty));
-    let told = leader(&cluster);
+    let told = cluster.leader();
     assert!(cluster.controls[told].metric("gavel_pacing_gone_count") >= 1.0);
 
     cluster.controls[told].kill();
-    let next = wait_for("another leader", SOON, || Some(leader(&cluster)).filter(|next| *next != told));
+    let next = wait_for("another leader", SOON, || Some(cluster.leader()).filter(|next| *next != told));
     assert!(answered(&cluster, &campaign).is_empty(), "it stays out without the pacer");
     budget(&cluster, &campaign, 1_000_000_000);
     let raised = now();
@@ -162,14 +135,35 @@ fn clicks_end_with_their_budget_and_bids_fall_ahead_of_the_curve() {
         bids(&cluster, &campaign)?.into_iter().max().filter(|bid| *bid < full * 9 / 10)
     });
     println!("a bid of {full} micros became {lower}");
-
-    // The same held back by fewer auctions: it bids in full where it takes part, and takes part in some.
-    cluster.ctl(&["campaign", "set", &campaign.id.to_string(), "--pacing", "throttle"]).expect("it is taken");
-    let shares = wait_for("full bids in some of the auctions", 3 * SOON, || {
-        let bids = bids(&cluster, &campaign)?;
-        let all_full = bids.iter().all(|bid| *bid == full);
-        (all_full && !bids.is_empty() && bids.len() < everywhere.len()).then_some(bids.len())
-    });
-    println!("it bid in full in {shares} auctions of {}", everywhere.len());
+    takes_part_in_fewer_auctions(&cluster, &campaign, full);
     cluster.controls[told].start();
+}
+
+/// The same held back by fewer auctions: it bids in full where it takes part, which is where the share that is in force
+/// and the hash of auction and campaign say, on both routers; elsewhere it sets no price.
+fn takes_part_in_fewer_auctions(cluster: &Cluster, campaign: &Campaign, full: u64) {
+    cluster.ctl(&["campaign", "set", &campaign.id.to_string(), "--pacing", "throttle"]).expect("it is taken");
+    let share = || cluster.campaign(campaign.id)["throttle_ppm"].as_u64().and_then(|ppm| u32::try_from(ppm).ok());
+    let (ppm, looked) = wait_for("one share of the auctions on both routers", 6 * SOON, || {
+        let ppm = share().filter(|ppm| *ppm < 1_000_000)?;
+        let is_in = |seed: &u64| participates(*seed, campaign.id, ppm);
+        // Auctions of either kind, however small the share has become.
+        let within: Vec<u64> = (100..).filter(is_in).take(8).collect();
+        let without: Vec<u64> = (100..).filter(|seed| !is_in(seed)).take(8).collect();
+        let (mut looked, mut is_told) = (0, true);
+        for router in 0..2 {
+            let of_seeds = |seeds: &[u64]| {
+                let each = seeds.iter().map(|seed| bids_of(cluster, router, campaign, *seed..seed + 1));
+                each.collect::<Option<Vec<_>>>()
+            };
+            let (bids, none) = (of_seeds(&within)?, of_seeds(&without)?);
+            // Where it takes part it bids in full; what is pinned may be of a moment ago.
+            let is_full = |bids: &Vec<(u64, u64)>| !bids.is_empty() && bids.iter().all(|(_, bid)| *bid == full);
+            is_told &= bids.iter().all(is_full) && none.iter().all(Vec::is_empty);
+            looked += within.len() + without.len();
+        }
+        let explained = cluster.explain(0, &http::request_of(&campaign.user, without[0]))?;
+        (is_told && share() == Some(ppm) && explained.ads_for("not_eligible_budget") > 0).then_some((ppm, looked))
+    });
+    println!("with {ppm} millionths of the auctions it bids in full in exactly those, of {looked} that were looked at");
 }

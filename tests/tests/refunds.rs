@@ -1,67 +1,35 @@
 //! Is a charge given back by the token of its event, once, and was it billed at the price of its auction?
 //!
-//! Real processes with a part of the demo. Three clicks on ads of different auctions are charged; one is given back whole and
-//! one in part, over the operator's command; then the audit holds every charge against the routers' clearing logs, and
-//! notices a log that says another price.
+//! Real processes with a part of the demo. Three clicks on ads of different auctions are charged; one is given back
+//! whole and one in part, over the operator's command; then the audit holds every charge against the routers' clearing
+//! logs, and notices a log that says another price.
 
-use gavel_tests::cluster::{Cluster, SMALL, binary, wait_for};
+use gavel_tests::calls::{SOON, Sold, json_of};
+use gavel_tests::cluster::{Cluster, SMALL, now, wait_for};
 use gavel_tests::http;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(20);
+/// Between two looks at balances.
+const LOOK: Duration = Duration::from_millis(50);
 /// Ids of the auctions of this test are from here on.
 const FIRST_AUCTION: u64 = 70_000;
 
-/// An ad that pays for clicks.
-struct Sold {
-    auction: u64,
-    ad: u64,
-    campaign: u64,
-    advertiser: u64,
-    nanos: i64,
-    token: String,
+/// What a click on it costs.
+fn nanos(sold: &Sold) -> i64 {
+    i64::try_from(sold.price_micros * 1_000).expect("a price")
 }
 
-/// `gavel ctl ledger` with these arguments: its exit code, and what it says on both ways.
-fn ledger(cluster: &Cluster, arguments: &[&str]) -> (Option<i32>, String) {
-    let control = cluster.controls.iter().map(|c| c.grpc.clone()).collect::<Vec<_>>().join(",");
-    let output = Command::new(binary())
-        .args(["ctl", "--control", &control, "ledger"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary starts");
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    (output.status.code(), said.concat())
-}
-
-/// What was said as JSON; complaints come behind it.
-fn json_of(said: &str) -> Option<Value> {
-    serde_json::Deserializer::from_str(said).into_iter().next()?.ok()
-}
-
-/// One of each of three auctions.
+/// Ads that pay for clicks, one of each of three auctions.
 fn sold(cluster: &Cluster) -> Vec<Sold> {
     let ask = |number: u64| {
         let request = http::request_of(&(number * 40).to_string(), FIRST_AUCTION + number);
-        let (_, body) = cluster.ask((number % 2) as usize, &request)?;
-        let pays = |ad: &&Value| matches!(ad["bid_type"].as_str(), Some("cpc" | "ocpc"));
-        let is_it = |ad: &&Value| pays(ad) && ad["token"].is_string() && ad["price_micros"].as_u64() > Some(1);
-        let ad = body["slate"].as_array()?.iter().find(is_it)?;
-        Some(Sold {
-            auction: body["auction_id"].as_u64()?,
-            ad: ad["ad"].as_u64()?,
-            campaign: ad["campaign"].as_u64()?,
-            advertiser: ad["advertiser"].as_u64()?,
-            nanos: i64::try_from(ad["price_micros"].as_u64()? * 1_000).ok()?,
-            token: ad["token"].as_str()?.to_owned(),
-        })
+        let sold = cluster.sell((number % 2) as usize, &request)?;
+        sold.into_iter().find(|ad| ad.billed() == "click" && ad.price_micros > 1)
     };
-    // Before its first grant of the ledger a router has no tokens to give.
-    wait_for("three ads that pay for clicks, with tokens", 3 * SOON, || {
+    cluster.wait_tokens();
+    wait_for("three ads that pay for clicks", SOON, || {
         let sold: Vec<Sold> = (1..60).filter_map(ask).take(3).collect();
         (sold.len() == 3).then_some(sold)
     })
@@ -69,27 +37,20 @@ fn sold(cluster: &Cluster) -> Vec<Sold> {
 
 /// Gives its campaign a budget, and clicks.
 fn charge(cluster: &Cluster, sold: &Sold) {
-    let (campaign, advertiser) = (sold.campaign.to_string(), sold.advertiser.to_string());
-    let budget = ["budget", &campaign, "--advertiser", &advertiser, "--lifetime", "1000000"];
-    let (code, said) = ledger(cluster, &budget);
-    assert_eq!(code, Some(0), "{said}");
-    let body = json!({"events": [{"kind": "click", "token": sold.token}]}).to_string();
-    let address = cluster.routers[0].http.as_deref().expect("an address");
+    cluster.budget((sold.campaign, sold.advertiser), "lifetime", 1_000_000_000_000);
     wait_for("the charge", SOON, || {
-        let (status, text) = http::post(address, "/v1/events", &body)?;
-        let answer: Value = serde_json::from_str(&text).expect("JSON");
-        let word = answer["answers"][0].as_str().expect("a word");
-        assert!(status == 200 && ["charged", "duplicate", "unavailable"].contains(&word), "{text}");
-        (word != "unavailable").then_some(())
+        let words = cluster.report(0, &[sold.event()]);
+        assert!(["charged", "duplicate", "unavailable"].contains(&words[0].as_str()), "{words:?}");
+        (words[0] != "unavailable").then_some(())
     });
 }
 
 /// Waits until so much is charged and so much given back, over all accounts.
 fn expect_totals(cluster: &Cluster, charged: i64, refunded: i64) {
     let mut last = Value::Null;
-    let start = gavel_tests::cluster::now();
+    let start = now();
     while start.elapsed() < SOON {
-        let (_, said) = ledger(cluster, &["balances", "--json"]);
+        let (_, said) = cluster.ledger(&["balances", "--json"]);
         last = json_of(&said).expect("JSON");
         let accounts: Vec<&Value> = last["campaigns"]
             .as_array()
@@ -104,7 +65,7 @@ fn expect_totals(cluster: &Cluster, charged: i64, refunded: i64) {
         if (sum("posted_nanos"), sum("refunded_nanos")) == (charged, refunded) {
             return;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(LOOK);
     }
     panic!("{charged} charged and {refunded} given back: {last:#}");
 }
@@ -114,7 +75,7 @@ fn a_charge_is_given_back_once_and_every_charge_is_its_auctions() {
     let cluster = Cluster::start_with(SMALL, &[], 10);
     let sold = sold(&cluster);
     sold.iter().for_each(|sold| charge(&cluster, sold));
-    let charged: i64 = sold.iter().map(|sold| sold.nanos).sum();
+    let charged: i64 = sold.iter().map(nanos).sum();
     expect_totals(&cluster, charged, 0);
     refunds(&cluster, &sold, charged);
     mistakes(&cluster, &sold);
@@ -123,24 +84,24 @@ fn a_charge_is_given_back_once_and_every_charge_is_its_auctions() {
 
 fn refunds(cluster: &Cluster, sold: &[Sold], charged: i64) {
     let (whole, part) = (&sold[0], &sold[1]);
-    let (code, said) = ledger(cluster, &["refund", &whole.token]);
+    let (code, said) = cluster.ledger(&["refund", &whole.token]);
     assert!(code == Some(0) && said.contains("1 given back") && said.contains("0 before, 0 refused"), "{said}");
-    expect_totals(cluster, charged - whole.nanos, whole.nanos);
+    expect_totals(cluster, charged - nanos(whole), nanos(whole));
     for again in [&["refund", &whole.token][..], &["refund", &whole.token, "--amount", "0.000001"]] {
-        let (code, said) = ledger(cluster, again);
+        let (code, said) = cluster.ledger(again);
         assert!(code == Some(0) && said.contains("given back before") && said.contains("0 given back"), "{said}");
-        expect_totals(cluster, charged - whole.nanos, whole.nanos);
+        expect_totals(cluster, charged - nanos(whole), nanos(whole));
     }
     let file = cluster.folder().join("refunds.txt");
     std::fs::write(&file, format!("{}\n\n{}\n", part.token, whole.token)).expect("written");
     let file = file.display().to_string();
-    let (code, said) = ledger(cluster, &["refund", "--file", &file, "--amount", "0.000001", "--json"]);
+    let (code, said) = cluster.ledger(&["refund", "--file", &file, "--amount", "0.000001", "--json"]);
     let said = json_of(&said).expect("JSON");
     assert_eq!((code, &said["refunded"], &said["before"]), (Some(0), &json!(1), &json!(1)), "{said:#}");
     assert_eq!(said["refunded_nanos"], 1_000, "{said:#}");
     let answers: Vec<&Value> = said["tokens"].as_array().expect("tokens").iter().map(|t| &t["answer"]).collect();
     assert_eq!(answers, ["refunded", "duplicate"]);
-    expect_totals(cluster, charged - whole.nanos - 1_000, whole.nanos + 1_000);
+    expect_totals(cluster, charged - nanos(whole) - 1_000, nanos(whole) + 1_000);
 }
 
 /// Nothing of this changes a balance.
@@ -148,31 +109,25 @@ fn mistakes(cluster: &Cluster, sold: &[Sold]) {
     let token = &sold[2].token;
     let altered = if token.ends_with('A') { "B" } else { "A" };
     let altered = token[..token.len() - 1].to_owned() + altered;
-    let (code, said) = ledger(cluster, &["refund", token, &altered, "--amount", "1000"]);
+    let (code, said) = cluster.ledger(&["refund", token, &altered, "--amount", "1000"]);
     assert_eq!(code, Some(1), "{said}");
     for told in ["more than was charged", "not sealed by this cluster", "2 refunds were refused"] {
         assert!(said.contains(told), "{told}: {said}");
     }
-    let (code, said) = ledger(cluster, &["refund", &token[..40]]);
+    let (code, said) = cluster.ledger(&["refund", &token[..40]]);
     assert!(code == Some(64) && said.contains("is no token"), "{said}");
-    let (code, said) = ledger(cluster, &["refund"]);
+    let (code, said) = cluster.ledger(&["refund"]);
     assert!(code == Some(64) && said.contains("--file"), "{said}");
 }
 
-/// The report of an audit against clearing logs, with its exit code; `None` while a log has nothing.
-fn audit(cluster: &Cluster, clearings: &str, more: &[&str]) -> Option<(Option<i32>, Value)> {
-    let (code, said) = ledger(cluster, &[&["audit", "--json", "--clearings", clearings][..], more].concat());
-    Some((code, json_of(&said)?))
-}
-
 fn clearings(cluster: &Cluster, sold: &[Sold]) {
-    let logs: Vec<String> = cluster.clearing_logs().iter().map(|folder| folder.display().to_string()).collect();
+    let logs = cluster.clearing_folders();
     let tokens = cluster.folder().join("tokens.txt");
     let lines: Vec<&str> = sold.iter().map(|sold| sold.token.as_str()).collect();
     std::fs::write(&tokens, lines.join("\n")).expect("written");
     let asked = tokens.display().to_string();
     wait_for("every auction in the logs, and every charge on all voters", SOON, || {
-        let (code, report) = audit(cluster, &logs.join(","), &["--tokens", &asked])?;
+        let (code, report) = cluster.audit(&["--clearings", &logs, "--tokens", &asked])?;
         let voters = report["voters"].as_array().expect("voters");
         assert!(code == Some(0) && report["clean"] == true && voters.len() == 3, "{report:#}");
         let is_whole =
@@ -188,7 +143,7 @@ fn clearings(cluster: &Cluster, sold: &[Sold]) {
 
     let altered = cluster.folder().join("altered");
     alter(cluster, &sold[0], &altered);
-    let (code, report) = audit(cluster, &altered.display().to_string(), &[]).expect("a report");
+    let (code, report) = cluster.audit(&["--clearings", &altered.display().to_string()]).expect("a report");
     let found = &report["voters"][0]["clearings"];
     assert_eq!((code, &report["clean"]), (Some(65), &json!(false)), "{report:#}");
     assert_eq!((&found["different"], &found["unmatched"]), (&json!(1), &json!(2)), "{report:#}");
@@ -196,12 +151,9 @@ fn clearings(cluster: &Cluster, sold: &[Sold]) {
 
 /// A log with the auctions of an ad alone, in which its price is one more.
 fn alter(cluster: &Cluster, sold: &Sold, folder: &Path) {
-    let files =
-        cluster.clearing_logs().into_iter().flat_map(|folder| std::fs::read_dir(folder).expect("a log")).flatten();
-    let text: String = files.map(|file| std::fs::read_to_string(file.path()).expect("lines")).collect();
     let mut lines = String::new();
-    for line in text.lines() {
-        let mut clearing: Value = serde_json::from_str(line).expect("a clearing");
+    for line in cluster.clearing_lines() {
+        let mut clearing: Value = serde_json::from_str(&line).expect("a clearing");
         if clearing["inputs"]["auction_id"] != sold.auction {
             continue;
         }

@@ -1,8 +1,8 @@
 //! Does a bundle come to serve, or go again, as its rollout says, on a cluster of real processes?
 //!
-//! The bundles are the demo's, varied: one in another embedding space, which is as good and worthless when mixed, and one
-//! whose calibrated odds are doubled, which passes everything that can be checked before it serves. Limits on latency
-//! are off: two cores hold the whole cluster and its load.
+//! The bundles are the demo's, varied: one in another embedding space, which is as good and worthless when mixed, and
+//! one whose calibrated odds are doubled, which passes everything that can be checked before it serves. Limits on
+//! latency are off: two cores hold the whole cluster and its load.
 
 use gavel_model::author::vary::{Variation, vary};
 use gavel_tests::cluster::{Cluster, SMALL, wait_for};
@@ -29,7 +29,7 @@ fn small(staging_cpu_share: &str) -> Cluster {
 }
 
 fn varied(cluster: &Cluster, name: &str, variation: Variation) -> PathBuf {
-    let demo = gavel_tests::repository::root().join("cluster/bootstrap/demo/bundle");
+    let demo = gavel_tests::repository::demo_bundle();
     let to = cluster.folder().join(name);
     vary(&demo, &to, variation).expect("varied");
     to
@@ -152,8 +152,8 @@ fn a_canary_has_its_share_on_every_router_and_comes_to_serve() {
     assert_eq!(events(&status, turned, "activated").len(), 1, "{}", status["history"]);
 }
 
-/// A shadow answers nobody. An operator sees how its scores differ while it runs, and finds it in the history afterwards;
-/// one that drifts is ended by its guard.
+/// A shadow answers nobody. An operator sees how its scores differ while it runs, and finds it in the history
+/// afterwards; one that drifts is ended by its guard.
 #[test]
 fn a_shadow_reports_and_answers_nobody() {
     let cluster = small(AT_ONCE);
@@ -279,8 +279,8 @@ fn written(path: &Path) -> std::time::SystemTime {
     std::fs::metadata(path).and_then(|m| m.modified()).expect("a file")
 }
 
-/// kill -9 of a node in the middle of its second shard: it goes on with the items that were safe, and keeps the bundle and
-/// the shard that it had finished.
+/// kill -9 of a node in the middle of its second shard: it goes on with the items that were safe, and keeps the bundle
+/// and the shard that it had finished.
 #[test]
 fn a_node_that_is_killed_while_it_stages_goes_on() {
     let mut cluster = small("0.06");

@@ -1,19 +1,18 @@
 //! Is what routers log what was scored, and does it join with what happened?
 //!
-//! Real processes: ads are asked of one router and events reported to the other, more often than once, out of order, with
-//! forged ones among them. Then the logs are joined by the command. The logged features are put through the bundle
-//! once more: they must give the predictions that were served.
+//! Real processes: ads are asked of one router and events reported to the other, more often than once, out of order,
+//! with forged ones among them. Then the logs are joined by the command. The logged features are put through the
+//! bundle once more: they must give the predictions that were served.
 
 use gavel_model::{Bundle, FeatureRow, FeatureSpec, FeatureValue, Scratch};
 use gavel_proto::hash::value_hash;
 use gavel_router::logged::{Features, LoggedValue, ScoredCandidate, ScoredLine};
-use gavel_tests::cluster::{Cluster, Logging, Size, binary, wait_for};
+use gavel_tests::calls::{Sold, event};
+use gavel_tests::cluster::{Cluster, Logging, Size, gavel, wait_for};
 use gavel_tests::http;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const REQUESTS: u64 = 24;
@@ -21,12 +20,6 @@ const REQUESTS: u64 = 24;
 const FIRST_AUCTION: u64 = 1_000;
 /// Longest wait for what a log's thread writes.
 const WRITTEN: Duration = Duration::from_secs(20);
-
-/// A winner: its token, what it pays for, its ad.
-struct Sold {
-    token: String,
-    bid_type: String,
-}
 
 #[test]
 fn what_was_scored_joins_with_what_happened() {
@@ -101,23 +94,10 @@ fn columns_hold_what_lines_did() {
 }
 
 fn ask(cluster: &Cluster) -> Vec<Sold> {
-    // Before its first grant of the ledger a router has no tokens to give.
-    for router in 0..2 {
-        wait_for("a token", WRITTEN, || {
-            let (_, body) = cluster.ask(router, &http::request(1))?;
-            body["slate"][0]["token"].as_str().map(|_| ())
-        });
-    }
+    cluster.wait_tokens();
     let mut sold = Vec::new();
     for seed in 1..=REQUESTS {
-        let (status, body) = cluster.ask(seed as usize % 2, &http::request(FIRST_AUCTION + seed)).expect("an answer");
-        assert_eq!(status, 200, "{body}");
-        for entry in body["slate"].as_array().expect("a slate") {
-            let (token, bid_type) = (entry["token"].as_str(), entry["bid_type"].as_str());
-            if let (Some(token), Some(bid_type)) = (token, bid_type) {
-                sold.push(Sold { token: token.to_owned(), bid_type: bid_type.to_owned() });
-            }
-        }
+        sold.extend(cluster.sell(seed as usize % 2, &http::request(FIRST_AUCTION + seed)).expect("an answer"));
     }
     sold
 }
@@ -144,41 +124,23 @@ fn report(cluster: &Cluster, sold: &[Sold]) -> Sent {
     sent.events = events.len() as u64;
     events.reverse();
     for (number, batch) in events.chunks(100).enumerate() {
-        let body: Vec<Value> = batch.iter().map(|(kind, ad)| json!({"kind": kind, "token": ad.token})).collect();
-        let answers = post(cluster, number % 2, &body);
+        let body: Vec<Value> = batch.iter().map(|(kind, ad)| event(kind, &ad.token)).collect();
+        let answers = cluster.report(number % 2, &body);
         for ((kind, ad), answer) in batch.iter().zip(&answers) {
-            let billed = match ad.bid_type.as_str() {
-                "cpm" | "ocpm" => "impression",
-                "cpc" | "ocpc" => "click",
-                _ => "conversion",
-            };
             let expected: &[&str] = match *kind {
                 "win" => &["noted"],
-                kind if kind == billed => &["charged", "unknown_campaign"],
+                kind if kind == ad.billed() => &["charged", "unknown_campaign"],
                 _ => &["not_billed"],
             };
             assert!(expected.contains(&answer.as_str()), "{kind} of {}: {answer}", ad.bid_type);
         }
     }
     let altered = sold[0].token.clone() + "A";
-    let nobody = [
-        json!({"kind": "win", "token": altered}),
-        json!({"kind": "click", "token": altered}),
-        json!({"kind": "hover", "token": sold[0].token}),
-    ];
-    assert_eq!(post(cluster, 0, &nobody), ["forged", "forged", "invalid"]);
-    let address = cluster.routers[0].http.as_deref().expect("an address");
-    let (status, text) = http::get(address, &format!("/v1/events/win/{altered}")).expect("an answer");
+    let nobody = [event("win", &altered), event("click", &altered), event("hover", &sold[0].token)];
+    assert_eq!(cluster.report(0, &nobody), ["forged", "forged", "invalid"]);
+    let (status, text) = http::get(cluster.http(0), &format!("/v1/events/win/{altered}")).expect("an answer");
     assert_eq!((status, text.as_str()), (200, r#"{"answer":"forged"}"#));
     sent
-}
-
-fn post(cluster: &Cluster, router: usize, events: &[Value]) -> Vec<String> {
-    let address = cluster.routers[router].http.as_deref().expect("an address");
-    let (status, text) = http::post(address, "/v1/events", &json!({"events": events}).to_string()).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    let answer: BTreeMap<String, Vec<String>> = serde_json::from_str(&text).expect("answers");
-    answer.into_values().next().expect("answers")
 }
 
 /// The report of `gavel log join`; `None` while there is too little for a table.
@@ -187,24 +149,16 @@ fn join(cluster: &Cluster, out: &Path, json: &Path) -> Option<Value> {
         let shown: Vec<String> = cluster.logs(name).iter().map(|folder| folder.display().to_string()).collect();
         shown.join(",")
     };
-    let output = Command::new(binary())
-        .args(["log", "join", "--scored", &places("scored"), "--events", &places("events")])
-        .args(["--open", "keep", "--period", "1ms", "--json"])
-        .arg(json)
-        .arg("--out")
-        .arg(out)
-        .output()
-        .expect("the binary starts");
-    output
-        .status
-        .success()
-        .then(|| serde_json::from_str(&std::fs::read_to_string(json).expect("a report")).expect("JSON"))
+    let (scored, events) = (places("scored"), places("events"));
+    let asked = ["log", "join", "--scored", &scored, "--events", &events, "--open", "keep", "--period", "1ms"];
+    let to = ["--json", &*json.to_string_lossy(), "--out", &*out.to_string_lossy()];
+    let report = || serde_json::from_str(&std::fs::read_to_string(json).expect("a report")).expect("JSON");
+    gavel(&[&asked[..], &to].concat()).status.success().then(report)
 }
 
 /// Every logged line by itself: what it says of the request, and that its features give its predictions.
 fn check_lines(cluster: &Cluster) {
-    let bundle = gavel_tests::repository::root().join("cluster/bootstrap/demo/bundle");
-    let bundle = Bundle::open(&bundle).expect("the demo's bundle");
+    let bundle = Bundle::open(&gavel_tests::repository::demo_bundle()).expect("the demo's bundle");
     let lines: Vec<ScoredLine> = cluster.logs("scored").iter().flat_map(read).collect();
     assert!(lines.len() as u64 >= REQUESTS);
     let (mut scratch, mut compared, mut beside) = (Scratch::default(), 0, 0);

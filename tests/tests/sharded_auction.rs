@@ -14,7 +14,7 @@ use gavel_proto::epoch::Epoch;
 use gavel_proto::hash::{TieKey, mix64};
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
 use gavel_proto::money::{BidType, Micros};
-use gavel_proto::score::{QualityRule, weight};
+use gavel_proto::score::{CPM_WEIGHT, QualityRule, weight};
 use gavel_router::auction::{AuctionRule, AuctionTerms, Mechanism, TiePrice, UserModel, reclear_without};
 use gavel_router::merge::{Candidate, Offer, Ranking, ShardList, merge};
 use std::collections::HashSet;
@@ -177,6 +177,7 @@ fn rule(dice: &mut Dice) -> AuctionRule {
         tie_price: TiePrice::Keyed,
         neighbours: if !cascade && dice.roll(3) == 0 { Neighbours::Apart } else { Neighbours::Any },
         users: if cascade { UserModel::Cascade } else { UserModel::Separable },
+        page_threshold: if cascade { 0 } else { i128::from(dice.pick(&[0, 0, 300_000])) * i128::from(CPM_WEIGHT) },
     })
     .expect("the terms hold together")
 }

@@ -67,6 +67,8 @@ pub struct Served {
     pub cut: u64,
     /// Whether a limit kept a better ad out of a slot.
     pub limited: bool,
+    /// Whether the page threshold left a slot empty that an ad could have had.
+    pub emptied: bool,
     /// Whether an ad that is worth more than a winner bids below its reserve.
     pub filtered: bool,
 }
@@ -96,7 +98,8 @@ impl Dice<'_> {
 
     fn rule(&mut self, users: UserModel) -> oracle::Rule {
         use oracle::Mechanism::{FirstPrice, Gsp, Vcg};
-        let mut factors: Vec<u32> = (0..self.roll(5)).map(|_| 1 + self.roll(6) as u32).collect();
+        // Eighths, so that a page threshold is reached in some slots and not in others.
+        let mut factors: Vec<u32> = (0..self.roll(5)).map(|_| (1 + self.roll(6) as u32) * (PPM / 8)).collect();
         factors.sort_unstable_by(|a, b| b.cmp(a));
         let limited = oracle::Rule {
             mechanism: self.pick(&[Gsp, Vcg, FirstPrice]),
@@ -107,6 +110,7 @@ impl Dice<'_> {
             factors,
             tie_key: TieKey::from_number(self.roll(4)),
             auction_id: self.roll(1_000),
+            page_threshold: 0,
         };
         match users {
             UserModel::Separable => limited,
@@ -117,6 +121,16 @@ impl Dice<'_> {
                 apart: oracle::Apart::No,
                 ..limited
             },
+        }
+    }
+
+    /// Up to half of what the best ad may be worth.
+    fn page_threshold(&mut self, users: UserModel, scale: &Scale) -> i128 {
+        match users {
+            UserModel::Separable if self.roll(3) == 0 => {
+                i128::from(self.roll(scale.bids + 1)) * i128::from(1 + self.roll(scale.weights)) / 2
+            }
+            UserModel::Separable | UserModel::Cascade => 0,
         }
     }
 
@@ -165,6 +179,7 @@ impl Case {
         let mut dice = Dice(random);
         let users = if dice.roll(8) == 0 { UserModel::Cascade } else { UserModel::Separable };
         let (rule, scale) = (dice.rule(users), dice.scale(users));
+        let page_threshold = dice.page_threshold(users, &scale);
         let (advertisers, categories) = (1 + dice.roll(9), 1 + dice.roll(4));
         // A cut leaves nothing out of a list that is hardly longer than the slate.
         let most = dice.pick(&[6, 10, 14, 24]);
@@ -177,7 +192,7 @@ impl Case {
             shard: if shards == 0 { 0 } else { dice.roll(u64::from(shards)) as u32 },
         };
         let ads = (0..count).map(ad).collect();
-        Self { rule, users, ads, shards, failures }
+        Self { rule: oracle::Rule { page_threshold, ..rule }, users, ads, shards, failures }
     }
 
     /// What the twin says of the same market; of equal slates of cascading users, the one that was served.
@@ -222,6 +237,7 @@ impl Case {
             failed: failed.iter().map(|ad| ad.0).collect(),
             cut: if self.shards == 0 { 0 } else { (held - ranking.len()) as u64 },
             limited: limited && self.users == UserModel::Separable,
+            emptied: self.winners_without_threshold(&ranking, &failed)? > clearing.winners.len(),
         })
     }
 
@@ -234,6 +250,13 @@ impl Case {
             clearing = reclear_without(ranking, rule, &failed);
         }
         (clearing, failed)
+    }
+
+    /// How many ads would stand if showing them had to bring nothing.
+    fn winners_without_threshold(&self, ranking: &Ranking, failed: &[AdId]) -> Result<usize, String> {
+        let terms = AuctionTerms { page_threshold: 0, ..self.terms() };
+        let rule = AuctionRule::new(terms).map_err(|e| e.to_string())?;
+        Ok(reclear_without(ranking, &rule, failed).winners.len())
     }
 
     fn terms(&self) -> AuctionTerms {
@@ -253,6 +276,7 @@ impl Case {
                 oracle::Apart::No => Neighbours::Any,
             },
             users: self.users,
+            page_threshold: self.rule.page_threshold,
         }
     }
 

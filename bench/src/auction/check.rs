@@ -26,6 +26,8 @@ pub struct Checked {
     pub by_bid_type: [u64; 5],
     /// Auctions in which a limit kept a better ad out of a slot.
     pub limited: u64,
+    /// Auctions in which the page threshold left a slot empty that an ad could have had.
+    pub emptied: u64,
     /// Auctions in which an ad that was worth more than a winner bid below its reserve.
     pub below_reserve: u64,
     /// Auctions of cascading users.
@@ -74,6 +76,7 @@ impl Checked {
             self.by_bid_type[place] += of_type.count() as u64;
         }
         self.limited += u64::from(served.limited);
+        self.emptied += u64::from(served.emptied);
         self.below_reserve += u64::from(served.filtered);
         self.cascading += u64::from(case.users == UserModel::Cascade);
         self.sharded += u64::from(case.shards > 0);
@@ -89,9 +92,9 @@ impl Checked {
         format!(
             "  gsp {gsp}, vcg {vcg}, first_price {first_price}; cascading users {}\n  \
              winners CPM {cpm}, CPC {cpc}, CPA {cpa}, oCPM {ocpm}, oCPC {ocpc}\n  \
-             a limit kept a better ad out {}, a reserve did {}\n  \
+             a limit kept a better ad out {}, a reserve did {}, the page threshold left slots empty {}\n  \
              through shards {}, a cut left ads out {}, cleared anew {}",
-            self.cascading, self.limited, self.below_reserve, self.sharded, self.cut, self.cleared_anew,
+            self.cascading, self.limited, self.below_reserve, self.emptied, self.sharded, self.cut, self.cleared_anew,
         )
     }
 }
@@ -108,6 +111,6 @@ mod tests {
         assert!(checked.by_mechanism.iter().all(|auctions| *auctions > 5_000), "{checked:?}");
         assert!(checked.by_bid_type.iter().all(|winners| *winners > 4_000), "{checked:?}");
         assert!(checked.cascading > 2_000 && checked.cleared_anew > 6_000, "{checked:?}");
-        assert!(checked.sharded > 14_000 && checked.cut > 1_500, "{checked:?}");
+        assert!(checked.emptied > 1_500 && checked.sharded > 14_000 && checked.cut > 1_500, "{checked:?}");
     }
 }

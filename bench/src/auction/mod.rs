@@ -1,8 +1,8 @@
 //! How long does a clearing take, and does it equal its obvious twin?
 //!
 //! `gavel bench auction` times merge and clearing on one thread (CPU time, medians over markets), for each mechanism and
-//! limit. `--check N` clears N random small auctions with ties, reserves above bids, values, limits, full categories, every
-//! bid type, cascading users, shards and their cuts, both by the code that serves and by a twin that tries every price
+//! limit. `--check N` clears N random small auctions with ties, reserves above bids, page thresholds, values, limits, full
+//! categories, every bid type, cascading users, shards and their cuts, both by the code that serves and by a twin that tries every price
 //! or slate ([`crate::truth::oracle`], [`crate::truth::cascade`]); the run fails at the first difference. `--pages N`
 //! compares the greedy merge of ads and organic items with the best of all pages.
 //!
@@ -30,19 +30,19 @@ pub struct AuctionArgs {
     /// Candidates of one auction, from four shards.
     #[arg(long, default_value_t = 500)]
     pub candidates: usize,
-    /// Slots.
+    /// Slots of one auction, 1 to 16.
     #[arg(long, default_value_t = 4)]
     pub slots: usize,
     /// Markets over which the median is taken.
     #[arg(long, default_value_t = 200)]
     pub markets: u64,
-    /// Random auctions to compare with the twin.
+    /// Compare so many random auctions with their twin, and fail when one differs; 0 compares none.
     #[arg(long, default_value_t = 0)]
     pub check: u64,
-    /// Random pages on which the greedy merge is compared with the best page.
+    /// Compare the greedy merge with the best page on so many random pages; 0 compares none.
     #[arg(long, default_value_t = 0)]
     pub pages: u64,
-    /// Of markets, checks and pages.
+    /// Seed of markets, checks and pages.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Write the report as JSON.

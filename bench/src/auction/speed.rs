@@ -111,6 +111,7 @@ fn rules(slots: usize) -> Vec<(String, AuctionTerms)> {
                 tie_price: TiePrice::Keyed,
                 neighbours,
                 users: UserModel::Separable,
+                page_threshold: 0,
             };
             rules.push((format!("{name}{limit}"), terms));
         }

@@ -18,7 +18,7 @@ pub struct FrequencyArgs {
     /// Users that are counted.
     #[arg(long, default_value_t = 100_000)]
     pub users: u64,
-    /// How long is measured.
+    /// Measured seconds.
     #[arg(long, default_value_t = 20.0)]
     pub seconds: f64,
     /// Requests a second; each is one check and one reservation.

@@ -1,11 +1,13 @@
 //! Which ads meet in the auction of this visit?
 //!
 //! Half of them are of the types that the household buys most, the others any that may be shown in the store: what a
-//! retrieval would bring is drawn here. Weights are made as nodes make them, and the ads go through the same checks.
+//! retrieval would bring is drawn here. Weights are made as nodes make them, and the ads go through the same checks. Of
+//! the campaigns whose demand is watched there are also the bids that are held back, in full.
 
 use super::MarketArgs;
 use super::arrivals::Arrival;
 use super::controls::Controls;
+use super::demand::Demand;
 use super::world::{Place, World};
 use crate::workload::Seeded;
 use gavel_proto::hash::{TieKey, tie_key};
@@ -17,15 +19,23 @@ use gavel_router::merge::{Candidate, Offer, Ranking};
 /// The key of the ties.
 const TIE_KEY: TieKey = TieKey::from_number(0x6d61_726b_6574);
 
-/// Draws the candidates of one visit; the row of an offer is the ad's place in the world.
+/// The candidates of one visit; the row of an offer is the ad's place in the world.
+#[derive(Clone, Debug, Default)]
+pub struct Drawn {
+    pub ranking: Ranking,
+    /// Ads of watched campaigns that bid less than in full or nothing, at their full bids, by campaign.
+    pub in_full: Vec<Candidate>,
+}
+
+/// Draws the candidates of one visit.
 pub fn draw(
     args: &MarketArgs,
     world: &World,
     arrival: &Arrival,
     auction: u64,
-    controls: &Controls,
+    (controls, demand): (&Controls, &Demand),
     random: &mut Seeded,
-) -> Ranking {
+) -> Drawn {
     let nobody = Place::default();
     let store = world.stores.get(&arrival.store).unwrap_or(&nobody);
     let mut drawn: Vec<u32> = Vec::with_capacity(args.candidates);
@@ -42,16 +52,25 @@ pub fn draw(
     }
     drawn.sort_unstable();
     drawn.dedup();
-    let candidates: Vec<Candidate> =
-        drawn.into_iter().filter_map(|ad| offer(world, arrival, auction, controls, ad)).collect();
+    let (mut candidates, mut in_full): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
+    for ad in drawn {
+        let campaign = world.ads[ad as usize].campaign;
+        let bid_micros = world.campaigns[campaign as usize].bid_micros;
+        let bid = controls.bid(campaign, bid_micros, auction);
+        let full = Micros(controls.in_force(campaign as usize, bid_micros));
+        candidates.extend(bid.and_then(|bid| offer(world, arrival, auction, ad, bid)));
+        if demand.watches(campaign) && bid != Some(full) {
+            in_full.extend(offer(world, arrival, auction, ad, full));
+        }
+    }
+    in_full.sort_by_key(|candidate| candidate.offer().campaign);
     // Distinct ads: nothing can be there twice.
-    Ranking::sorted(&candidates).unwrap_or_default()
+    Drawn { ranking: Ranking::sorted(&candidates).unwrap_or_default(), in_full }
 }
 
-fn offer(world: &World, arrival: &Arrival, auction: u64, controls: &Controls, ad: u32) -> Option<Candidate> {
+fn offer(world: &World, arrival: &Arrival, auction: u64, ad: u32, bid: Micros) -> Option<Candidate> {
     let place = world.ads[ad as usize];
     let campaign = &world.campaigns[place.campaign as usize];
-    let bid = controls.bid(place.campaign, campaign.bid_micros, auction)?;
     let (click, conversion) = world.predicted(arrival.household, place.kind);
     let weights = QualityRule::default().weights(campaign.bid_type, click, conversion, 1.0)?;
     let offer = Offer {

@@ -11,9 +11,10 @@
 use super::accounts::{Accounts, Billed};
 use super::arrivals::{Arrival, Arrivals, DAY_MS};
 use super::controls::Controls;
+use super::demand::{Demand, Visit};
 use super::flights::Flights;
 use super::routers::{Held, Leasing, Paying, Routers, is_held};
-use super::terms::{FACTORS_PPM, ORGANIC, page, rule};
+use super::terms::{ORGANIC, charged_chance, page, price_nanos, rule, seen_chance, slot_ads};
 use super::world::World;
 use super::{Days, MarketArgs, MarketError, PacingChoice, candidates};
 use crate::workload::Seeded;
@@ -21,9 +22,9 @@ use gavel_control::ledger::types::EventKind;
 use gavel_control::pacing::heard::Sold;
 use gavel_control::pacing::{Goal, Look};
 use gavel_proto::hash::mix64;
-use gavel_proto::money::{BidType, PPM};
-use gavel_router::allocation::{AllocationRule, Engagement, Entry, SlotAd, allocate, priced_in_place};
-use gavel_router::auction::{AuctionRule, Clearing, Winner, reclear_without};
+use gavel_proto::money::BidType;
+use gavel_router::allocation::{AllocationRule, Engagement, Entry, allocate, priced_in_place};
+use gavel_router::auction::{AuctionRule, Clearing, reclear_without};
 use gavel_router::merge::{Candidate, Ranking};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -53,6 +54,8 @@ pub struct Played {
     pub multipliers: Vec<Vec<u32>>,
     /// Per campaign: the share of the pacer's rounds after warm-up in which it was held back.
     pub held_back: Vec<f64>,
+    /// Per campaign that is watched: what it would have spent at full bids, in nanos.
+    pub demand: Vec<f64>,
     /// Per campaign: what it wants, and what of it was sold.
     pub sales: Vec<(Goal, Option<Sold>)>,
     /// `None` where budgets themselves were held.
@@ -103,6 +106,7 @@ struct Play<'a> {
     rule: AuctionRule,
     page: AllocationRule,
     controls: Controls,
+    demand: Demand,
     flights: Flights,
     accounts: Accounts,
     routers: Routers,
@@ -117,8 +121,14 @@ struct Play<'a> {
 }
 
 /// Plays all visits.
-pub fn play(args: &MarketArgs, world: &World, arrivals: &Arrivals, budgets: Budgets) -> Result<Played, MarketError> {
-    let mut play = Play::new(args, world, arrivals, budgets)?;
+pub fn play(
+    args: &MarketArgs,
+    world: &World,
+    arrivals: &Arrivals,
+    budgets: Budgets,
+    demand: Demand,
+) -> Result<Played, MarketError> {
+    let mut play = Play::new(args, world, arrivals, budgets, demand)?;
     for (number, arrival) in (1u64..).zip(&arrivals.all) {
         play.pass(arrival.at_ms)?;
         play.visit(arrival, number)?;
@@ -140,6 +150,7 @@ impl<'a> Play<'a> {
         world: &'a World,
         arrivals: &'a Arrivals,
         budgets: Budgets,
+        demand: Demand,
     ) -> Result<Self, MarketError> {
         let count = world.campaigns.len();
         let pacing = match budgets {
@@ -155,6 +166,7 @@ impl<'a> Play<'a> {
             rule: rule(args)?,
             page: page(args)?,
             controls: Controls::new(args, &world.campaigns, pacing),
+            demand,
             flights: Flights::new(count),
             accounts: Accounts::open(&world.campaigns, budgets, (arrivals.period_days, arrivals.periods))?,
             routers: Routers::open(paying(args, budgets), args.routers, (args.crashes, length_ms), args.seed),
@@ -302,6 +314,7 @@ impl<'a> Play<'a> {
         Ok(Played {
             sales: (0..self.world.campaigns.len() as u32).map(sale).collect(),
             held_back: self.controls.held_back(),
+            demand: self.demand.nanos,
             leasing: match paying(self.args, self.budgets) {
                 Paying::Leases => Some(self.routers.leasing),
                 Paying::Budgets => None,
@@ -318,19 +331,16 @@ impl<'a> Play<'a> {
     fn visit(&mut self, arrival: &Arrival, number: u64) -> Result<(), MarketError> {
         let Some(router) = self.routers.pick(arrival.at_ms) else { return Ok(()) };
         let auction = mix64(self.args.seed ^ mix64(number));
-        let ranking = candidates::draw(self.args, self.world, arrival, auction, &self.controls, &mut self.random);
-        let (clearing, mut held) = self.clear_and_hold(router, &ranking, arrival.at_ms);
+        let watching = (&self.controls, &self.demand);
+        let drawn = candidates::draw(self.args, self.world, arrival, auction, watching, &mut self.random);
+        let ranking = &drawn.ranking;
+        let (clearing, mut held) = self.clear_and_hold(router, ranking, arrival.at_ms);
         let feed: Vec<Engagement> = (0..ORGANIC)
             .filter_map(|item| Engagement::from_units((1.0 - item as f64 / ORGANIC as f64) * 2.0 * self.uniform()))
             .collect();
-        let ad = |winner: &Winner| SlotAd {
-            slot: winner.slot,
-            score: ranking[winner.candidate].score(),
-            engagement: Engagement::default(),
-            category: ranking[winner.candidate].offer().limit_category,
-        };
-        let ads: Vec<SlotAd> = clearing.winners.iter().map(ad).collect();
-        let page = allocate(&ads, &feed, &self.page);
+        let visit = Visit { world: self.world, arrival, feed: &feed, rule: &self.rule, page: &self.page };
+        self.demand.add(visit, &drawn);
+        let page = allocate(&slot_ads(ranking, &clearing), &feed, &self.page);
         self.totals.auctions += 1;
         self.totals.candidates += ranking.len() as u64;
         self.totals.winners += clearing.winners.len() as u64;
@@ -368,7 +378,11 @@ impl<'a> Play<'a> {
                 }
             }
             match lacking {
-                Some(ad) => failed.push(ad),
+                Some(ad) => {
+                    // Another one that lacks money may not win any more, or is the next to be taken out.
+                    self.routers.leasing.unleased += 1;
+                    failed.push(ad);
+                }
                 None => return (clearing, held),
             }
         }
@@ -378,7 +392,7 @@ impl<'a> Play<'a> {
     fn show(&mut self, arrival: &Arrival, shown: &Shown<'_>) -> Result<(), MarketError> {
         let offer = shown.candidate.offer();
         let ad = self.world.ads[offer.row as usize];
-        let seen = f64::from(FACTORS_PPM[shown.slot]) / f64::from(PPM);
+        let seen = seen_chance(shown.slot);
         let (click, conversion) = self.world.behaviour(arrival.household, ad.kind);
         let (predicted_click, predicted_conversion) = self.world.predicted(arrival.household, ad.kind);
         let clicked = self.uniform() < click * seen;
@@ -387,12 +401,15 @@ impl<'a> Play<'a> {
         self.totals.clicks += u64::from(clicked);
         self.totals.conversions += u64::from(converted);
         self.totals.predicted_clicks += predicted_click * seen;
-        let (events, is_billed, chance, kind) = match offer.bid_type {
-            BidType::Cpm => (seen / 1_000.0, self.uniform() < seen, 0.0, EventKind::Impression),
-            BidType::Cpc => (click * seen, clicked, predicted_click * seen, EventKind::Click),
+        // Events of a bid: a bid per mille is for a thousand.
+        let events = charged_chance(offer.bid_type, (click, conversion), shown.slot)
+            / if offer.bid_type == BidType::Cpm { 1_000.0 } else { 1.0 };
+        let (is_billed, chance, kind) = match offer.bid_type {
+            BidType::Cpm => (self.uniform() < seen, 0.0, EventKind::Impression),
+            BidType::Cpc => (clicked, predicted_click * seen, EventKind::Click),
             BidType::Cpa | BidType::Ocpm | BidType::Ocpc => {
                 let chance = predicted_click * predicted_conversion * seen;
-                (click * conversion * seen, converted, chance, EventKind::Conversion)
+                (converted, chance, EventKind::Conversion)
             }
         };
         self.totals.welfare_micros += self.world.campaigns[ad.campaign as usize].bid_micros as f64 * events;
@@ -442,7 +459,30 @@ impl<'a> Play<'a> {
     }
 }
 
-/// The price of one billed event; one per mille in micros is one of an impression in nanos.
-fn price_nanos(bid_type: BidType, billed: u64) -> i64 {
-    i64::try_from(if is_held(bid_type) { billed } else { billed.saturating_mul(1_000) }).unwrap_or(i64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::super::tests::args;
+    use super::*;
+    use gavel_proto::ids::AdId;
+    use gavel_proto::money::Micros;
+    use gavel_router::merge::Offer;
+
+    /// Three winners without a lease were counted when the auction was cleared, and those that were left again each time
+    /// that it was cleared anew: six times.
+    #[test]
+    fn each_winner_without_a_lease_is_counted_once() {
+        let args = args();
+        let world = World::made_up(3, args.seed);
+        let arrivals = Arrivals::draw(&args, &world);
+        let nobody = Demand::of_nobody(world.campaigns.len());
+        let mut play = Play::new(&args, &world, &arrivals, Budgets::Kept, nobody).expect("a play");
+        let offers = [(1, BidType::Cpm), (2, BidType::Cpm), (3, BidType::Cpc), (4, BidType::Cpm)]
+            .map(|(ad, bid_type)| Offer::plain(AdId(ad), bid_type, Micros(10_000 - ad), 1_000_000_000_000));
+        let candidates = offers.map(|offer| Candidate::new(offer).expect("valid"));
+        let ranking = Ranking::sorted(&candidates).expect("distinct");
+        let (clearing, held) = play.clear_and_hold(0, &ranking, 0);
+        let winners: Vec<AdId> = clearing.winners.iter().map(|w| ranking[w.candidate].offer().ad).collect();
+        assert_eq!((winners, held), (vec![AdId(3)], vec![]), "a click needs no lease");
+        assert_eq!(play.routers.leasing.unleased, 3);
+    }
 }

@@ -8,11 +8,11 @@
 //!   allows to follow the curve: unpaced the campaign would spend nine tenths of its budget at least. With less it
 //!   leaves the band whatever it bids, and nothing holds it back. Its own spending is compared with the traffic's curve
 //!   instead, apart.
-//! * *Utilisation* is judged where there is demand for the whole budget at unpaced prices, and bids were held back in one
-//!   round of twenty after warm-up. Multipliers are in equilibrium when each campaign spends its budget or is not paced
-//!   (Conitzer et al., pacing equilibria of second price auctions): one that bids in full all day is not held back by its
-//!   budget. At the prices of a market whose others are paced its demand is less than its budget. These
-//!   campaigns are counted apart, with their utilisation.
+//! * *Utilisation* is judged where there is demand for the whole budget, at unpaced prices and at the prices in force: bidding
+//!   in full all day, with everybody else as they were, the campaign would have spent it (`demand`). Multipliers are in
+//!   equilibrium when each campaign spends its budget or is not paced (Conitzer et al., pacing equilibria of second price
+//!   auctions): who cannot spend it at full bids is not held back by it. These campaigns are counted apart, with their
+//!   utilisation.
 //!
 //! Where leases pay, each campaign's over-delivery has a bound of its own: a hundredth of the day's budget, or the largest
 //! price once for each router, whichever is more.
@@ -53,6 +53,8 @@ pub struct View {
     pub error: f64,
     /// The same as a share of what was spent in the end.
     pub own_error: f64,
+    /// What it would have spent with budgets in force at full bids, in nanos; 0 of one that is not watched.
+    pub demand: f64,
     /// Share of the rounds after warm-up in which its bids were held back.
     pub held_back: f64,
     /// Charged when each tenth of the traffic had come.
@@ -62,9 +64,9 @@ pub struct View {
 impl View {
     /// Of a campaign in a run without budgets and one with them; `target` is the traffic until each point of a curve.
     pub fn of(world: &World, (free, paced): (&Played, &Played), target: &[f64], at: usize) -> Self {
-        let (account, demand) = (paced.accounts.total[at], free.accounts.total[at]);
+        let (account, unlimited) = (paced.accounts.total[at], free.accounts.total[at]);
         // What one event costs unpaced says how many all its budgets buy.
-        let price = demand.charged as f64 / demand.events.max(1) as f64;
+        let price = unlimited.charged as f64 / unlimited.events.max(1) as f64;
         let bought = account.budget as f64 / price.max(1.0);
         let (curve, seller) = (&paced.curves[at], &world.campaigns[at]);
         // A bid per mille in micros is one impression's in nanos.
@@ -79,11 +81,12 @@ impl View {
             bid_type: seller.bid_type,
             account,
             bound: leasing.map(|leasing| stated_bound(account.budget, leasing.routers, price_max)),
-            unlimited: demand.charged,
-            unlimited_events: demand.events,
-            expected: bought.min(demand.events as f64),
+            unlimited: unlimited.charged,
+            unlimited_events: unlimited.events,
+            expected: bought.min(unlimited.events as f64),
             error: error(account.budget),
             own_error: error(account.charged),
+            demand: paced.demand[at],
             held_back: paced.held_back[at],
             tenths: std::array::from_fn(|tenth| charged_at(curve, target, (tenth + 1) as f64 / TENTHS as f64)),
         }
@@ -101,6 +104,11 @@ impl View {
     /// Demand that stays within the band of the budget's curve.
     pub fn can_follow(&self) -> bool {
         self.unlimited as f64 >= (1.0 - BAND) * self.account.budget as f64
+    }
+
+    /// Demand for the whole budget at the prices in force, too.
+    pub fn can_spend(&self) -> bool {
+        self.has_demand() && self.demand >= self.account.budget as f64
     }
 
     /// Whether its band and its over-delivery are judged.
@@ -183,7 +191,8 @@ impl Utilisation {
         let used: Vec<f64> = views.map(View::utilisation).collect();
         Self {
             campaigns: used.len(),
-            mean: used.iter().sum::<f64>() / used.len().max(1) as f64,
+            // From 0: the sum of nothing is -0.
+            mean: used.iter().fold(0.0, |sum, used| sum + used) / used.len().max(1) as f64,
             min: used.iter().copied().reduce(f64::min).unwrap_or_default(),
             utilised: used.iter().filter(|used| **used >= UTILISATION_MIN).count(),
         }
@@ -230,18 +239,24 @@ impl Bounded {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judged {
     pub bid_type: &'static str,
+    /// Whether a click or conversion is billed, for which nothing is held.
+    pub is_billed_later: bool,
     /// Campaigns with 400 expected charge events, and those of them with demand for the whole budget.
     pub expected_often: usize,
     pub with_demand: usize,
     /// Those of them whose demand allows to follow the curve.
     pub band: Band,
-    /// Those with demand for the whole budget that were held back.
+    /// Those with demand for the whole budget at the prices in force, too.
     pub utilisation: Utilisation,
-    /// Those with demand for the whole budget that bid in full all day.
-    pub not_held_back: Utilisation,
+    /// Of those, within a tenth of the curve.
+    pub within_band: usize,
+    /// Those with demand for the whole budget at unpaced prices alone.
+    pub outpriced: Utilisation,
     /// The same campaigns beside their bounds; `None` where no leases pay.
     pub bounded: Option<Bounded>,
-    /// Delivered for nothing by all campaigns of the type that spent nine tenths of their budgets, as a share of these.
+    /// All campaigns of the type that spent nine tenths of their budgets, and what they delivered for nothing, as a share of
+    /// these.
+    pub spent: usize,
     pub over_delivery_all: f64,
     /// Charged beyond budgets, each period by itself; must be 0.
     pub overspend_micros: i64,
@@ -260,20 +275,24 @@ impl Judged {
         let of_type = || views.iter().filter(|view| view.bid_type == bid_type);
         let often = || of_type().filter(|view| view.is_often());
         let judged: Vec<&View> = often().filter(|view| view.can_follow()).collect();
-        let (held_back, unheld): (Vec<&View>, Vec<&View>) =
-            often().filter(|view| view.has_demand()).partition(|view| view.held_back >= HELD_BACK_MIN);
+        let (able, outpriced): (Vec<&View>, Vec<&View>) =
+            often().filter(|view| view.has_demand()).partition(|view| view.can_spend());
         let limited = || often().filter(|view| !view.can_follow());
         let charged_often = || of_type().filter(|v| v.has_demand() && v.account.events as f64 >= EVENTS_MIN);
-        let spent = || of_type().filter(|v| v.account.charged + v.account.free >= v.account.budget / 10 * 9);
+        let has_spent = |v: &&View| v.account.charged + v.account.free >= v.account.budget / 10 * 9;
+        let spent: Vec<&View> = of_type().filter(has_spent).collect();
         Self {
-            bid_type: name(bid_type),
+            bid_type: bid_type.name(),
+            is_billed_later: !is_held(bid_type),
             expected_often: often().count(),
-            with_demand: held_back.len() + unheld.len(),
+            with_demand: able.len() + outpriced.len(),
             band: Band::of(&judged),
-            utilisation: Utilisation::of(held_back.into_iter()),
-            not_held_back: Utilisation::of(unheld.into_iter()),
+            within_band: able.iter().filter(|view| view.error <= BAND).count(),
+            utilisation: Utilisation::of(able.into_iter()),
+            outpriced: Utilisation::of(outpriced.into_iter()),
             bounded: Bounded::of(&judged),
-            over_delivery_all: Band::of(&spent().collect::<Vec<_>>()).over_delivery,
+            spent: spent.len(),
+            over_delivery_all: Band::of(&spent).over_delivery,
             overspend_micros: of_type().map(|view| overspend_micros(&view.account)).sum(),
             demand_limited: limited().count(),
             demand_limited_on_traffic: limited().filter(|view| view.own_error <= BAND).count(),
@@ -286,17 +305,6 @@ impl Judged {
 /// Charged beyond budgets, rounded up.
 const fn overspend_micros(account: &Account) -> i64 {
     (account.beyond + 999) / 1_000
-}
-
-/// As the catalogue spells it.
-pub const fn name(bid_type: BidType) -> &'static str {
-    match bid_type {
-        BidType::Cpm => "cpm",
-        BidType::Cpc => "cpc",
-        BidType::Cpa => "cpa",
-        BidType::Ocpm => "ocpm",
-        BidType::Ocpc => "ocpc",
-    }
 }
 
 #[cfg(test)]
@@ -317,6 +325,7 @@ mod tests {
             expected: 500.0,
             error: 0.05,
             own_error: 0.05,
+            demand: 1_000.0,
             held_back: 1.0,
             tenths: std::array::from_fn(|tenth| charged / 10 * (tenth as i64 + 1)),
         }
@@ -328,8 +337,8 @@ mod tests {
         let views = [
             cpc(1_000),
             View { error: 0.11, ..cpc(960) },
-            // It bids in full all day: its budget does not bind.
-            View { held_back: 0.04, ..cpc(400) },
+            // With the others paced there is less to buy than its budget pays for.
+            View { demand: 999.0, ..cpc(400) },
             // Within the band, but not the whole budget.
             View { unlimited: 900, ..cpc(900) },
             View { unlimited: 899, own_error: 0.02, ..cpc(899) },
@@ -341,7 +350,7 @@ mod tests {
         assert_eq!((judged.band.within_band, judged.band.error_median, judged.band.error_p90), (3, 0.05, 0.11));
         let utilisation = Utilisation { campaigns: 2, mean: 0.98, min: 0.96, utilised: 1 };
         assert_eq!(judged.utilisation, utilisation);
-        assert_eq!((judged.not_held_back.campaigns, judged.not_held_back.min), (1, 0.4));
+        assert_eq!((judged.outpriced.campaigns, judged.outpriced.min, judged.within_band), (1, 0.4, 1));
         assert_eq!((judged.demand_limited, judged.demand_limited_on_traffic), (1, 1));
         assert_eq!((judged.charged_often, judged.charged_often_within_band), (4, 3));
         assert_eq!((judged.bounded, judged.overspend_micros), (None, 0));
@@ -381,14 +390,20 @@ mod tests {
         assert!(nobody.iter().all(|target| target.what.starts_with("charged beyond")), "{nobody:?}");
     }
 
+    /// Clicks and conversions alike, of those who are judged and of all who spent their budgets, whose events may be few.
     #[test]
-    fn clicks_have_a_hundredth() {
-        let mut cpc = view(BidType::Cpc, 1_000);
-        for (free, met) in [(10, true), (11, false)] {
-            cpc.account.free = free;
-            let targets = Target::of(&Judged::of(BidType::Cpc, &[cpc.clone()]));
-            let over = targets.iter().find(|target| target.what.starts_with("over-delivery")).expect("a target");
-            assert_eq!((over.target, over.met), (0.01, met), "{over:?}");
+    fn what_is_billed_later_has_a_hundredth() {
+        for bid_type in [BidType::Cpc, BidType::Cpa] {
+            let over = |free, expected| {
+                let mut late = view(bid_type, 1_000);
+                (late.account.free, late.expected) = (free, expected);
+                let mut targets = Target::of(&Judged::of(bid_type, &[late]));
+                targets.retain(|target| target.what.starts_with("over-delivery"));
+                assert!(targets.iter().all(|target| target.target == 0.01), "{targets:?}");
+                targets.iter().map(|target| target.met).collect::<Vec<_>>()
+            };
+            assert_eq!([over(10, 500.0), over(11, 500.0)], [vec![true; 2], vec![false; 2]]);
+            assert_eq!([over(10, 5.0), over(11, 5.0)], [vec![true], vec![false]]);
         }
     }
 

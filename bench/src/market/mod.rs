@@ -11,6 +11,7 @@
 //! * `accounts`: budgets, and what is charged to them, by the ledger;
 //! * `routers`: the leases that they hold, and what is lost with one that is killed;
 //! * `controls`: what the pacer says of each campaign;
+//! * `demand`: what a campaign would have spent at full bids, others as they were;
 //! * `flights`: what was served and may still be charged;
 //! * `judged`, `targets`, `costs`: on whom pacing is judged, how it did, and how it should have;
 //! * `report`, `plot`: figures, JSON and SVG;
@@ -27,6 +28,7 @@ mod closed_form;
 mod controls;
 mod costs;
 mod day;
+mod demand;
 mod flights;
 mod held;
 mod judged;
@@ -107,10 +109,10 @@ pub enum Largest {
 /// What to play.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MarketArgs {
-    /// Which visits.
+    /// Which visits are played.
     #[arg(long, value_enum, default_value_t = Days::Market)]
     pub days: Days,
-    /// Visits of the market day.
+    /// Visits of the market day; the panel's days have those that were recorded.
     #[arg(long, default_value_t = 2_000_000)]
     pub arrivals: u64,
     /// How winners pay.
@@ -126,16 +128,16 @@ pub struct MarketArgs {
     /// days, whose visits are farther apart than a lease lasts.
     #[arg(long, default_value_t = 4)]
     pub routers: usize,
-    /// Times that a router is killed; it is back ten seconds later, without its leases.
+    /// How often in the whole run a router is killed, 10,000 at most; it is back ten seconds later, without its leases.
     #[arg(long, default_value_t = 24)]
     pub crashes: u64,
-    /// Share of the campaigns billed by conversions for which a conversion is to cost the bid on average, instead of at most.
+    /// Share, 0 to 1, of the campaigns billed by conversions for which a conversion is to cost the bid on average, instead of at most.
     #[arg(long, default_value_t = 0.0)]
     pub target_cpa_share: f64,
-    /// Candidates of one auction.
+    /// Candidates drawn for one auction, 4 to 200.
     #[arg(long, default_value_t = 48)]
     pub candidates: usize,
-    /// Currency micros per unit of engagement of the feed.
+    /// What one unit of engagement with the feed is worth, in millionths of the currency.
     #[arg(long, default_value_t = 20.0)]
     pub shadow_bid: f64,
     /// Seed of everything that is drawn.
@@ -150,9 +152,12 @@ pub struct MarketArgs {
     /// Write plots as SVG into this folder.
     #[arg(long)]
     pub svg: Option<PathBuf>,
-    /// Fail when fewer campaigns than this can be judged.
+    /// End with 1 when fewer campaigns than this can be judged. Of the panel's days, where nobody is, it is not asked.
     #[arg(long, default_value_t = 50)]
     pub min_qualifying: usize,
+    /// End with 1 when a target is missed, too; without it a missed target is printed as such, and nothing else.
+    #[arg(long)]
+    pub require_targets: bool,
     /// Users behave as these predictions say: the table that `bench/train/train.py --held` writes.
     #[arg(long, value_name = "FILE")]
     pub held: Option<PathBuf>,
@@ -181,14 +186,17 @@ pub enum MarketError {
     Overspent(i64),
     /// The pacing of too few campaigns can be judged.
     #[error(
-        "only {found} campaigns have 400 expected charge events and the demand to follow their curves, {wanted} are asked for: use more arrivals"
+        "only {found} campaigns can be judged, {wanted} are asked for: each needs 400 expected charge events and demand for nine tenths of its budget; use more arrivals, or lower --min-qualifying"
     )]
     FewQualify {
-        /// Campaigns that qualify.
+        /// Campaigns that can be judged.
         found: usize,
         /// Campaigns asked for.
         wanted: usize,
     },
+    /// Targets were missed, and all were required.
+    #[error("{0} targets are missed: see the report")]
+    TargetsMissed(usize),
     /// The controllers miss what can be computed by hand, or was published.
     #[error("{0} figures are outside of their tolerance")]
     Missed(usize),
@@ -205,8 +213,8 @@ pub enum MarketError {
 /// Plays the market and prints its table.
 ///
 /// # Errors
-/// When it cannot be played, too few campaigns qualify, more than a budget was charged, or the report cannot be written; the
-/// report is written first.
+/// When it cannot be played, too few campaigns can be judged, more than a budget was charged, a target was missed though all
+/// were required, or the report cannot be written; the report is written first.
 pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
     check(args)?;
     if args.closed_form {
@@ -220,14 +228,23 @@ pub fn run(args: &MarketArgs) -> Result<(), MarketError> {
     if let Some(folder) = &args.svg {
         plot::write(folder, &report).map_err(|source| MarketError::Write { path: folder.clone(), source })?;
     }
-    let (found, overspend_micros) = (report.qualifying(), report.overspend_micros());
+    verdict(args, &report)
+}
+
+/// Whether the report stands: a wrong ledger is worse than figures about too few, and those than figures that fall short.
+fn verdict(args: &MarketArgs, report: &Report) -> Result<(), MarketError> {
+    let overspend_micros = report.overspend_micros();
     if overspend_micros > 0 {
         return Err(MarketError::Overspent(overspend_micros));
     }
-    if args.days == Days::Market && found < args.min_qualifying {
-        return Err(MarketError::FewQualify { found, wanted: args.min_qualifying });
+    let (found, wanted) = (report.campaigns_judged, report.campaigns_judged_min);
+    if found < wanted {
+        return Err(MarketError::FewQualify { found, wanted });
     }
-    Ok(())
+    match report.targets_missed() {
+        missed if missed > 0 && args.require_targets => Err(MarketError::TargetsMissed(missed)),
+        _ => Ok(()),
+    }
 }
 
 /// Options that make sense.
@@ -249,9 +266,16 @@ fn check(args: &MarketArgs) -> Result<(), MarketError> {
 fn report(args: &MarketArgs, mut world: world::World) -> Result<Report, MarketError> {
     let arrivals = arrivals::Arrivals::draw(args, &world);
     // Without budgets first: what campaigns would spend is what their budgets are scaled by.
-    let free = day::play(args, &world, &arrivals, day::Budgets::Unlimited)?;
+    let nobody = demand::Demand::of_nobody(world.campaigns.len());
+    let free = day::play(args, &world, &arrivals, day::Budgets::Unlimited, nobody)?;
     let factor = world.scale_budgets(&free, arrivals.periods, args.largest);
-    let paced = day::play(args, &world, &arrivals, day::Budgets::Kept)?;
+    let events_min = match args.days {
+        Days::Market => judged::EVENTS_MIN,
+        // Nobody has as many: figures are said of those who have most.
+        Days::Panel => 0.0,
+    };
+    let able = demand::Demand::of_the_able(&world, &free.accounts.total, events_min);
+    let paced = day::play(args, &world, &arrivals, day::Budgets::Kept, able)?;
     Ok(Report::of(args, &world, &arrivals, factor, (&free, &paced)))
 }
 

@@ -3,7 +3,7 @@
 use super::arrivals::Arrivals;
 use super::costs::TargetCosts;
 use super::day::{POINTS, Played, Totals};
-use super::judged::{Band, Bounded, Judged, Utilisation, View, name};
+use super::judged::{Band, Bounded, Judged, Utilisation, View};
 use super::routers::Leasing;
 use super::targets::{self, Target};
 use super::world::World;
@@ -42,6 +42,10 @@ pub struct Report {
     pub pacing_rounds: u64,
     /// What became of leases; `None` where budgets themselves were held.
     pub leases: Option<Leasing>,
+    /// Campaigns whose band and over-delivery are judged, and how many there must be for the report to stand; on the
+    /// panel's days, whose budgets buy too few events for anybody to be judged, none.
+    pub campaigns_judged: usize,
+    pub campaigns_judged_min: usize,
     /// CPM, CPC and CPA apart.
     pub judged: Vec<Judged>,
     /// What they should be.
@@ -72,11 +76,14 @@ pub struct Run {
     pub calibration: f64,
 }
 
-/// The same figures of campaigns that are not judged.
+/// The same figures of campaigns that are not judged, each under the same condition on the demand.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unjudged {
     pub band: Band,
+    /// Those of them with demand for the whole budget at the prices in force, too.
     pub utilisation: Utilisation,
+    /// Those of them with demand for the whole budget at unpaced prices alone.
+    pub outpriced: Utilisation,
     /// Charge events expected of the one with most.
     pub expected_max: f64,
 }
@@ -99,10 +106,12 @@ pub struct Line {
     pub given_back_nanos: i64,
     /// Charge events that are expected of it.
     pub expected: f64,
-    /// Whether its band is judged.
-    pub qualifies: bool,
+    /// Whether its band and its over-delivery are judged; its utilisation under a condition more.
+    pub is_judged: bool,
     /// Largest distance from the target after warm-up.
     pub error: f64,
+    /// What it would have spent with budgets in force at full bids; 0 of one with less demand or fewer events than counts.
+    pub demand_nanos: f64,
     /// Share of the rounds after warm-up in which its bids were held back.
     pub held_back: f64,
 }
@@ -155,6 +164,11 @@ impl Report {
             paced: Run::of(paced),
             pacing_rounds: paced.rounds,
             leases: paced.leasing,
+            campaigns_judged: judged.iter().map(|judged| judged.band.campaigns).sum(),
+            campaigns_judged_min: match args.days {
+                Days::Market => args.min_qualifying,
+                Days::Panel => 0,
+            },
             targets: judged.iter().flat_map(Target::of).collect(),
             judged: judged.into(),
             not_judged: Unjudged::of(&unjudged),
@@ -166,14 +180,14 @@ impl Report {
         }
     }
 
-    /// Campaigns whose pacing is judged.
-    pub fn qualifying(&self) -> usize {
-        self.judged.iter().map(|judged| judged.band.campaigns).sum()
-    }
-
     /// Charged beyond budgets.
     pub fn overspend_micros(&self) -> i64 {
         self.judged.iter().map(|judged| judged.overspend_micros).sum()
+    }
+
+    /// Targets that are not met.
+    pub fn targets_missed(&self) -> usize {
+        self.targets.iter().filter(|target| !target.met).count()
     }
 
     /// For people.
@@ -203,8 +217,22 @@ impl Report {
         self.write_unjudged(&mut out);
         self.write_costs(&mut out);
         out.push_str(&targets::table(&self.targets));
+        self.write_summary(&mut out);
         let _ = writeln!(out, "{:.1} s", self.seconds);
         out
+    }
+
+    /// What a reader who reads one line is to know.
+    fn write_summary(&self, out: &mut String) {
+        let missed = self.targets_missed();
+        let _ = writeln!(
+            out,
+            "{} campaigns judged, at least {} asked for: {}; {} targets met, {missed} missed",
+            self.campaigns_judged,
+            self.campaigns_judged_min,
+            if self.campaigns_judged < self.campaigns_judged_min { "TOO FEW" } else { "enough" },
+            self.targets.len() - missed
+        );
     }
 
     fn write_leases(&self, out: &mut String) {
@@ -230,19 +258,23 @@ impl Report {
 
     /// Where nobody is judged, what can be said all the same.
     fn write_unjudged(&self, out: &mut String) {
-        if self.qualifying() > 0 || self.not_judged.band.campaigns == 0 {
+        if self.campaigns_judged > 0 || self.not_judged.band.campaigns == 0 {
             return;
         }
-        let Unjudged { band, utilisation, expected_max } = &self.not_judged;
+        let Unjudged { band, utilisation, outpriced, expected_max } = &self.not_judged;
         let _ = writeln!(
             out,
-            "not judged: the {} largest budgets with the demand, of at most {expected_max:.0} expected events: {:.1} % within a tenth of the curve (error median {:.3}, p90 {:.3}), utilisation {:.3} (least {:.3}), over-delivery {:.5}",
+            "not judged: the {} largest budgets with the demand, of at most {expected_max:.0} expected events: {:.1} % within a tenth of the curve (error median {:.3}, p90 {:.3}), utilisation of {} that could spend their budgets {:.3} (least {:.3}), of {} that could unpaced alone {:.3} (least {:.3}), over-delivery {:.5}",
             band.campaigns,
             band.within_band_share * 100.0,
             band.error_median,
             band.error_p90,
+            utilisation.campaigns,
             utilisation.mean,
             utilisation.min,
+            outpriced.campaigns,
+            outpriced.mean,
+            outpriced.min,
             band.over_delivery
         );
         write_tenths(out, "not judged", &band.spent_by_tenths);
@@ -265,7 +297,7 @@ impl Report {
 }
 
 fn write_judged(out: &mut String, judged: &Judged) {
-    let (band, used, unheld) = (&judged.band, &judged.utilisation, &judged.not_held_back);
+    let (band, used, outpriced) = (&judged.band, &judged.utilisation, &judged.outpriced);
     let kind = judged.bid_type;
     let _ = writeln!(
         out,
@@ -279,14 +311,22 @@ fn write_judged(out: &mut String, judged: &Judged) {
     );
     let _ = writeln!(
         out,
-        "{kind:<4} utilisation of {} held back {:.3} (least {:.3}, {} at 0.97); of {} that bid in full all day {:.3} (least {:.3})",
-        used.campaigns, used.mean, used.min, used.utilised, unheld.campaigns, unheld.mean, unheld.min
+        "{kind:<4} utilisation of {} that could spend their budgets at the prices in force {:.3} (least {:.3}, {} at 0.97; {} within the band); of {} that could unpaced alone {:.3} (least {:.3})",
+        used.campaigns,
+        used.mean,
+        used.min,
+        used.utilised,
+        judged.within_band,
+        outpriced.campaigns,
+        outpriced.mean,
+        outpriced.min
     );
     let _ = writeln!(
         out,
-        "{kind:<4} over-delivery {:.5} (worst {:.5}; of all that spent their budgets {:.5}); overspend {}; {} of {} with less demand keep to the traffic; {} of {} with 400 charges are within the band",
+        "{kind:<4} over-delivery {:.5} (worst {:.5}; of all {} that spent their budgets {:.5}); overspend {}; {} of {} with less demand keep to the traffic; {} of {} with 400 charges are within the band",
         band.over_delivery,
         band.over_delivery_max,
+        judged.spent,
         judged.over_delivery_all,
         judged.overspend_micros,
         judged.demand_limited_on_traffic,
@@ -335,9 +375,12 @@ fn unjudged(views: &[View]) -> Vec<&View> {
 
 impl Unjudged {
     fn of(views: &[&View]) -> Self {
+        let (able, outpriced): (Vec<&View>, Vec<&View>) =
+            views.iter().copied().filter(|view| view.has_demand()).partition(|view| view.can_spend());
         Self {
             band: Band::of(views),
-            utilisation: Utilisation::of(views.iter().copied()),
+            utilisation: Utilisation::of(able.into_iter()),
+            outpriced: Utilisation::of(outpriced.into_iter()),
             expected_max: views.iter().map(|view| view.expected).fold(0.0, f64::max),
         }
     }
@@ -348,7 +391,7 @@ impl Curve {
         let budget = view.account.budget;
         Self {
             campaign: world.campaigns[view.at].id,
-            bid_type: name(view.bid_type),
+            bid_type: view.bid_type.name(),
             budget_micros: budget / 1_000,
             spent: paced.curves[view.at].iter().map(|spent| *spent as f64 / budget as f64).collect(),
             multiplier_ppm: paced.multipliers[view.at].clone(),
@@ -360,7 +403,7 @@ impl Line {
     fn of(world: &World, view: &View) -> Self {
         Self {
             campaign: world.campaigns[view.at].id,
-            bid_type: name(view.bid_type),
+            bid_type: view.bid_type.name(),
             budget_nanos: view.account.budget,
             unlimited_nanos: view.unlimited,
             unlimited_events: view.unlimited_events,
@@ -370,8 +413,9 @@ impl Line {
             free_bound_nanos: view.bound,
             given_back_nanos: view.account.given_back(),
             expected: view.expected,
-            qualifies: view.is_judged(),
+            is_judged: view.is_judged(),
             error: view.error,
+            demand_nanos: view.demand,
             held_back: view.held_back,
         }
     }

@@ -61,7 +61,7 @@ pub struct Leasing {
     pub routers: usize,
     pub leases: u64,
     pub crashes: u64,
-    /// Winners that no lease had the money for: they were taken out and the auction cleared anew.
+    /// Winners that no lease had the money for and that were taken out of their auctions, each once.
     pub unleased: u64,
     /// Visits that came when every router was down.
     pub unanswered: u64,
@@ -205,16 +205,14 @@ impl Routers {
     /// Holds the price of an impression.
     pub fn hold(&mut self, router: usize, candidate: &Candidate, at_ms: u64, accounts: &Accounts) -> Option<Held> {
         let (campaign, most) = (candidate.offer().campaign, held_at_most(candidate));
-        let held = match self.paying {
+        match self.paying {
             Paying::Budgets => (accounts.left(campaign) >= most).then_some(Held::Budget),
             Paying::Leases => match self.all[router].purse(campaign).hold(campaign, most, at_ms) {
                 Some(Hold::Lease { id, wall_ms, nanos }) => Some(Held::Lease { id, wall_ms, nanos }),
                 // Every campaign has a budget.
                 Some(Hold::Unbudgeted) | None => None,
             },
-        };
-        self.leasing.unleased += u64::from(held.is_none());
-        held
+        }
     }
 
     /// Gives back what was held beyond a price.
@@ -284,7 +282,7 @@ impl Routers {
 
 /// Whether routers hold the price before they serve.
 pub const fn is_held(bid_type: BidType) -> bool {
-    matches!(bid_type, BidType::Cpm | BidType::Ocpm)
+    bid_type.is_billed_by_impression()
 }
 
 /// The most that one impression may cost, in nanos: a price per mille in micros is one impression's in nanos.

@@ -5,22 +5,22 @@
 
 use super::accounts::{Accounts, Billed, Budgets};
 use super::arrivals::Arrivals;
+use super::demand::Demand;
 use super::plot;
 use super::report::{Curve, Report};
 use super::world::{MarketCampaign, World};
-use super::{Days, Largest, MarketArgs, MechanismChoice, PacingChoice, day, report};
+use super::{Days, Largest, MarketArgs, MechanismChoice, PacingChoice, day, report, verdict};
 use gavel_control::ledger::command::Event;
 use gavel_control::ledger::types::{EventKind, Verdict};
-use gavel_proto::cut::Neighbours;
-use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, MemberId, ShardId};
+use gavel_proto::ids::{AdId, CampaignId, MemberId};
 use gavel_proto::money::{BidType, Micros};
-use gavel_router::auction::{AuctionRule, AuctionTerms, Mechanism, TiePrice, UserModel, clear};
+use gavel_router::auction::{AuctionRule, AuctionTerms, Mechanism, clear};
 use gavel_router::merge::{Candidate, Offer, Ranking};
 use std::path::PathBuf;
 
 const CAMPAIGNS: u32 = 12;
 
-fn args() -> MarketArgs {
+pub(super) fn args() -> MarketArgs {
     MarketArgs {
         days: Days::Market,
         arrivals: 20_000,
@@ -37,6 +37,7 @@ fn args() -> MarketArgs {
         json: None,
         svg: None,
         min_qualifying: 0,
+        require_targets: false,
         held: None,
         closed_form: false,
     }
@@ -75,6 +76,31 @@ fn money_is_conserved_while_routers_die() {
     assert!(sum(|line| line.unlimited_nanos) / budgets > 1.99, "those of whom nothing is shown have budgets, too");
     assert!(charged / budgets > 0.8, "{}", report.table());
     assert!(report.target_costs.is_some_and(|costs| costs.campaigns > 0 && costs.conversions > 0));
+}
+
+/// The exit code is the verdict's: too few judged campaigns fail a market day, missed targets only when all are required.
+#[test]
+fn a_report_about_too_few_fails_and_one_that_misses_does_when_asked() {
+    let of = |args: &MarketArgs| {
+        let report = played(args);
+        let said = verdict(args, &report).err().map(|error| error.to_string());
+        (said, report)
+    };
+    let few = MarketArgs { arrivals: 4_000, min_qualifying: 50, ..args() };
+    let (said, report) = of(&few);
+    assert!(report.campaigns_judged < 50, "{} of {CAMPAIGNS}", report.campaigns_judged);
+    let expected = format!("only {} campaigns can be judged, 50 are asked for", report.campaigns_judged);
+    assert!(said.is_some_and(|said| said.starts_with(&expected)), "{expected}");
+    assert!(report.table().contains("at least 50 asked for: TOO FEW"), "{}", report.table());
+    // Unpaced budgets are gone before noon, so that judged campaigns leave their bands.
+    let unpaced = MarketArgs { pacing: PacingChoice::None, ..args() };
+    let (said, report) = of(&unpaced);
+    let missed = report.targets_missed();
+    assert!(missed > 0 && report.campaigns_judged > 0, "{}", report.table());
+    assert_eq!(said, None, "a missed target is printed");
+    assert!(report.table().contains(&format!("targets met, {missed} missed")), "{}", report.table());
+    let (said, _) = of(&MarketArgs { require_targets: true, ..unpaced });
+    assert_eq!(said, Some(format!("{missed} targets are missed: see the report")));
 }
 
 /// Where no router dies nothing but that is given back, and what two routers had left when they got other issuers at noon.
@@ -120,7 +146,8 @@ fn rounds_between_two_visits_are_run_once() {
     // A week is what the panel's budgets are over.
     world.visits.push((7 * 86_400 - 1, 1, 0));
     let arrivals = Arrivals::draw(&visits, &world);
-    let played = day::play(&visits, &world, &arrivals, Budgets::Kept).expect("plays");
+    let nobody = Demand::of_nobody(world.campaigns.len());
+    let played = day::play(&visits, &world, &arrivals, Budgets::Kept, nobody).expect("plays");
     // The visit at 7 s is before the first round; the last round is that before the end.
     assert_eq!((arrivals.all.len(), played.rounds), (289, 288));
     assert_eq!(played.leasing, None);
@@ -222,39 +249,10 @@ fn greedy_auctions_under_budgets_bring_what_was_published() {
 }
 
 fn first_price() -> AuctionRule {
-    let terms = AuctionTerms {
-        mechanism: Mechanism::FirstPrice,
-        slots: 1,
-        per_advertiser: 1,
-        per_category: None,
-        position_factors_ppm: vec![1_000_000],
-        tie_price: TiePrice::Keyed,
-        neighbours: Neighbours::Any,
-        users: UserModel::Separable,
-    };
-    AuctionRule::new(terms).expect("a rule")
+    AuctionRule::new(AuctionTerms::plain(Mechanism::FirstPrice, 1)).expect("a rule")
 }
 
 /// A sure click.
 fn offer(id: u64, bid: u64) -> Candidate {
-    let weight = 1_000_000_000_000_000;
-    Candidate::new(Offer {
-        ad: AdId(id),
-        item: ItemId(id),
-        campaign: CampaignId(id),
-        advertiser: AdvertiserId(id),
-        limit_category: 0,
-        bid_type: BidType::Cpc,
-        bid: Micros(bid),
-        weight,
-        event_weight: weight,
-        click_weight: 0,
-        continuation_ppm: 0,
-        value: 0,
-        reserve: Micros(0),
-        tie: id,
-        shard: ShardId(0),
-        row: 0,
-    })
-    .expect("valid")
+    Candidate::new(Offer::plain(AdId(id), BidType::Cpc, Micros(bid), 1_000_000_000_000_000)).expect("valid")
 }

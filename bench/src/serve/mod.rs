@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// What to replay, where, and how fast.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServeArgs {
-    /// A control voter; routers and nodes are found through it.
+    /// HOST:PORT of a control voter; routers and nodes are found through it.
     #[arg(long, default_value = "127.0.0.1:7001")]
     pub control: String,
     /// Requests to replay: JSONL, also .zst or .gz.
@@ -41,7 +41,7 @@ pub struct ServeArgs {
     /// Look for the highest rate with p99 at most --p99-ms, starting from --qps.
     #[arg(long)]
     pub max: bool,
-    /// The bound of --max.
+    /// The bound of --max, milliseconds.
     #[arg(long, default_value_t = 50.0)]
     pub p99_ms: f64,
     /// Seed of the arrival schedule.

@@ -281,6 +281,7 @@ mod tests {
             factors: Vec::new(),
             tie_key: TieKey::from_number(0),
             auction_id: 0,
+            page_threshold: 0,
         }
     }
 

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 /// What to compare, and what must hold.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TruthArgs {
-    /// A control voter; a router is found through it.
+    /// HOST:PORT of a control voter; a router is found through it. Start router and nodes with --probes on.
     #[arg(long, default_value = "127.0.0.1:7001")]
     pub control: String,
     /// Requests to sample: JSONL, also .zst or .gz.
@@ -32,13 +32,13 @@ pub struct TruthArgs {
     /// Requests to compare.
     #[arg(long, default_value_t = 2_000)]
     pub count: usize,
-    /// How many of the exact best items must have been found.
+    /// Recall is the share of so many of the exact best items that was found.
     #[arg(long, default_value_t = 200)]
     pub top: u32,
     /// A request with fewer eligible items is not counted.
     #[arg(long, default_value_t = 2_000)]
     pub min_eligible: u64,
-    /// Smallest share of counted requests with a graph plan; below it the run fails. 0 for small catalogues.
+    /// Smallest share, 0 to 1, of counted requests with a graph plan; below it the run fails. 0 for small catalogues.
     #[arg(long, default_value_t = 0.3)]
     pub min_graph_share: f64,
     /// Also rank every eligible item, and report the welfare and revenue of the served slates against that, unless users

@@ -10,7 +10,7 @@
 //! takes for granted that who keeps a slot with one bid keeps it with any higher one.
 
 use gavel_proto::hash::{TieKey, tie_key};
-use gavel_proto::money::{BidType, Micros};
+use gavel_proto::money::{BidType, Micros, PPM};
 use gavel_proto::score::{CPM_WEIGHT, score};
 
 /// The rule of one auction.
@@ -32,6 +32,21 @@ pub struct Rule {
     pub tie_key: TieKey,
     /// The auction.
     pub auction_id: u64,
+    /// Score units that an impression in its slot has to bring; 0 = none.
+    pub page_threshold: i128,
+}
+
+impl Rule {
+    /// How often a slot is seen, in a million.
+    fn factor(&self, slot: usize) -> i128 {
+        let seen = self.factors.get(slot).or(self.factors.last()).copied().unwrap_or(PPM);
+        if slot < self.slots { i128::from(seen) } else { 0 }
+    }
+
+    /// Whether an ad of this score may be shown in a slot.
+    fn is_worth_showing(&self, score: i128, slot: usize) -> bool {
+        score * self.factor(slot) >= self.page_threshold * i128::from(PPM)
+    }
 }
 
 /// May neighbours be of one category?
@@ -142,6 +157,9 @@ fn greedy(ads: &[Ad], tries: &[Try], rule: &Rule) -> Vec<usize> {
             !won.contains(&i) && of_advertiser < rule.per_advertiser && !category_closed
         };
         let Some(next) = sorted.iter().find(|t| let_in(t.ad)) else { break };
+        if !rule.is_worth_showing(next.score, won.len()) {
+            break;
+        }
         won.push(next.ad);
     }
     won
@@ -174,10 +192,7 @@ fn smallest_bid(ads: &[Ad], rivals: &[Try], winner: usize, slot: usize, rule: &R
 /// Each step down in how often the slot is seen costs the least score that avoids it, per event of the slot that was won.
 fn ladder(ads: &[Ad], rivals: &[Try], winner: usize, slot: usize, rule: &Rule) -> u64 {
     let ad = &ads[winner];
-    let factor = |slot: usize| {
-        let seen = rule.factors.get(slot).or(rule.factors.last()).copied().unwrap_or(1_000_000);
-        if slot < rule.slots { i128::from(seen) } else { 0 }
-    };
+    let factor = |slot| rule.factor(slot);
     let step = |to: usize| {
         let keeps = |score| gets(ads, rivals, Try { ad: winner, score, tie: 0 }, to, rule);
         let least = smallest(0, worth(ad, ad.bid), keeps);
@@ -253,6 +268,7 @@ mod tests {
             factors: Vec::new(),
             tie_key: TieKey::from_number(0),
             auction_id: 0,
+            page_threshold: 0,
         }
     }
 
@@ -272,6 +288,22 @@ mod tests {
         let rule = Rule { mechanism: Mechanism::Vcg, factors: vec![2, 1], ..rule(2) };
         let won = clear(&[ad(1, 1, 10), ad(2, 2, 4), ad(3, 3, 2)], &rule);
         assert_eq!(won, [(0, 3), (1, 2)]);
+    }
+
+    /// Scores of 10, 6 and 5 on slots that are seen by all and by half: a threshold of 3 asks for 3 and 6, one of 4 for 4
+    /// and 8, and then the second slot stays empty. Who has no rival pays what the threshold asks for.
+    #[test]
+    fn a_threshold_leaves_slots_empty() {
+        let sold = |mechanism, page_threshold| {
+            let rule = Rule { mechanism, factors: vec![1_000_000, 500_000], page_threshold, ..rule(2) };
+            clear(&[ad(1, 1, 10), ad(2, 2, 6), ad(3, 3, 5)], &rule)
+        };
+        assert_eq!(sold(Mechanism::FirstPrice, 3), [(0, 10), (1, 6)]);
+        assert_eq!(sold(Mechanism::FirstPrice, 4), [(0, 10)]);
+        assert_eq!(sold(Mechanism::Vcg, 3), [(0, 6), (1, 6)]);
+        assert_eq!(sold(Mechanism::Vcg, 4), [(0, 6)]);
+        assert_eq!(sold(Mechanism::FirstPrice, 11), []);
+        assert_eq!(sold(Mechanism::Gsp, 3)[1], (1, 6), "not 5, the bid of a rival that may not stand there");
     }
 
     #[test]

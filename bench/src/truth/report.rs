@@ -3,7 +3,6 @@
 use super::cascade::{self, Reader, Users};
 use super::worth::Worth;
 use super::{Probed, oracle};
-use gavel_proto::money::BidType;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -100,7 +99,7 @@ impl Truth {
         self.slates_compared += 1;
         self.cleared_anew += u64::from(!probed.removed.is_empty());
         for winner in probed.slate.iter().filter_map(|(ad, _)| ads.iter().find(|one| one.ad == *ad)) {
-            *self.winners.entry(name(winner.bid_type)).or_default() += 1;
+            *self.winners.entry(winner.bid_type.name()).or_default() += 1;
         }
         if probed.users == Users::Separable && probed.shards.iter().any(|s| !s.exhaustive.is_empty()) {
             let all: Vec<oracle::Ad> = probed.shards.iter().flat_map(|s| s.exhaustive.iter().cloned()).collect();
@@ -181,17 +180,6 @@ fn difference(probed: &Probed, ads: &[oracle::Ad], goes_on_ppm: &[u32]) -> Optio
     }
 }
 
-/// As the catalogue spells it.
-const fn name(bid_type: BidType) -> &'static str {
-    match bid_type {
-        BidType::Cpm => "cpm",
-        BidType::Cpc => "cpc",
-        BidType::Cpa => "cpa",
-        BidType::Ocpm => "ocpm",
-        BidType::Ocpc => "ocpc",
-    }
-}
-
 /// The share of the exact best `top` items over all shards that the served retrieval found.
 fn recall(probed: &Probed, top: usize) -> f64 {
     let mut exact: Vec<(u64, f32)> = probed.shards.iter().flat_map(|s| s.exact.iter().copied()).collect();
@@ -208,6 +196,7 @@ fn recall(probed: &Probed, top: usize) -> f64 {
 mod tests {
     use super::super::ProbedShard;
     use super::*;
+    use gavel_proto::money::BidType;
 
     #[test]
     fn recall_is_of_the_global_best() {
@@ -229,6 +218,7 @@ mod tests {
             factors: Vec::new(),
             tie_key: gavel_proto::hash::TieKey::from_number(0),
             auction_id: 1,
+            page_threshold: 0,
         };
         let shards = vec![shard(&[1], &[(1, 0.9), (2, 0.1)]), shard(&[], &[(3, 0.8), (4, 0.7)])];
         let probed = Probed { rule, users: Users::Separable, slate: Vec::new(), removed: Vec::new(), shards };
@@ -273,6 +263,7 @@ mod tests {
             factors: Vec::new(),
             tie_key: gavel_proto::hash::TieKey::from_number(0),
             auction_id: 1,
+            page_threshold: 0,
         };
         // 80 per conversion are 40 per click. Users who go on past the second ad alone have it stand first.
         let (falling, rising, alone) = (vec![(1, 100), (2, 40)], vec![(2, 40), (1, 100)], vec![(2, 40)]);

@@ -9,6 +9,7 @@ use gavel_proto::cut::SPARE;
 use gavel_proto::hash::TieKey;
 use gavel_proto::limits::MEASURED_BYTES_MAX;
 use gavel_proto::money::BidType;
+use gavel_proto::score::CPM_WEIGHT;
 use gavel_proto::wire;
 use gavel_proto::wire::probe_service_client::ProbeServiceClient;
 use tonic::transport::Channel;
@@ -86,6 +87,7 @@ fn probed(answer: wire::ProbeResponse) -> Result<Probed, String> {
             factors: rule.position_factors_ppm,
             tie_key: TieKey::from_bytes(tie_key),
             auction_id: rule.auction_id,
+            page_threshold: i128::from(rule.page_threshold_cpm_micros) * i128::from(CPM_WEIGHT),
         },
         users: if rule.cascade_ppm == 0 { Users::Separable } else { Users::Cascade },
         removed: answer.removed_ad,

@@ -122,6 +122,7 @@ mod tests {
             factors: Vec::new(),
             tie_key: gavel_proto::hash::TieKey::from_number(4),
             auction_id: 5,
+            page_threshold: 0,
         }
     }
 

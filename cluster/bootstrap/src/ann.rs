@@ -22,7 +22,7 @@ pub struct AnnArgs {
     /// Rows of the base that are nearest to each query, nearest first: .npy of i4 or i8.
     #[arg(long)]
     truth: String,
-    /// What "near" means.
+    /// What near means: euclidean distance, cosine or inner product.
     #[arg(long, value_enum)]
     metric: MetricArg,
     /// How vectors are stored for the search.

@@ -90,10 +90,10 @@ pub enum Command {
     Router(RouterArgs),
     /// Operate a running cluster.
     Ctl(CtlArgs),
-    /// Clear auctions that stand in a file.
+    /// Clear auctions that stand in a file, or logged ones anew, without a cluster.
     #[command(subcommand)]
     Auction(Auction),
-    /// Look at model bundles, without a cluster.
+    /// Make and check model bundles, without a cluster.
     #[command(subcommand)]
     Model(ModelCommand),
     /// Build corpora, put load on a cluster, compare it with the truth.
@@ -128,10 +128,10 @@ pub struct UpArgs {
     /// Load this catalogue (file or folder) instead of the demo's.
     #[arg(long, requires = "bundle")]
     pub catalogue: Option<PathBuf>,
-    /// Nodes.
+    /// Nodes to start.
     #[arg(long, default_value_t = 2)]
     pub nodes: usize,
-    /// Shards.
+    /// Shards of the catalogue.
     #[arg(long, default_value_t = 2)]
     pub shards: u32,
     /// Replicas of each shard.
@@ -268,7 +268,7 @@ pub struct CtlArgs {
 /// Operating a cluster.
 #[derive(Debug, Subcommand)]
 pub enum Ctl {
-    /// Members, shards, model, generation.
+    /// Show members with their memory, shards with their replicas, the versions in force, and what members refuse.
     Status {
         /// As JSON.
         #[arg(long)]
@@ -279,23 +279,23 @@ pub enum Ctl {
     /// Publish, try out, activate and roll back model bundles.
     #[command(subcommand)]
     Model(Model),
-    /// Who belongs to the cluster.
+    /// Forget members that are lost.
     #[command(subcommand)]
     Member(MemberCommand),
-    /// Where ads may stand.
+    /// Set, remove or list the places where ads may stand.
     #[command(subcommand)]
     Placement(PlacementCommand),
     /// Show the rules of the auction, or change them; options that are not given stay as they are.
     Rules(RulesArgs),
-    /// Budgets, balances and their audit.
+    /// Set budgets, show balances, give charges back, audit the books.
     #[command(subcommand)]
     Ledger(LedgerCommand),
-    /// Bids, statuses, schedules, strategies, frequency rules and budgets of campaigns.
+    /// Show and change bids, statuses, schedules, strategies, frequency rules and budgets of campaigns, without a load.
     #[command(subcommand)]
     Campaign(CampaignCommand),
-    /// Ask a router for ads.
+    /// Ask a router for ads, as an application does, and print the answer: impressions are counted, money is held.
     Ad(AskArgs),
-    /// The same, with the reasons of every stage.
+    /// Ask a router why each ad would win or not, and print it; nothing is counted, held or charged.
     Explain(AskArgs),
 }
 
@@ -312,25 +312,25 @@ pub enum MemberCommand {
 /// `gavel ctl ad` and `gavel ctl explain`.
 #[derive(Debug, Args)]
 pub struct AskArgs {
-    /// Whose features to use.
+    /// Id of the user, whose stored features are used; without it the model's defaults.
     #[arg(long, default_value = "")]
     pub user: String,
-    /// Where ads may stand.
+    /// The placement that the ads are for.
     #[arg(long, default_value = "home")]
     pub placement: String,
-    /// What targeting sees: DIMENSION=VALUE,VALUE; several times.
+    /// What targeting sees: DIMENSION=VALUE,VALUE, as store=330; several times.
     #[arg(long)]
     pub term: Vec<String>,
-    /// A context feature: NAME=VALUE; several times.
+    /// A context feature of the model: NAME=VALUE, as hour=17; several times.
     #[arg(long)]
     pub context: Vec<String>,
-    /// Ads wanted.
+    /// Ads wanted at most; 0 = as many as the placement has slots.
     #[arg(long, default_value_t = 0)]
     pub slots: u32,
-    /// Auction id, for a replay; 0 = any.
+    /// The auction's id, to ask the same again; 0 = drawn by the router.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Milliseconds, 10 to 500.
+    /// Milliseconds within which the answer is due, 10 to 500.
     #[arg(long, default_value_t = 500)]
     pub deadline_ms: u32,
     /// HOST:PORT of a router's gRPC endpoint; by default one that the cluster names.
@@ -341,17 +341,17 @@ pub struct AskArgs {
 /// Auctions without a cluster.
 #[derive(Debug, Subcommand)]
 pub enum Auction {
-    /// Winners and prices of the auctions in a JSON file; - for standard input.
+    /// Print winners and prices, in micros of the currency, of the auctions in a JSON file; - for standard input.
     Clear {
-        /// One auction, or an array of them.
+        /// A file with one auction, or an array of them: bids, weights, position factors, mechanism.
         file: PathBuf,
         /// The form of the answer.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// Clear logged clearings anew and compare them byte for byte; .jsonl, also .zst; - for standard input.
+    /// Clear logged clearings anew and compare them byte for byte; ends with 65 when one differs; - for standard input.
     Replay {
-        /// A file of the clearing log, or a folder of them.
+        /// A file of the clearing log (.jsonl, also .zst), or a folder of them.
         file: PathBuf,
         /// The form of the report.
         #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -362,7 +362,7 @@ pub enum Auction {
 /// Playing.
 #[derive(Debug, Subcommand)]
 pub enum Sim {
-    /// A day of visits, or all recorded ones, through auction, allocation, pacing and budgets.
+    /// Play a day of visits, or all recorded ones, through auction, allocation, pacing and budgets, and judge the pacing.
     Market(gavel_bench::market::MarketArgs),
 }
 

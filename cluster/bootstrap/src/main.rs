@@ -20,6 +20,7 @@ use clap::Parser;
 use cli::{Auction, Bench, Cli, Command, LogCommand, Sim};
 use failure::Failure;
 use gavel_bench::join::JoinError;
+use gavel_bench::market::MarketError;
 use gavel_bench::rank::RankError;
 use std::process::ExitCode;
 
@@ -62,7 +63,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Auction(Auction::Clear { file, format }) => clear::run(&file, format),
         Command::Auction(Auction::Replay { file, format }) => replay::run(&file, format),
         Command::Model(command) => model::run(&command),
-        Command::Sim(Sim::Market(args)) => gavel_bench::market::run(&args).map_err(Failure::other),
+        Command::Sim(Sim::Market(args)) => gavel_bench::market::run(&args).map_err(of_market),
         Command::Logs(LogCommand::Join(args)) => gavel_bench::join::run(&args).map_err(of_join),
         Command::Up(_)
         | Command::Control(_)
@@ -110,6 +111,20 @@ fn end_with_the_reader() {
     // SAFETY: no other thread runs yet, and SIG_DFL is a legal disposition.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+fn of_market(error: MarketError) -> Failure {
+    match error {
+        MarketError::Usage(_) => Failure::usage(error),
+        MarketError::Write { .. } => Failure::io(error),
+        MarketError::Corpus(_)
+        | MarketError::Rule(_)
+        | MarketError::Ledger(_)
+        | MarketError::Overspent(_)
+        | MarketError::FewQualify { .. }
+        | MarketError::TargetsMissed(_)
+        | MarketError::Missed(_) => Failure::other(error),
     }
 }
 

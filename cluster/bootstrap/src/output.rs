@@ -231,6 +231,7 @@ pub fn auction(a: &wire::AuctionConfig) -> Value {
         "neighbours": word(a.neighbours().as_str_name(), "NEIGHBOURS_"),
         "cascade_ppm": a.cascade_ppm,
         "gap_effect_ppm": a.gap_effect_ppm,
+        "page_threshold_cpm_micros": a.page_threshold_cpm_micros,
         "tie_key_id": tie_key_id(a),
         "tie_key_public": a.tie_key.is_empty() && a.tie_key_id == 0,
         "quality": a.quality.map(|q| json!({

@@ -44,7 +44,7 @@ fn what_is_wrong_has_its_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_string_lossy().into_owned();
     let control = ["control", "--id", "1", "--peers", "127.0.0.1:7001", "--data-dir", &path];
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 10] = [
         (&["--help"], 0, ""),
         (&["--version"], 0, ""),
         (&[], 64, "Usage"),
@@ -54,6 +54,7 @@ fn what_is_wrong_has_its_exit_code() {
         (&["auction", "clear", &broken], 65, "gavel:"),
         (&control, 64, "ID=HOST:PORT"),
         (&["ctl", "--control", "nowhere", "status"], 64, "host:port"),
+        (&["sim", "market", "--candidates", "3"], 64, "--candidates is 4 to 200"),
     ];
     for (arguments, code, says) in cases {
         let output = gavel(arguments);

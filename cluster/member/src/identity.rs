@@ -4,9 +4,9 @@
 //! to the pair. The folder belongs to one cluster and to one living process; both are checked before anything
 //! else is read from it.
 
-use crate::{clock, disk};
+use crate::{clock, disk, random};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 const FILE_NAME: &str = "identity.toml";
@@ -75,7 +75,7 @@ impl Identity {
             Ok(text) => parse(&path, &text)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Record {
                 cluster_id: cluster_id.to_owned(),
-                member_key: random_key().map_err(io_at(Path::new("/dev/urandom")))?,
+                member_key: random_key().map_err(io_at(Path::new(random::SOURCE)))?,
                 incarnation: 0,
             },
             Err(e) => return Err(IdentityError::Io(path, e)),
@@ -107,8 +107,7 @@ fn parse(path: &Path, text: &str) -> Result<Record, IdentityError> {
 
 /// 128 random bits in hex.
 fn random_key() -> io::Result<String> {
-    let mut bytes = [0u8; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let bytes: [u8; 16] = random::secret()?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 

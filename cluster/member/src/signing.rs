@@ -4,10 +4,10 @@
 //! every member before it uses the bytes, because a member trusts the keys that the voters agreed on and nothing that
 //! came on the way. Where no signature is required, one that is there must still be right.
 
+use crate::random;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use gavel_proto::signing::message;
 use gavel_proto::wire::{ModelView, View};
-use std::io::Read;
 
 /// Why a bundle is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,9 +32,7 @@ impl SecretKey {
     /// # Errors
     /// When there is none.
     pub fn generate() -> std::io::Result<Self> {
-        let mut bytes = [0; 32];
-        std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        Ok(Self(SigningKey::from_bytes(&bytes)))
+        Ok(Self(SigningKey::from_bytes(&random::secret()?)))
     }
 
     /// The key of 64 hexadecimal digits.

@@ -166,7 +166,7 @@ impl Book {
         let mut lent: HashMap<Line, i128> = HashMap::new();
         for (id, loan) in &self.loans {
             if loan.posted > loan.amount {
-                findings.fault(format!("entry {index}: M7: lease {id} is charged beyond its amount"));
+                findings.fault(|| format!("entry {index}: M7: lease {id} is charged beyond its amount"));
             }
             for line in &loan.lines {
                 *lent.entry(*line).or_default() += loan.amount - loan.posted;
@@ -175,7 +175,7 @@ impl Book {
         for (line, row) in &self.rows {
             check(index, line, row, findings);
             if lent.get(line).copied().unwrap_or(0) != row.pending {
-                findings.fault(format!("entry {index}: M6: {line:?} holds what is not lent: {row:?}"));
+                findings.fault(|| format!("entry {index}: M6: {line:?} holds what is not lent: {row:?}"));
             }
         }
     }
@@ -285,12 +285,12 @@ impl Book {
         let before = self.fates.get(&id).copied();
         if let (Some(Fate::Charged { payload, .. }), Verdict::Done) = (before, answered) {
             found.double += 1;
-            found.fault(format!("M3: {:?} is charged again; first as {payload:?}", charge.id));
+            found.fault(|| format!("M3: {:?} is charged again; first as {payload:?}", charge.id));
         }
         self.check_time(charge)?;
         match before {
             Some(Fate::Charged { payload: Some(first), .. }) if !is_same(&first, charge) => {
-                found.fault(format!("M3: {:?} came as {charge:?} and before as {first:?}", charge.id));
+                found.fault(|| format!("M3: {:?} came as {charge:?} and before as {first:?}", charge.id));
                 return Ok(Verdict::Duplicate);
             }
             Some(Fate::Charged { payload, refunded }) => {
@@ -356,7 +356,7 @@ impl Book {
             && !is_same(&first, charge)
         {
             // The ledger knows the token by its bit and goes by what came: so do the sums here.
-            found.fault(format!("M3: {:?} is given back as {charge:?} and was charged as {first:?}", charge.id));
+            found.fault(|| format!("M3: {:?} is given back as {charge:?} and was charged as {first:?}", charge.id));
         }
         match before {
             Some(Fate::Charged { refunded: true, .. }) => return Ok(Verdict::Duplicate),
@@ -392,10 +392,10 @@ fn check(index: u64, line: &Line, row: &Row, findings: &mut Findings) {
     let over = row.posted + row.pending + row.refunded - row.budget;
     if over > 0 {
         findings.overspend = findings.overspend.max(over);
-        findings.fault(format!("entry {index}: M1: {line:?} is beyond its budget: {row:?}"));
+        findings.fault(|| format!("entry {index}: M1: {line:?} is beyond its budget: {row:?}"));
     }
     if row.pending < 0 || row.posted < 0 || row.refunded < 0 {
-        findings.fault(format!("entry {index}: M2: {line:?} is below nothing: {row:?}"));
+        findings.fault(|| format!("entry {index}: M2: {line:?} is below nothing: {row:?}"));
     }
 }
 

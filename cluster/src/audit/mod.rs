@@ -51,10 +51,10 @@ const LOOK_ENTRIES: u64 = 10_000;
 const FAULTS_MAX: usize = 100;
 
 impl Findings {
-    /// Notes a fault.
-    pub fn fault(&mut self, what: String) {
+    /// Notes a fault. Its words are made for one that is told: a journal of another ledger has one in every entry.
+    pub fn fault(&mut self, what: impl FnOnce() -> String) {
         if self.faults.len() < FAULTS_MAX {
-            self.faults.push(what);
+            self.faults.push(what());
         }
     }
 
@@ -71,16 +71,34 @@ pub fn read(book: &mut Book, findings: &mut Findings, index: u64, batch: &Batch,
     findings.events += batch.events.len() as u64;
     book.pass(batch.elapsed_ms, batch.wall_ms);
     if batch.events.len() != answered.len() {
-        findings.fault(format!("entry {index}: {} answers to {} events", answered.len(), batch.events.len()));
+        findings.fault(|| format!("entry {index}: {} answers to {} events", answered.len(), batch.events.len()));
     }
     for (at, (event, answered)) in batch.events.iter().zip(answered).enumerate() {
         let own = book.enter(event, answered, findings);
         if own != *answered {
-            findings.fault(format!("entry {index}, event {at}: {answered:?} was answered, {own:?} is right"));
+            findings.fault(|| format!("entry {index}, event {at}: {answered:?} was answered, {own:?} is right"));
         }
     }
     book.look(index, findings);
     if findings.entries.is_multiple_of(LOOK_ENTRIES) {
         book.look_at_all(index, findings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_made_for_faults_that_are_told() {
+        let (mut findings, mut made) = (Findings::default(), 0);
+        for _ in 0..2 * FAULTS_MAX {
+            findings.fault(|| {
+                made += 1;
+                "wrong".to_owned()
+            });
+        }
+        assert_eq!((findings.faults.len(), made), (FAULTS_MAX, FAULTS_MAX));
+        assert!(!findings.is_clean());
     }
 }

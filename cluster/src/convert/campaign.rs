@@ -1,8 +1,8 @@
 //! What is asked of a campaign, and what is in force?
 
-use gavel_proto::delivery::{BidStrategy, Change, Erase, Override, Silence, Status, group_bid};
+use gavel_proto::delivery::{BidStrategy, Change, Erase, Override, Silence, Status, check_count, group_bid};
 use gavel_proto::ids::CampaignId;
-use gavel_proto::limits::{AD_GROUP_CHANGES_MAX, ZONE_OFFSETS_MAX};
+use gavel_proto::limits::ZONE_OFFSETS_MAX;
 use gavel_proto::money::{BidType, Micros, Nanos, PPM};
 use gavel_proto::wire;
 use prost::Message;
@@ -73,11 +73,8 @@ pub fn wishes(updates: &[wire::CampaignUpdate], catalogue: &Catalogue) -> Result
         }
         wishes.changes.push(change);
     }
-    let groups: usize = wishes.changes.iter().map(|change| change.ad_groups.len()).sum();
-    if groups > AD_GROUP_CHANGES_MAX {
-        // Before the budgets are set, though the state refuses it as well.
-        return Err(format!("changes of {groups} ad groups: give at most {AD_GROUP_CHANGES_MAX} in one request"));
-    }
+    // Before the budgets are set, though the state refuses it as well.
+    check_count(&wishes.changes)?;
     if !wishes.budgets.is_empty() {
         let mut digest = blake3::Hasher::new();
         for (id, budgets) in &wishes.budgets {
@@ -271,7 +268,7 @@ mod tests {
         let full = |id| update(id, (1..=AD_GROUPS_MAX as u64).map(|group| bid(group, 1)).collect());
         let all: Vec<_> = (FULL..FULL + 33).map(full).collect();
         assert_eq!(wishes(&all[..32], &catalogue).unwrap().changes.len(), 32);
-        assert!(wishes(&all, &catalogue).unwrap_err().contains("changes of 8448 ad groups: give at most 8192"));
+        assert!(wishes(&all, &catalogue).unwrap_err().contains("changes of 8448 ad groups, at most 8192"));
     }
 
     #[test]

@@ -264,6 +264,7 @@ pub(super) fn auction(m: &wire::AuctionConfig) -> Result<Auction, Malformed> {
         quality: m.quality.map(QualityRule::from).unwrap_or_default(),
         cascade_ppm: m.cascade_ppm,
         gap_effect_ppm: m.gap_effect_ppm.clone(),
+        page_threshold_cpm_micros: m.page_threshold_cpm_micros,
     })
 }
 

@@ -146,6 +146,7 @@ pub(super) fn auction(a: &Auction) -> wire::AuctionConfig {
         quality: Some(a.quality.into()),
         cascade_ppm: a.cascade_ppm,
         gap_effect_ppm: a.gap_effect_ppm.clone(),
+        page_threshold_cpm_micros: a.page_threshold_cpm_micros,
         tie_key: if public_tie_key.is_some() { Vec::new() } else { a.tie_key.as_bytes().to_vec() },
         tie_key_id: 0,
     }

@@ -11,6 +11,7 @@ use gavel_proto::limits::{AD_GROUP_CHANGES_MAX, AD_GROUPS_MAX, DELIVERY_CHANGES_
 use crate::blobs::Shelf;
 use crate::catalogue::Catalogue;
 use crate::rpc::{Leader, Voter};
+use crate::state::Since;
 use crate::state::command::{Body, PublishDelivery};
 use crate::state::types::Outcome;
 
@@ -58,13 +59,16 @@ async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>, clea
             }
         }
     };
-    let now = (generation, voter.machine.applied().state.delivery.version);
-    if *clean == Some(now) {
-        return;
-    }
-    let gone = gone(&voter.machine.applied().state.delivery.overrides, &catalogue);
+    let (version, gone) = {
+        let applied = voter.machine.applied();
+        let delivery = &applied.state.delivery;
+        // A generation's campaigns never change: what was clean stays so until something else is said of it.
+        let held = clean.filter(|(of, _)| *of == generation);
+        let since = held.map_or(Since::Unknown, |(_, version)| delivery.since(version));
+        (delivery.version, gone(&delivery.overrides, &since, &catalogue))
+    };
     if gone.is_empty() {
-        *clean = Some(now);
+        *clean = Some((generation, version));
         return;
     }
     let campaigns = gone.len();
@@ -79,10 +83,16 @@ async fn look(voter: &Voter, blobs: &Shelf, voters: &BTreeMap<u64, String>, clea
     }
 }
 
-/// One command's share of what is said of campaigns and ad groups that are not there.
-fn gone(overrides: &BTreeMap<u64, Override>, catalogue: &Catalogue) -> Vec<Change> {
+/// One command's share of what is said of campaigns and ad groups that are not there, among those that have changed.
+fn gone(overrides: &BTreeMap<u64, Override>, since: &Since, catalogue: &Catalogue) -> Vec<Change> {
+    let (all, named) = match since {
+        Since::Nothing => (None, &[][..]),
+        Since::Campaigns(changed) => (None, changed.as_slice()),
+        Since::Unknown => (Some(overrides), &[][..]),
+    };
+    let named = named.iter().filter_map(|id| overrides.get_key_value(id));
     let (mut changes, mut groups) = (Vec::new(), 0);
-    for (id, said) in overrides {
+    for (id, said) in all.into_iter().flatten().chain(named) {
         let Some(change) = without(*id, said, catalogue) else { continue };
         groups += change.ad_groups.len();
         changes.push(change);
@@ -126,10 +136,20 @@ mod tests {
     #[test]
     fn what_is_not_in_the_catalogue_is_taken_back_and_nothing_else() {
         let overrides = BTreeMap::from([(7, said(2..5)), (8, said(3..4)), (9, said(3..4))]);
-        let changes = gone(&overrides, &catalogue(1..9));
+        let changes = gone(&overrides, &Since::Unknown, &catalogue(1..9));
         assert_eq!(changes.iter().map(|c| c.campaign).collect::<Vec<_>>(), [7, 9]);
         assert_eq!(changes[0].after(said(2..5)), said(3..4));
         assert!(changes[1].after(said(3..4)).is_empty());
+    }
+
+    #[test]
+    fn only_what_has_changed_is_looked_at_again() {
+        let overrides = BTreeMap::from([(7, said(2..5)), (8, said(3..4)), (9, said(3..4))]);
+        let among = |since| gone(&overrides, &since, &catalogue(1..9)).iter().map(|c| c.campaign).collect::<Vec<_>>();
+        assert_eq!(among(Since::Nothing), [0; 0]);
+        // Of 6 nothing is said any more.
+        assert_eq!(among(Since::Campaigns(vec![6, 7, 8])), [7]);
+        assert_eq!(among(Since::Unknown), [7, 9]);
     }
 
     #[test]
@@ -138,7 +158,7 @@ mod tests {
         let mut overrides: BTreeMap<u64, Override> = (1..100).map(all).collect();
         for share in 0.. {
             assert!(share < 10, "{} are left", overrides.len());
-            let changes = gone(&overrides, &catalogue(1..100));
+            let changes = gone(&overrides, &Since::Unknown, &catalogue(1..100));
             if changes.is_empty() {
                 break;
             }

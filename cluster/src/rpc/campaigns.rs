@@ -176,7 +176,8 @@ impl CampaignEndpoint {
             return Ok(());
         }
         let _merging = self.merging.lock().await;
-        // What budgets are merged with is this voter's copy of the ledger: it must have what was set over others.
+        // What budgets are merged with is this voter's copy of the ledger: it must have what was set over others. To a
+        // question without wishes the ledger's leader says how far that is.
         let newest = self.ask_ledger(Vec::new()).await?;
         self.wait_for_books(newest.log_index).await?;
         let wishes: Vec<wire::SetBudgets> = {

@@ -2,7 +2,7 @@
 //!
 //! The defaults are part of the genesis, so a fresh cluster answers without being configured. So is the key of the ties
 //! that every cluster begins with. It is the same everywhere and so keeps nothing secret: the leader has it replaced
-//! by a random one of the cluster's own.
+//! by a random one of the cluster's own, before which no router serves.
 
 use gavel_proto::cut::Neighbours;
 use gavel_proto::hash::TieKey;
@@ -29,6 +29,7 @@ pub fn auction_of_genesis() -> Auction {
         quality: QualityRule::default(),
         cascade_ppm: 0,
         gap_effect_ppm: Vec::new(),
+        page_threshold_cpm_micros: 0,
     }
 }
 
@@ -113,6 +114,9 @@ fn check_auction(wish: &Auction) -> Result<(), String> {
     if wish.reserve_cpm_micros > BID_MICROS_MAX {
         return invalid("reserve_cpm_micros is above the largest bid");
     }
+    if wish.page_threshold_cpm_micros > BID_MICROS_MAX {
+        return invalid("page_threshold_cpm_micros is above the largest bid");
+    }
     if !(0.0..=SHADOW_BID_MAX).contains(&wish.shadow_bid) {
         return invalid("shadow_bid is 0 to 1e13");
     }
@@ -125,14 +129,19 @@ fn check_auction(wish: &Auction) -> Result<(), String> {
     check_cascade(wish)
 }
 
-/// Cascading users and limits of the slate do not go together, and no second price is defined for them.
+/// Cascading users and limits of the slate do not go together, nor a threshold by position factors, which they do not look
+/// at; no second price is defined for them.
 fn check_cascade(wish: &Auction) -> Result<(), String> {
     if wish.cascade_ppm == 0 {
         return Ok(());
     }
-    let free = wish.per_advertiser == 1 && wish.per_category == 0 && wish.neighbours == Neighbours::Any;
+    let free = wish.per_advertiser == 1
+        && wish.per_category == 0
+        && wish.neighbours == Neighbours::Any
+        && wish.page_threshold_cpm_micros == 0;
     if wish.cascade_ppm >= PPM || wish.mechanism == Mechanism::Gsp || !free {
-        let what = "cascade_ppm is below 1,000,000 and needs vcg or first_price, one ad an advertiser, no other limit";
+        let what = "cascade_ppm is below 1,000,000 and needs vcg or first_price, one ad an advertiser, no other limit and \
+                    no page threshold";
         return Err(format!("invalid_argument: {what}"));
     }
     Ok(())

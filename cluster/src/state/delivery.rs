@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gavel_proto::delivery::{Change, Override};
+use gavel_proto::delivery::{Change, Override, check_count};
 use gavel_proto::limits::{
-    AD_GROUP_CHANGES_MAX, AD_GROUP_OVERRIDES_MAX, AD_GROUPS_MAX, DELIVERY_CHANGES_MAX, DELIVERY_DELTA_CAMPAIGNS_MAX,
-    DELIVERY_DELTAS_MAX, DELIVERY_OVERRIDES_MAX,
+    AD_GROUP_OVERRIDES_MAX, AD_GROUPS_MAX, DELIVERY_DELTA_CAMPAIGNS_MAX, DELIVERY_DELTAS_MAX, DELIVERY_OVERRIDES_MAX,
 };
 
 use super::command::PublishDelivery;
@@ -113,20 +112,8 @@ impl Delivery {
 
 /// Whether one command may hold changes, and their values are possible ones.
 fn check(changes: &[Change]) -> Result<(), String> {
-    if changes.len() > DELIVERY_CHANGES_MAX {
-        let given = changes.len();
-        return Err(format!("invalid_argument: {given} changes, at most {DELIVERY_CHANGES_MAX}: send them in parts"));
-    }
-    let groups: usize = changes.iter().map(|change| change.ad_groups.len()).sum();
-    if groups > AD_GROUP_CHANGES_MAX {
-        return Err(format!(
-            "invalid_argument: changes of {groups} ad groups, at most {AD_GROUP_CHANGES_MAX}: send them in parts"
-        ));
-    }
-    match changes.iter().find_map(|change| change.check().err()) {
-        Some(refused) => Err(format!("invalid_argument: {refused}")),
-        None => Ok(()),
-    }
+    let values = || changes.iter().try_for_each(Change::check);
+    check_count(changes).and_then(|()| values()).map_err(|refused| format!("invalid_argument: {refused}"))
 }
 
 /// Bids, statuses, multipliers and what else is said of campaigns. Answers the version in which it counts.

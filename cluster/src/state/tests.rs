@@ -338,14 +338,21 @@ fn wrong_auctions_and_placements_are_refused() {
         wrong(&|a| a.quality.squashing_ppm = 1_000_001),
         wrong(&|a| a.gap_effect_ppm = vec![1_000_001]),
         wrong(&|a| a.cascade_ppm = 500_000),
+        wrong(&|a| a.page_threshold_cpm_micros = 10_000_000_001),
+        wrong(&|a| (a.mechanism, a.cascade_ppm, a.page_threshold_cpm_micros) = (Mechanism::Vcg, 500_000, 1)),
     ];
     for body in &wrongs {
         let command = Command { id: String::new(), digest: [0; 32], proposed_ms: 0, body: body.clone() };
         assert!(matches!(apply(&mut log.state, 1, &command), Outcome::Refused(_)), "{body:?}");
     }
     assert_eq!(log.state.auction, good);
-    let vcg = Auction { mechanism: Mechanism::Vcg, ..good };
-    log.done(&Body::SetAuction(vcg));
+    let vcg = Auction { mechanism: Mechanism::Vcg, page_threshold_cpm_micros: 250_000, ..good };
+    log.done(&Body::SetAuction(vcg.clone()));
+    assert_eq!(log.state.auction, vcg, "as it came out of the log");
+    let kept = decode(&encode(&log.state, &Position::default()), CLUSTER).expect("a state").0;
+    assert_eq!(kept.auction, vcg, "as it came out of a snapshot");
+    let shown = convert::view::to_wire(&publish::view(&log.state)).auction.expect("rules");
+    assert_eq!(shown.page_threshold_cpm_micros, 250_000);
     let home = auction::placement_of_genesis();
     let wrongs = [
         Placement { slots: 0, ..home.clone() },

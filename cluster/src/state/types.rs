@@ -292,6 +292,8 @@ pub struct Auction {
     pub cascade_ppm: u32,
     /// Worth of an ad by the organic items since the last one; whole beyond the list.
     pub gap_effect_ppm: Vec<u32>,
+    /// What showing an ad has to bring, its score times the factor of its slot, per mille; 0 = nothing.
+    pub page_threshold_cpm_micros: u64,
 }
 
 /// Where ads may stand.

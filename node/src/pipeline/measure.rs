@@ -35,7 +35,7 @@ impl Laps {
 pub fn count(light: &LightFunnel, columns: &[MatchColumn<'_>], missing: &[MissingValues]) {
     for (bid_type, kept) in BidType::ALL.into_iter().zip(light.kept_by_bid_type) {
         if kept > 0 {
-            metrics::counter!("gavel_node_light_kept_total", "bid_type" => bid_type_name(bid_type)).increment(kept);
+            metrics::counter!("gavel_node_light_kept_total", "bid_type" => bid_type.name()).increment(kept);
         }
     }
     for (bound, missing) in columns.iter().zip(missing) {
@@ -68,14 +68,4 @@ pub fn record(answer: &ShardAnswer) {
         metrics::counter!("gavel_node_non_finite_total").increment(answer.funnel.non_finite);
     }
     tracing::trace!(plan = answer.plan, funnel = ?answer.funnel, timing = ?answer.timing, "searched");
-}
-
-fn bid_type_name(bid_type: BidType) -> &'static str {
-    match bid_type {
-        BidType::Cpm => "cpm",
-        BidType::Cpc => "cpc",
-        BidType::Cpa => "cpa",
-        BidType::Ocpm => "ocpm",
-        BidType::Ocpc => "ocpc",
-    }
 }

@@ -23,6 +23,7 @@ mod table;
 use gavel_model::blocks::{BoundRanker, RankBuffers, rank_in_blocks};
 use gavel_model::{ModelError, Scratch};
 use gavel_proto::deadline::Instant;
+use gavel_proto::money::Leased;
 
 use crate::features::{MatchColumn, match_features};
 use crate::ranking::auction::{Candidate, score_and_cut};
@@ -78,7 +79,7 @@ pub fn search_shard(
     search: &Search,
     clock: Clock,
 ) -> Result<ShardAnswer, SearchFault> {
-    let target = &target.in_auction(search.auction.auction_id, search.unix_s, search.blocked.leased);
+    let target = &target.in_auction(search.auction.auction_id, search.unix_s);
     let shard = &target.loaded.shard;
     match search.reasons {
         Reasons::Unasked => Ok(funnel(scratch, target, search, clock, |_| Some(Unwatched))?.0),
@@ -109,6 +110,10 @@ fn targeting<'a>(target: &'a Target, search: &'a Search) -> TargetingQuery<'a> {
         counted: match search.blocked.counted {
             Counted::Known => None,
             Counted::Unknown => Some(&target.delivery.counted),
+        },
+        leased: match search.blocked.leased {
+            Leased::Admitted => None,
+            Leased::Out => Some(&target.delivery.leased),
         },
         excluded: Some(&target.silent),
     }

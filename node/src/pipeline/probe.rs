@@ -131,6 +131,8 @@ pub struct Probed {
 
 fn compare(job: &Job, scratch: &mut RetrievalScratch) -> Result<Probed, SegmentError> {
     let Job { target, search, found } = job;
+    // What was silent in that auction, or out of it, was not to be found.
+    let target = &target.in_auction(search.auction.auction_id, search.unix_s);
     let order = candidates::ValueOrder::of(target);
     let among = |item, ads: &Bitset| order.as_ref().map_or(0.0, |order| order.among(item, ads));
     let query = RetrievalQuery {
@@ -172,10 +174,14 @@ fn probe(job: &Job, table: &mut RecallTable, scratch: &mut RetrievalScratch) -> 
 #[cfg(test)]
 mod tests {
     use gavel_member::clock;
+    use gavel_proto::delivery::Schedule;
+    use gavel_proto::money::{Leased, PPM};
 
-    use super::super::fixture::STAGED;
+    use super::super::fixture::{EPOCH, STAGED, campaigns};
     use super::super::{SearchScratch, search_shard};
     use super::*;
+    use crate::ranking::delivery::{Delivery, DeliveryRow};
+    use crate::staging::holdings::ShardDelivery;
 
     fn answered(mode: Mode) -> (Target, Arc<Search>, ShardAnswer, FoundItems) {
         let (target, mut search) = (STAGED.target(), STAGED.search());
@@ -200,6 +206,39 @@ mod tests {
             probe(&job, &mut table, &mut scratch).unwrap();
         }
         assert!(table.note(job.found.method.unwrap(), whole.band, 40, whole.wanted).unwrap().alarm);
+    }
+
+    /// What a delivery version says of each campaign instead.
+    type Change = fn(DeliveryRow) -> DeliveryRow;
+
+    const fn ended_if_odd(campaign: u64) -> Schedule {
+        Schedule { starts_s: 0, ends_s: (campaign % 2) as i64 }
+    }
+
+    /// Ads of campaigns that are not in this auction, do not run at its time or have nothing to charge to are not to be
+    /// found.
+    #[test]
+    fn what_takes_no_part_in_the_auction_is_not_missed() {
+        let (target, search, _, found) = answered(Mode::Auto);
+        let whole = compare(&Job { target, search, found }, &mut RetrievalScratch::default()).unwrap();
+        let cases: [(Change, Leased); 3] = [
+            (|row| DeliveryRow { throttle_ppm: PPM / 2, ..row }, Leased::Admitted),
+            (|row| DeliveryRow { schedule: ended_if_odd(row.campaign), ..row }, Leased::Admitted),
+            (|row| row, Leased::Out),
+        ];
+        for (change, leased) in cases {
+            let (staged, mut search) = (STAGED.target(), STAGED.search());
+            search.blocked.leased = leased;
+            let delivery = Arc::new(Delivery::new(EPOCH.delivery, campaigns().map(change)));
+            let delivery = Arc::new(ShardDelivery::new(staged.loaded.shard.content(), &delivery));
+            let target = Target { silent: delivery.silent(), delivery, ..staged };
+            let mut scratch = SearchScratch::default();
+            search_shard(&mut scratch, &target, &search, clock::now_us).unwrap();
+            let job = Job { target, search: Arc::new(search), found: scratch.found };
+            let probed = compare(&job, &mut RetrievalScratch::default()).unwrap();
+            assert!(probed.wanted > 20 && probed.found == probed.wanted, "{probed:?}: a scan misses nothing");
+            assert_ne!(probed, whole, "some ads are out");
+        }
     }
 
     #[test]

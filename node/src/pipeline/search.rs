@@ -6,10 +6,10 @@
 use gavel_model::FeatureRow;
 use gavel_proto::deadline::Deadline;
 use gavel_proto::epoch::Epoch;
+use gavel_proto::money::Leased;
 
 use crate::features::UserSets;
 use crate::ranking::auction::{AuctionTerms, Candidate};
-use crate::ranking::delivery::Leased;
 use crate::ranking::explain::{Explained, Reason};
 use crate::retrieval::Mode;
 use crate::segment::Term;

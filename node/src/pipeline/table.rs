@@ -4,7 +4,7 @@ use gavel_proto::money::PPM;
 use std::ops::Range;
 
 use crate::ranking::AdTable;
-use crate::ranking::delivery::{CampaignStatus, DeliveryRow, Leased};
+use crate::ranking::delivery::{CampaignStatus, DeliveryRow};
 use crate::ranking::explain::Reason;
 use crate::segment::{Bitset, Refusal, TargetingQuery};
 use crate::shard::Shard;
@@ -57,7 +57,7 @@ pub fn barrier(target: &Target, ad: u32, query: &TargetingQuery<'_>, admitted: &
         Refusal::Targeting => Reason::NotEligibleTargeting,
         Refusal::Advertiser | Refusal::Category | Refusal::Campaign => Reason::NotEligibleBlocked,
         Refusal::Capped => Reason::NotEligibleFrequency,
-        Refusal::Excluded if target.leased == Leased::Out && target.delivery.is_leased(ad) => Reason::NotEligibleBudget,
+        Refusal::Unleased => Reason::NotEligibleBudget,
         Refusal::Excluded => silence(target.delivery.row(shard, ad), query.unix_s),
     })
 }

@@ -6,13 +6,13 @@ use gavel_member::clock;
 use gavel_model::{FeatureRow, FeatureValue, Scratch};
 use gavel_proto::deadline::{Deadline, Instant};
 use gavel_proto::hash::{tie_key, value_hash};
+use gavel_proto::money::Leased;
 use gavel_proto::score;
 
 use super::altered_demo::{self, Break};
 use super::fixture::{GENERATION, ITEMS, SHARD, STAGED, Staged, has_groups, user};
 use super::search::{Counted, Outcome, Reasons, Search, ShardAnswer};
 use super::{SearchFault, SearchScratch, search_shard};
-use crate::ranking::delivery::Leased;
 use crate::ranking::explain::Reason;
 use crate::ranking::light::LightChance;
 use crate::retrieval::Mode;

@@ -29,16 +29,6 @@ pub enum CampaignStatus {
     OutOfBudget,
 }
 
-/// Can the router charge for impressions?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Leased {
-    /// Yes, or nobody ever asked it to.
-    #[default]
-    Admitted,
-    /// No: what is billed by the impression takes no part, and sets no price.
-    Out,
-}
-
 /// Are impressions counted by user?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Counting {
@@ -106,18 +96,18 @@ impl DeliveryRow {
         }
     }
 
-    /// The same of one of its ad groups; `own` is what the catalogue says of the group.
-    fn of_ad_group(&self, own: &Self, said: Option<&Override>) -> Self {
+    /// The same of one of its ad groups; `own` is what the catalogue says of the group, `laid` what stands of the
+    /// campaign.
+    fn of_ad_group(&self, own: &Self, said: Option<&Override>, laid: &Self) -> Self {
         let status = in_force(said.and_then(|said| said.of_group(own.ad_group).status), own.status);
-        let campaign = self.overlaid(said);
         Self {
             ad_group: own.ad_group,
             bid: Micros(group_bid(said, own.ad_group, own.bid.0, self.bid.0)),
             status: match status {
-                CampaignStatus::Active => campaign.status,
+                CampaignStatus::Active => laid.status,
                 CampaignStatus::Paused | CampaignStatus::OutOfBudget => status,
             },
-            ..campaign
+            ..*laid
         }
     }
 
@@ -143,10 +133,7 @@ impl DeliveryRow {
     /// True when it pays for impressions, for which a router holds money beforehand.
     #[must_use]
     pub const fn is_leased(&self) -> bool {
-        match self.bid_type {
-            BidType::Cpm | BidType::Ocpm => true,
-            BidType::Cpc | BidType::Cpa | BidType::Ocpc => false,
-        }
+        self.bid_type.is_billed_by_impression()
     }
 
     /// True when its ads take part in auctions.
@@ -194,7 +181,7 @@ impl Delivery {
                 campaign = Some(row);
                 rows.push(row);
             } else if let Some(campaign) = campaign.filter(|campaign| campaign.campaign == row.campaign) {
-                rows.push(campaign.of_ad_group(&row, None));
+                rows.push(campaign.of_ad_group(&row, None, &campaign));
                 groups.push(row);
             }
         }
@@ -225,9 +212,10 @@ impl Delivery {
             return;
         }
         let row = self.row(number);
-        let groups = self.groups_of(campaign).iter().map(|own| row.of_ad_group(own, said));
-        let laid = std::iter::once(row.overlaid(said)).chain(groups);
-        rows.iter_mut().skip(number as usize).zip(laid).for_each(|(row, laid)| *row = laid);
+        let laid = row.overlaid(said);
+        let groups = self.groups_of(campaign).iter().map(|own| row.of_ad_group(own, said, &laid));
+        let all = std::iter::once(laid).chain(groups);
+        rows.iter_mut().skip(number as usize).zip(all).for_each(|(row, laid)| *row = laid);
     }
 
     /// What the catalogue says of the ad groups of a campaign, in the order of its rows.

@@ -4,7 +4,9 @@ use super::*;
 use crate::{
     segment::{
         Metric, Term, VectorFormat,
-        testing::{DIMENSION, Random, STORE, activations, ads, clock, clustered, item, sealed_content, sealed_model},
+        testing::{
+            DIMENSION, Random, STORE, activations, ads, ads_where, clock, clustered, item, sealed_content, sealed_model,
+        },
     },
     shard::DeltaDocument,
 };
@@ -51,11 +53,16 @@ fn changes_are_exact() {
 /// Compares with brute force over the documents that should be there.
 fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
     let terms = [Term { dimension: STORE, values: vec![50], ..Term::default() }];
-    let paused = shard.ads_of_campaigns([505]);
-    let targeting =
-        TargetingQuery { terms: &terms, blocked_campaigns: &[501], excluded: Some(&paused), ..Default::default() };
+    let [paused, leased] = [505, 506].map(|id| ads_where(shard.ads(), |ad| shard.campaign(ad).0 == id));
+    let targeting = TargetingQuery {
+        terms: &terms,
+        blocked_campaigns: &[501],
+        leased: Some(&leased),
+        excluded: Some(&paused),
+        ..Default::default()
+    };
     let asks = |n: u64| {
-        let runs = ![501, 505].contains(&(500 + n % 13));
+        let runs = ![501, 505, 506].contains(&(500 + n % 13));
         runs && ads(n, 2).iter().any(|ad| ad.targeting[0].any_of.contains(&50))
     };
     let mut expected: Vec<(f32, ItemId)> = truth
@@ -99,6 +106,11 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
             assert_eq!(shard.refusal(ad, &targeting, &admitted).is_none(), found.eligible.ads.contains(ad));
         }
     }
+    check_by_bid(shard, &found.eligible.ads);
+}
+
+/// The best ads by bid, each item once, with its best ad.
+fn check_by_bid(shard: &Shard, eligible: &Bitset) {
     let bid_of = |line: (u64, u64)| match line {
         (505, _) => Some(99),
         (502, 1) | (504, _) => Some(9),
@@ -108,11 +120,9 @@ fn check(shard: &Shard, truth: &BTreeMap<u64, Vec<f32>>, query: &[f32]) {
     let lines = (0..).zip(shard.content().lines());
     let mut bids: Vec<(u32, u64)> = lines.filter_map(|(place, line)| Some((place, bid_of(line)?))).collect();
     bids.sort_by_key(|(_, bid)| std::cmp::Reverse(*bid));
-    let listed = top_by_bid(shard, &found.eligible.ads, &bids, 25, &|| false);
-    let mut all: Vec<(u64, u32)> =
-        found.eligible.ads.iter().filter_map(|ad| Some((bid_of(shard.line(ad))?, ad))).collect();
+    let listed = top_by_bid(shard, eligible, &bids, 25, &|| false);
+    let mut all: Vec<(u64, u32)> = eligible.iter().filter_map(|ad| Some((bid_of(shard.line(ad))?, ad))).collect();
     all.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-    // Each item once, with its best ad.
     let mut items = HashSet::new();
     all.retain(|(_, ad)| items.insert(shard.item_of(*ad)));
     assert!(listed.finished && listed.ads.len() == 25);

@@ -12,6 +12,7 @@ use gavel_proto::limits::{
     BLOCKED_MAX, CANDIDATES_MAX, CAPPED_MAX, DEADLINE_MS_MAX, EXCLUDED_CAMPAIGNS_MAX, FEATURES_MAX, MEASURED_ITEMS_MAX,
     MEASURED_MS_MAX, SET_VALUES_MAX, SHARDS_MAX, SLOTS_MAX, TERMS_MAX,
 };
+use gavel_proto::money::Leased;
 use gavel_proto::score::QualityRule;
 use gavel_proto::targeting::order;
 use gavel_proto::wire;
@@ -22,7 +23,6 @@ use crate::pipeline::search::{
     Blocked, BundleHash, CandidateFeatures, Counted, Features, Reasons, Search, ShardAnswer,
 };
 use crate::ranking::auction::AuctionTerms;
-use crate::ranking::delivery::Leased;
 use crate::retrieval::Mode;
 use crate::segment::Term;
 use crate::staging::holdings::{LoadedBundle, Target};

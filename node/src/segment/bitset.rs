@@ -72,11 +72,6 @@ impl Bitset {
         }
     }
 
-    /// Inserts what another set of the same length has.
-    pub fn unite(&mut self, other: &Self) {
-        self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);
-    }
-
     /// Takes every member of `other` out.
     pub fn subtract(&mut self, other: &Self) {
         for (word, out) in self.words.iter_mut().zip(&other.words) {

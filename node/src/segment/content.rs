@@ -75,6 +75,8 @@ pub struct TargetingQuery<'a> {
     pub capped_ads: &'a [(u64, u64)],
     /// Every ad whose impressions are counted, when nobody can say which are capped.
     pub counted: Option<&'a Bitset>,
+    /// Every ad that is billed by the impression, when nothing can be charged for it.
+    pub leased: Option<&'a Bitset>,
     /// Ads that the delivery state takes out (paused, bid 0); see [`Content::ads_of_lines`].
     pub excluded: Option<&'a Bitset>,
 }
@@ -82,6 +84,11 @@ pub struct TargetingQuery<'a> {
 impl<'a> TargetingQuery<'a> {
     const fn stated(&self) -> Stated<'a> {
         Stated { terms: self.terms, unix_s: self.unix_s }
+    }
+
+    /// The sets of ads that take no part, whatever their targeting says.
+    pub(crate) fn taken_out(&self) -> impl Iterator<Item = &'a Bitset> + use<'a> {
+        [self.counted, self.leased, self.excluded].into_iter().flatten()
     }
 }
 
@@ -107,6 +114,8 @@ pub enum Refusal {
     Campaign,
     /// The user has seen it often enough, or nobody knows how often.
     Capped,
+    /// It is billed by the impression, and nothing can be charged for it.
+    Unleased,
     /// The delivery state takes it out.
     Excluded,
 }
@@ -303,16 +312,6 @@ impl Content {
         self.campaigns.of(campaign)
     }
 
-    /// The ads of these campaigns.
-    #[must_use]
-    pub fn ads_of_campaigns(&self, campaigns: impl IntoIterator<Item = u64>) -> Bitset {
-        let mut ads = Bitset::empty(self.ads());
-        for campaign in campaigns {
-            self.campaigns.of(campaign).iter().for_each(|ad| ads.insert(*ad));
-        }
-        ads
-    }
-
     /// Names and kinds of the features, sorted by name.
     #[must_use]
     pub fn features(&self) -> &[ColumnName] {
@@ -362,9 +361,7 @@ impl Content {
             let of_id = |ad: &&u32| self.ad_id(**ad).0 == *capped;
             self.campaigns.of(*campaign).iter().filter(of_id).for_each(|ad| ads.remove(*ad));
         }
-        for out in [query.counted, query.excluded].into_iter().flatten() {
-            ads.subtract(out);
-        }
+        query.taken_out().for_each(|out| ads.subtract(out));
         let count = ads.count();
         EligibleAds { ads, count }
     }

@@ -1,8 +1,8 @@
 //! What do the tests of segment, shard and retrieval build on?
 
 use super::{
-    Content, ContentBuilder, Creative, DocAd, DocFeature, DocItem, DocRule, Metric, ModelFolder, ModelFolderBuilder,
-    ModelSpec, ShardKey, VectorFormat,
+    Bitset, Content, ContentBuilder, Creative, DocAd, DocFeature, DocItem, DocRule, Metric, ModelFolder,
+    ModelFolderBuilder, ModelSpec, ShardKey, VectorFormat,
 };
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
 use std::{path::Path, sync::Arc};
@@ -45,6 +45,13 @@ pub(crate) fn clustered(count: usize, dimension: usize, seed: u64) -> Vec<Vec<f3
         centre.iter().map(|c| (c + 0.6 * random.normal()) / 6.0).collect()
     };
     (0..count).map(|_| vector()).collect()
+}
+
+/// Those of so many ads that this says.
+pub(crate) fn ads_where(ads: u32, is_in: impl Fn(u32) -> bool) -> Bitset {
+    let mut set = Bitset::empty(ads);
+    (0..ads).filter(|ad| is_in(*ad)).for_each(|ad| set.insert(ad));
+    set
 }
 
 /// The item with this number.

@@ -2,7 +2,7 @@
 
 use super::{
     content_builder::content_in_memory,
-    testing::{KEY, Random, item},
+    testing::{KEY, Random, ads_where, item},
     *,
 };
 use gavel_proto::ids::{AdId, CampaignId};
@@ -156,10 +156,13 @@ fn check(ads: &[Conditions], content: &Content, request: &Request) {
     let terms = terms(request);
     let campaigns: Vec<u64> = request.blocked.iter().map(|n| 500 + n).collect();
     let categories: Vec<u64> = request.blocked.iter().map(|n| 100 + n).collect();
-    let excluded = content.ads_of_campaigns([504]);
+    let of_campaign = |campaign: u64| ads_where(content.ads(), |ad| content.campaign(ad).0 == campaign);
+    let excluded = of_campaign(504);
     // By frequency: a campaign, one in three ads of another, and at times all that is counted.
     let capped_ads: Vec<(u64, u64)> = (0..ads.len() as u64).filter(|n| n % 15 == 1).map(|n| (501, n)).collect();
-    let counted = (request.blocked.len() == 2).then(|| content.ads_of_campaigns([500]));
+    let counted = (request.blocked.len() == 2).then(|| of_campaign(500));
+    // Where nothing can be charged for impressions.
+    let leased = (request.blocked.len() == 1).then(|| of_campaign(502));
     let capped_campaigns = if request.blocked.is_empty() { vec![503] } else { vec![] };
     let query = TargetingQuery {
         terms: &terms,
@@ -170,6 +173,7 @@ fn check(ads: &[Conditions], content: &Content, request: &Request) {
         capped_campaigns: &capped_campaigns,
         capped_ads: &capped_ads,
         counted: counted.as_ref(),
+        leased: leased.as_ref(),
         excluded: Some(&excluded),
     };
     let (found, admitted) = (content.eligible(&query), content.admitted(&query));
@@ -182,7 +186,8 @@ fn check(ads: &[Conditions], content: &Content, request: &Request) {
             || campaigns.contains(&(500 + n % 5));
         let capped = capped_campaigns.contains(&(500 + n % 5)) || n % 15 == 1;
         let uncounted = counted.is_none() || n % 5 != 0;
-        let expected = by_targeting && !blocked && !capped && uncounted && n % 5 != 4;
+        let charged = leased.is_none() || n % 5 != 2;
+        let expected = by_targeting && !blocked && !capped && uncounted && charged && n % 5 != 4;
         assert_eq!(admitted.contains(ad), by_targeting, "ad {ad}: {conditions:?} for {request:?}");
         assert_eq!(found.ads.contains(ad), expected, "ad {ad}: {conditions:?} for {request:?}");
         assert_eq!(content.unmet(ad, &query).is_none(), by_targeting);

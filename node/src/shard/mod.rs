@@ -169,23 +169,6 @@ impl Shard {
         content.line(content.line_place(local))
     }
 
-    /// The ads of these campaigns, for [`TargetingQuery::excluded`].
-    #[must_use]
-    pub fn ads_of_campaigns(&self, campaigns: impl IntoIterator<Item = u64>) -> Bitset {
-        let mut ads = Bitset::empty(self.ads());
-        for campaign in campaigns {
-            self.ads_of_campaign(campaign).for_each(|ad| ads.insert(ad));
-        }
-        ads
-    }
-
-    /// The ads of one campaign, ascending.
-    pub fn ads_of_campaign(&self, campaign: u64) -> impl Iterator<Item = u32> + '_ {
-        let offset = self.content.ads();
-        let newer = self.delta.content().ads_of_campaign_id(campaign).iter().map(move |ad| ad + offset);
-        self.content.ads_of_campaign_id(campaign).iter().copied().chain(newer)
-    }
-
     /// The ads of the line at a place in the sealed content, ascending.
     pub fn ads_of_line(&self, place: u32) -> impl Iterator<Item = u32> + '_ {
         let (offset, delta) = (self.content.ads(), self.delta.content());
@@ -209,8 +192,9 @@ impl Shard {
         sealed.ads.subtract(&self.tombstones);
         let mut ads = sealed.ads.extended(self.ads());
         let offset = self.content.ads();
-        let newer = self.delta.content().eligible(&TargetingQuery { excluded: None, counted: None, ..*query });
-        let is_out = |ad| [query.excluded, query.counted].into_iter().flatten().any(|out| out.contains(ad));
+        let newer = TargetingQuery { excluded: None, counted: None, leased: None, ..*query };
+        let newer = self.delta.content().eligible(&newer);
+        let is_out = |ad| query.taken_out().any(|out| out.contains(ad));
         for ad in newer.ads.iter().map(|ad| ad + offset) {
             if !is_out(ad) {
                 ads.insert(ad);
@@ -237,11 +221,13 @@ impl Shard {
             return Some(Refusal::Targeting);
         }
         let (content, local) = self.ad(ad);
-        let gone = self.tombstones.contains(ad) || query.excluded.is_some_and(|out| out.contains(ad));
-        let counted = || query.counted.is_some_and(|out| out.contains(ad)).then_some(Refusal::Capped);
+        let is_in = |set: Option<&Bitset>| set.is_some_and(|set| set.contains(ad));
+        let gone = self.tombstones.contains(ad) || is_in(query.excluded);
+        let counted = || is_in(query.counted).then_some(Refusal::Capped);
         match content.blocked(local, query) {
             // What its campaign does says more than what this user has seen.
             Some(Refusal::Capped) | None if gone => Some(Refusal::Excluded),
+            Some(Refusal::Capped) | None if is_in(query.leased) => Some(Refusal::Unleased),
             blocked => blocked.or_else(counted),
         }
     }

@@ -34,7 +34,7 @@ pub struct ShardDelivery {
     /// Ads whose impressions are counted for a frequency rule of the catalogue: the same in all its versions.
     pub counted: Arc<Bitset>,
     /// Ads that are billed by the impression: the same in all versions.
-    leased: Arc<Bitset>,
+    pub leased: Arc<Bitset>,
     /// Ads that do not bid at any time: paused, without budget, bid 0, or of an unknown campaign or ad group.
     silent: Arc<Bitset>,
     /// Campaigns that take part in a share of the auctions, in parts per million; ascending.
@@ -137,20 +137,6 @@ impl ShardDelivery {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.resolved.delivery().version()
-    }
-
-    /// Whether an ad is billed by the impression.
-    #[must_use]
-    pub fn is_leased(&self, ad: u32) -> bool {
-        self.leased.contains(ad)
-    }
-
-    /// `silent` with every ad that is billed by the impression.
-    #[must_use]
-    pub fn without_leased(&self, silent: &Bitset) -> Arc<Bitset> {
-        let mut silent = Bitset::clone(silent);
-        silent.unite(&self.leased);
-        Arc::new(silent)
     }
 
     /// The ads that bid at no time.

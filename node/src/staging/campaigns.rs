@@ -5,9 +5,9 @@ use std::io::BufReader;
 use std::path::Path;
 
 use gavel_member::catalogue::BlockReader;
+use gavel_proto::delivery::total_groups;
 use gavel_proto::frequency::RuleBook;
 use gavel_proto::ids::{AdvertiserId, CampaignId};
-use gavel_proto::limits::CATALOGUE_AD_GROUPS_MAX;
 
 use super::disk::io;
 use super::{StagingError, convert};
@@ -22,10 +22,8 @@ pub fn read(path: &Path) -> Result<Delivery, StagingError> {
             let (row, of) = (convert::campaign(campaign)?, convert::frequency(campaign)?);
             rules.push((CampaignId(row.campaign), of.0, of.1));
             rows.push(row);
+            total_groups(groups.len(), campaign).map_err(StagingError::Unusable)?;
             groups.extend(convert::ad_groups(campaign)?);
-            if groups.len() > CATALOGUE_AD_GROUPS_MAX {
-                return Err(StagingError::Unusable(format!("more than {CATALOGUE_AD_GROUPS_MAX} ad groups")));
-            }
         }
     }
     let owners: Vec<AdvertiserId> = rules.iter().map(|(_, advertiser, _)| *advertiser).collect();

@@ -3,12 +3,11 @@
 //! Generated types end here. Documents are checked again although the loader checked them: a blob is bytes
 //! from the network, and its hash only says that they are the bytes that were announced.
 
-use std::collections::BTreeMap;
-
+use gavel_proto::delivery::check_catalogue_groups;
 use gavel_proto::frequency::{FrequencyRule, rules_from_wire};
 use gavel_proto::hash::value_hash;
 use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId};
-use gavel_proto::limits::{AD_GROUPS_MAX, FEATURES_MAX, RANGES_MAX, SET_VALUES_MAX, TERMS_MAX, ZONE_OFFSETS_MAX};
+use gavel_proto::limits::{FEATURES_MAX, RANGES_MAX, SET_VALUES_MAX, TERMS_MAX, ZONE_OFFSETS_MAX};
 use gavel_proto::money::{BidType, Micros};
 use gavel_proto::targeting::{Hours, Interval};
 use gavel_proto::wire;
@@ -86,18 +85,15 @@ pub fn campaign(campaign: &wire::Campaign) -> Result<DeliveryRow, StagingError> 
 /// What a campaign of the catalogue says of its ad groups; the rest of their rows is the campaign's.
 pub fn ad_groups(campaign: &wire::Campaign) -> Result<Vec<DeliveryRow>, StagingError> {
     let id = campaign.campaign_id;
-    let groups: BTreeMap<u64, &wire::AdGroup> = campaign.ad_groups.iter().map(|g| (g.ad_group_id, g)).collect();
-    if groups.contains_key(&0) || groups.len() != campaign.ad_groups.len() || groups.len() > AD_GROUPS_MAX {
-        return Err(refused(id, "an ad group without an id or given twice, or too many of them"));
-    }
-    let row = |(ad_group, group): (u64, &wire::AdGroup)| DeliveryRow {
+    check_catalogue_groups(&campaign.ad_groups).map_err(|reason| refused(id, &reason))?;
+    let row = |group: &wire::AdGroup| DeliveryRow {
         campaign: id,
-        ad_group,
+        ad_group: group.ad_group_id,
         bid: Micros(group.bid_micros),
         status: if group.paused { CampaignStatus::Paused } else { CampaignStatus::Active },
         ..DeliveryRow::UNKNOWN
     };
-    Ok(groups.into_iter().map(row).collect())
+    Ok(campaign.ad_groups.iter().map(row).collect())
 }
 
 /// Who pays for a campaign of the catalogue, and how often a user may see it.
@@ -207,10 +203,9 @@ mod tests {
             status,
             ..DeliveryRow::UNKNOWN
         };
-        assert_eq!(rows, [row(1, 70, CampaignStatus::Active), row(2, 0, CampaignStatus::Paused)]);
+        assert_eq!(rows, [row(2, 0, CampaignStatus::Paused), row(1, 70, CampaignStatus::Active)]);
         assert!(ad_groups(&of(Vec::new())).unwrap().is_empty());
-        let many = (1..=AD_GROUPS_MAX as u64 + 1).map(|id| group(id, 1, false)).collect();
-        for refused in [vec![group(0, 1, false)], vec![group(1, 1, false), group(1, 2, false)], many] {
+        for refused in [vec![group(0, 1, false)], vec![group(1, 1, false), group(1, 2, false)]] {
             assert!(matches!(ad_groups(&of(refused)), Err(StagingError::Document { id: 9, .. })));
         }
         let ad = ad(&wire::Ad { campaign_id: 9, ad_group_id: 2, ..wire::Ad::default() }).unwrap();

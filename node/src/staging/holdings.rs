@@ -15,7 +15,7 @@ use super::StagingError;
 pub use super::bids::ShardDelivery;
 use super::plan::{Hash, Held};
 use crate::ranking::auction::HeadRoles;
-use crate::ranking::delivery::{Delivery, Leased, VERSIONS_KEPT};
+use crate::ranking::delivery::{Delivery, VERSIONS_KEPT};
 use crate::ranking::light::LightModel;
 use crate::ranking::value::ValueModel;
 use crate::segment::{Bitset, Content};
@@ -111,22 +111,16 @@ pub struct Target {
     pub delivery: Arc<ShardDelivery>,
     /// Ads that do not bid.
     pub silent: Arc<Bitset>,
-    /// Whether those that are billed by the impression are among them.
-    pub leased: Leased,
 }
 
 impl Target {
     /// The same for one auction at an instant: campaigns are silent outside of their schedules, and those that take part in
     /// a share of the auctions in the others.
     #[must_use]
-    pub fn in_auction(&self, auction: u64, unix_s: i64, leased: Leased) -> Self {
+    pub fn in_auction(&self, auction: u64, unix_s: i64) -> Self {
         let content = self.loaded.shard.content();
         let silent = self.delivery.silent_in(&self.delivery.silent_at(content, unix_s), content, auction);
-        let silent = match leased {
-            Leased::Admitted => silent,
-            Leased::Out => self.delivery.without_leased(&silent),
-        };
-        Self { loaded: Arc::clone(&self.loaded), delivery: Arc::clone(&self.delivery), silent, leased }
+        Self { loaded: Arc::clone(&self.loaded), delivery: Arc::clone(&self.delivery), silent }
     }
 }
 
@@ -162,7 +156,7 @@ impl Holdings {
         let delivery = content.deliveries.iter().rev().find(|d| d.version() == epoch.delivery);
         let delivery = delivery.ok_or(version("delivery", epoch.delivery))?;
         let silent = delivery.silent();
-        Ok(Target { loaded: Arc::clone(loaded), delivery: Arc::clone(delivery), silent, leased: Leased::Admitted })
+        Ok(Target { loaded: Arc::clone(loaded), delivery: Arc::clone(delivery), silent })
     }
 
     /// Adds what the catalogue of a generation says of campaigns; it can be searched once a book says what stands.

@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Override, Status};
-use crate::limits::{AD_GROUPS_MAX, BID_MICROS_MAX};
+use crate::limits::{AD_GROUPS_MAX, BID_MICROS_MAX, CATALOGUE_AD_GROUPS_MAX};
+use crate::wire;
 
 /// What operators said of one ad group; what is absent is as the catalogue says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,28 +95,47 @@ pub(super) fn after(changes: &[GroupChange], before: Vec<(u64, GroupOverride)>) 
     groups.into_iter().filter(|(_, said)| !said.is_empty()).collect()
 }
 
-/// Whether the values of changes are possible ones.
-pub(super) fn check(campaign: u64, changes: &[GroupChange]) -> Result<(), String> {
-    if changes.len() > AD_GROUPS_MAX {
-        let given = changes.len();
-        return Err(format!("campaign {campaign}: {given} ad groups are to change, at most {AD_GROUPS_MAX} may"));
-    }
+/// Whether these may be ad groups of one campaign, each with its id and its own bid in micros, in any order: of a
+/// catalogue, of what is said of it, or of a change.
+///
+/// # Errors
+/// Names the ad group, what is wrong with it, and what it may be.
+pub fn check_groups(groups: impl IntoIterator<Item = (u64, Option<u64>)>) -> Result<(), String> {
     let mut seen = BTreeSet::new();
-    for change in changes {
-        let id = change.ad_group;
+    for (id, bid_micros) in groups {
         if id == 0 {
-            return Err(format!(
-                "campaign {campaign}: an ad group's id is missing, or 0: what is under no ad group is the campaign's"
-            ));
+            return Err("an ad group's id is missing, or 0: what is under no ad group is the campaign's".to_owned());
         }
         if !seen.insert(id) {
-            return Err(format!("campaign {campaign}: ad group {id} is named twice"));
+            return Err(format!("ad group {id} is named twice"));
         }
-        if let Some(bid) = change.bid_micros.filter(|bid| *bid == 0 || *bid > BID_MICROS_MAX) {
-            return Err(format!(
-                "campaign {campaign}: ad group {id}: bid_micros is {bid}, must be 1 to {BID_MICROS_MAX}"
-            ));
+        if let Some(bid) = bid_micros.filter(|bid| *bid == 0 || *bid > BID_MICROS_MAX) {
+            return Err(format!("ad group {id}: bid_micros is {bid}, must be 1 to {BID_MICROS_MAX}"));
         }
     }
-    Ok(())
+    match seen.len() {
+        given if given > AD_GROUPS_MAX => Err(format!("{given} ad groups, at most {AD_GROUPS_MAX}")),
+        _ => Ok(()),
+    }
+}
+
+/// The same of a campaign of a catalogue, in which a bid of 0 stands for none.
+///
+/// # Errors
+/// As [`check_groups`].
+pub fn check_catalogue_groups(groups: &[wire::AdGroup]) -> Result<(), String> {
+    check_groups(groups.iter().map(|group| (group.ad_group_id, Some(group.bid_micros).filter(|bid| *bid > 0))))
+}
+
+/// The ad groups of a catalogue so far, with those of one more of its campaigns.
+///
+/// # Errors
+/// When they are more than a catalogue may have.
+pub fn total_groups(so_far: usize, campaign: &wire::Campaign) -> Result<usize, String> {
+    match so_far + campaign.ad_groups.len() {
+        total if total > CATALOGUE_AD_GROUPS_MAX => {
+            Err(format!("the catalogue has more than {CATALOGUE_AD_GROUPS_MAX} ad groups"))
+        }
+        total => Ok(total),
+    }
 }

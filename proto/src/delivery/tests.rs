@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frequency::{FrequencyScope, FrequencyWindow};
-use crate::limits::AD_GROUPS_MAX;
+use crate::limits::{AD_GROUPS_MAX, CATALOGUE_AD_GROUPS_MAX};
 use crate::wire;
 use std::collections::BTreeMap;
 
@@ -183,8 +183,33 @@ fn impossible_values_are_named() {
     check(groups(vec![group(3), group(4), group(3)]), "ad group 3 is named twice");
     check(groups(vec![GroupChange { bid_micros: Some(0), ..group(3) }]), "ad group 3: bid_micros is 0");
     check(groups(vec![GroupChange { bid_micros: Some(BID_MICROS_MAX + 1), ..group(3) }]), "ad group 3: bid_micros");
-    check(groups((1..=AD_GROUPS_MAX as u64 + 1).map(group).collect()), "257 ad groups are to change");
+    check(groups((1..=AD_GROUPS_MAX as u64 + 1).map(group).collect()), "257 ad groups, at most 256");
     assert!(Change::default().check().unwrap_err().contains("campaign_id"));
+}
+
+#[test]
+fn a_catalogue_has_so_many_ad_groups() {
+    let of = |groups: usize| wire::Campaign { ad_groups: vec![wire::AdGroup::default(); groups], ..Default::default() };
+    assert_eq!(total_groups(CATALOGUE_AD_GROUPS_MAX - 2, &of(2)), Ok(CATALOGUE_AD_GROUPS_MAX));
+    assert_eq!(total_groups(CATALOGUE_AD_GROUPS_MAX, &of(0)), Ok(CATALOGUE_AD_GROUPS_MAX));
+    assert!(total_groups(CATALOGUE_AD_GROUPS_MAX - 1, &of(2)).unwrap_err().contains("more than 1048576 ad groups"));
+    let group = |ad_group_id, bid_micros| wire::AdGroup { ad_group_id, bid_micros, ..Default::default() };
+    assert_eq!(
+        check_catalogue_groups(&[group(9, 0), group(3, BID_MICROS_MAX)]),
+        Ok(()),
+        "none of its own, in any order"
+    );
+    assert!(check_catalogue_groups(&[group(9, BID_MICROS_MAX + 1)]).unwrap_err().contains("ad group 9: bid_micros"));
+}
+
+#[test]
+fn one_command_holds_so_many_changes() {
+    let of = |groups: usize| Change { ad_groups: vec![GroupChange::default(); groups], ..Change::default() };
+    let full = vec![of(AD_GROUP_CHANGES_MAX / DELIVERY_CHANGES_MAX); DELIVERY_CHANGES_MAX];
+    assert_eq!(check_count(&full), Ok(()));
+    assert!(check_count(&[full.clone(), vec![of(0)]].concat()).unwrap_err().contains("4097 changes, at most 4096"));
+    let more = [&full[1..], &[of(3)]].concat();
+    assert!(check_count(&more).unwrap_err().contains("changes of 8193 ad groups, at most 8192"));
 }
 
 #[test]
@@ -211,8 +236,14 @@ fn what_cannot_be_read_is_named() {
     };
     assert_eq!(said(&[3, 4], 2).unwrap().1.ad_groups.len(), 2);
     let too_many: Vec<u64> = (1..=AD_GROUPS_MAX as u64 + 1).collect();
-    for ids in [&[4, 3][..], &[3, 3], &[0, 3], &too_many] {
-        assert!(said(ids, 2).unwrap_err().contains("not ascending ids above 0"));
+    for (ids, word) in [
+        (&[4, 3][..], "not ascending"),
+        (&[3, 3], "ad group 3 is named twice"),
+        (&[0, 3], "id is missing, or 0"),
+        (&too_many, "257 ad groups, at most 256"),
+    ] {
+        let refused = said(ids, 2).unwrap_err();
+        assert!(refused.contains(word), "{refused}");
     }
     assert!(said(&[3], 9).unwrap_err().contains("status has a value"));
 }

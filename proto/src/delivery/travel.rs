@@ -1,8 +1,7 @@
 //! How do overrides and changes travel?
 
-use super::{BidStrategy, Change, Erase, GroupChange, GroupOverride, Override, Pacing, Schedule, Status};
+use super::{BidStrategy, Change, Erase, GroupChange, GroupOverride, Override, Pacing, Schedule, Status, check_groups};
 use crate::frequency::{FrequencyRule, rules_from_wire};
-use crate::limits::AD_GROUPS_MAX;
 use crate::wire;
 
 impl From<Schedule> for wire::CampaignSchedule {
@@ -95,10 +94,10 @@ fn group_to_wire((ad_group, said): &(u64, GroupOverride)) -> wire::AdGroupOverri
 
 /// What is said of ad groups; one that says nothing that is known here is left out.
 fn groups(messages: &[wire::AdGroupOverride]) -> Result<Vec<(u64, GroupOverride)>, String> {
-    let is_ascending = messages.windows(2).all(|pair| pair[0].ad_group_id < pair[1].ad_group_id);
-    let has_zero = messages.first().is_some_and(|m| m.ad_group_id == 0);
-    if messages.len() > AD_GROUPS_MAX || !is_ascending || has_zero {
-        return Err(format!("ad_groups are not ascending ids above 0, or more than {AD_GROUPS_MAX}"));
+    check_groups(messages.iter().map(|m| (m.ad_group_id, m.bid_micros)))?;
+    // They are looked up by halves.
+    if !messages.is_sorted_by_key(|m| m.ad_group_id) {
+        return Err("ad_groups are not ascending".to_owned());
     }
     let read = |m: &wire::AdGroupOverride| {
         let said = GroupOverride { bid_micros: m.bid_micros, status: status(m.status)? };

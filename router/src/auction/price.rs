@@ -18,7 +18,7 @@
 //!   payment is Myerson's for the greedy.
 //! * First price: the paced bid.
 //!
-//! Without a rival the winner beats the empty slot, whose score is 0.
+//! Without a rival the winner beats the empty slot, whose score is 0, or the least that the page threshold asks of it.
 
 use gavel_proto::money::Micros;
 
@@ -73,7 +73,9 @@ pub(super) fn runner_up(market: &Market<'_>, picks: &[usize], slot: usize) -> Op
 
 fn second_price(market: &Market<'_>, picks: &[usize], slot: usize) -> Option<Micros> {
     let winner = &market.ranking[picks[slot]];
-    let Some(index) = runner_up(market, picks, slot) else { return smallest_bid(winner, 0, Beat::Reach) };
+    let Some(index) = runner_up(market, picks, slot) else {
+        return smallest_bid(winner, market.rule.least_score(slot), Beat::Reach);
+    };
     let rival = &market.ranking[index];
     let key = |c: &Candidate| (c.offer().tie, c.offer().ad);
     let beat = match market.rule.terms().tie_price {
@@ -94,8 +96,9 @@ fn ladder_price(market: &Market<'_>, picks: &[usize], slot: usize) -> Option<Mic
     for position in slot..slots {
         let next = market.next_pick(&rivals, Some(offer.advertiser));
         if market.limit_of_category(&rivals, offer.limit_category).is_none() {
-            // Nobody there: an empty slot is beaten by any score.
-            threshold = threshold.min(next.map_or(0, |index| market.ranking[index].score()));
+            // Nobody there: an empty slot is beaten by any score that the page threshold lets stand in it.
+            let empty = || market.rule.least_score(position);
+            threshold = threshold.min(next.map_or_else(empty, |index| market.ranking[index].score()));
         }
         let owed = threshold.checked_sub(offer.value)?.max(floor).max(0);
         // Nothing changes behind a walk that has ended: the rest of the ladder is one step.

@@ -7,6 +7,8 @@ use gavel_proto::cut::{CutRule, Neighbours, SPARE};
 use gavel_proto::money::PPM;
 use serde::{Deserialize, Serialize};
 
+use crate::merge::SCORE_BOUND;
+
 /// How a winner's price comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,6 +62,34 @@ pub struct AuctionTerms {
     pub neighbours: Neighbours,
     /// How users read the slate; cascading ones do not look at position factors.
     pub users: UserModel,
+    /// What showing an ad has to bring, in score units: an ad stands in slot k iff `score * x_k` reaches it, with x_k the
+    /// slot's factor as a part of one; 0 = whatever is worth no less than nothing. Left out of a record when it is 0, so
+    /// that lines from before there were thresholds come out as they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub page_threshold: i128,
+}
+
+fn is_zero(amount: &i128) -> bool {
+    *amount == 0
+}
+
+impl AuctionTerms {
+    /// The plain case: one ad an advertiser, no other limit, every slot seen alike, ties by their keys, users who look at
+    /// each slot by itself.
+    #[must_use]
+    pub const fn plain(mechanism: Mechanism, slots: usize) -> Self {
+        Self {
+            mechanism,
+            slots,
+            per_advertiser: 1,
+            per_category: None,
+            position_factors_ppm: Vec::new(),
+            tie_price: TiePrice::Keyed,
+            neighbours: Neighbours::Any,
+            users: UserModel::Separable,
+            page_threshold: 0,
+        }
+    }
 }
 
 /// Terms that hold together.
@@ -79,8 +109,11 @@ pub enum RuleError {
     #[error("position factor {0} is larger than the one before it: slots go from most to least seen")]
     FactorsRise(usize),
     /// The best slate of cascading users is found by a recursion that knows no limits.
-    #[error("cascading users allow one ad an advertiser and no other limit")]
+    #[error("cascading users allow one ad an advertiser, no other limit and no page threshold")]
     CascadeLimits,
+    /// A threshold below 0 is none, and one beyond every score an auction without ads.
+    #[error("the page threshold is below 0 or above every score")]
+    PageThreshold,
     /// No generalised second price is defined for them.
     #[error("cascading users need vcg or first_price: a second price has no meaning without an order by score")]
     CascadeGsp,
@@ -90,7 +123,8 @@ impl AuctionRule {
     /// Checks the terms.
     ///
     /// # Errors
-    /// When a limit or a position factor is 0, or the factors rise.
+    /// When a limit or a position factor is 0, the factors rise, the page threshold is no amount, or cascading users come
+    /// with what they do not go together with.
     pub fn new(terms: AuctionTerms) -> Result<Self, RuleError> {
         if terms.per_advertiser == 0 {
             return Err(RuleError::LimitZero("advertiser"));
@@ -105,9 +139,12 @@ impl AuctionRule {
         if let Some(index) = factors.windows(2).position(|pair| pair[1] > pair[0]) {
             return Err(RuleError::FactorsRise(index + 1));
         }
+        if !(0..=SCORE_BOUND).contains(&terms.page_threshold) {
+            return Err(RuleError::PageThreshold);
+        }
         if terms.users == UserModel::Cascade {
             let free = terms.per_category.is_none() && terms.neighbours == Neighbours::Any;
-            if terms.per_advertiser != 1 || !free {
+            if terms.per_advertiser != 1 || !free || terms.page_threshold > 0 {
                 return Err(RuleError::CascadeLimits);
             }
             if terms.mechanism == Mechanism::Gsp {
@@ -150,5 +187,15 @@ impl AuctionRule {
         }
         let factors = &self.0.position_factors_ppm;
         factors.get(slot).or(factors.last()).copied().unwrap_or(PPM)
+    }
+
+    /// The least score that may stand in a slot: `ceil(page threshold / x)`. It rises from slot to slot, as x falls.
+    #[must_use]
+    pub fn least_score(&self, slot: usize) -> i128 {
+        match self.0.page_threshold {
+            0 => 0,
+            // At most 2^90 times a million. Nobody asks about a slot beyond the last, whose factor is 0.
+            threshold => (threshold * i128::from(PPM) - 1) / i128::from(self.factor(slot).max(1)) + 1,
+        }
     }
 }

@@ -8,6 +8,9 @@
 //! Where neighbours may be of one category, limits only ever fill up, so an ad that was passed over stays
 //! out and the walk goes down the ranking once. Where they must differ, an ad that was passed over may
 //! stand one slot later, so each slot is looked for from the top.
+//!
+//! A page threshold is a least score that rises from slot to slot: a slot whose best ad does not reach it stays empty, and
+//! so do those below.
 
 use gavel_proto::cut::Neighbours;
 use gavel_proto::ids::{AdId, AdvertiserId};
@@ -59,7 +62,10 @@ impl<'a> Market<'a> {
             Neighbours::Any => picks.last().map_or(0, |last| last + 1),
             Neighbours::Apart => 0,
         };
-        let found = self.ranking[from..].iter().enumerate().find(|(offset, candidate)| {
+        let least = self.rule.least_score(picks.len());
+        let mut worthy =
+            self.ranking[from..].iter().enumerate().take_while(|(_, candidate)| candidate.score() >= least);
+        let found = worthy.find(|(offset, candidate)| {
             Some(candidate.offer().advertiser) != without
                 && candidate.eligible()
                 && self.limit(picks, candidate).is_none()

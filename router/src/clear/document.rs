@@ -2,12 +2,15 @@
 //!
 //! One JSON object, or an array of them. Read per auction: `id`, `mechanism` (gsp, vcg, first_price),
 //! `bids` in currency units, `weights` (absent: all equal), `position_factors`, one per slot from most to
-//! least seen, and `reserve_per_click` (absent or null: none). Other fields are left alone, so that a file
-//! may carry its sources and expectations.
+//! least seen, `reserve_per_click` (absent or null: none), and `page_threshold` (absent or null: none), which a bid times
+//! its weight times the factor of its slot has to reach. Other fields are left alone, so that a file may carry its sources
+//! and expectations.
 
 use gavel_proto::limits::{CLEAR_AUCTIONS_MAX, CLEAR_BIDS_MAX, CLEAR_FILE_BYTES_MAX, CLEAR_SLOTS_MAX};
-use num_bigint::BigUint;
-use num_traits::Zero;
+use gavel_proto::money::PPM;
+use num_bigint::{BigInt, BigUint};
+use num_rational::BigRational;
+use num_traits::{One, Zero};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -30,6 +33,8 @@ pub struct StatedAuction {
     pub factors: Vec<BigUint>,
     /// Micros per event.
     pub reserve: u64,
+    /// A millionth of what micros times weight times factor have to reach in these integers; 0 = nothing.
+    pub page_threshold: BigUint,
 }
 
 /// Whether the file is one auction or a list of them; the answer takes the same form.
@@ -55,6 +60,8 @@ struct Document<'a> {
     position_factors: Option<Vec<&'a RawValue>>,
     #[serde(borrow)]
     reserve_per_click: Option<&'a RawValue>,
+    #[serde(borrow)]
+    page_threshold: Option<&'a RawValue>,
 }
 
 /// Reads the auctions of a file.
@@ -96,14 +103,14 @@ fn auction(document: &Document<'_>, id: String) -> Result<StatedAuction, Fault> 
     if raw_factors.len() > CLEAR_SLOTS_MAX {
         return Err(Fault::TooMany { what: "position_factors", count: raw_factors.len(), max: CLEAR_SLOTS_MAX });
     }
-    let weights = match document.weights.as_deref() {
+    let (mut weights, weight_scale) = match document.weights.as_deref() {
         Some(weights) if weights.len() != raw_bids.len() => {
             return Err(Fault::Lengths { bids: raw_bids.len(), weights: weights.len() });
         }
         Some(weights) => positive("weights", weights)?,
-        None => vec![BigUint::from(1u8); raw_bids.len()],
+        None => (vec![BigUint::one(); raw_bids.len()], BigRational::one()),
     };
-    let factors = positive("position_factors", raw_factors)?;
+    let (factors, factor_scale) = positive("position_factors", raw_factors)?;
     if let Some(index) = factors.windows(2).position(|pair| pair[1] > pair[0]) {
         return Err(Fault::FactorsRise { index: index + 1 });
     }
@@ -111,15 +118,42 @@ fn auction(document: &Document<'_>, id: String) -> Result<StatedAuction, Fault> 
         "null" => Ok(0),
         _ => number::micros(raw).map_err(|error| Fault::Number { what: "reserve_per_click", index: None, error }),
     })?;
-    Ok(StatedAuction { id, mechanism, bids: each("bids", raw_bids, number::micros)?, weights, factors, reserve })
+    let threshold = threshold(document.page_threshold)? * (weight_scale * factor_scale * BigInt::from(PPM));
+    if !threshold.is_zero() {
+        // The auction rounds the least score of a slot up to a whole number: a millionth of a weight is not missed.
+        weights.iter_mut().for_each(|weight| *weight *= PPM);
+    }
+    Ok(StatedAuction {
+        id,
+        mechanism,
+        bids: each("bids", raw_bids, number::micros)?,
+        weights,
+        factors,
+        reserve,
+        page_threshold: threshold.ceil().to_integer().magnitude().clone(),
+    })
 }
 
-/// Numbers above 0, scaled together.
-fn positive(what: &'static str, raws: &[&RawValue]) -> Result<Vec<BigUint>, Fault> {
+fn threshold(stated: Option<&RawValue>) -> Result<BigRational, Fault> {
+    match stated {
+        Some(raw) if raw.get() != "null" => {
+            number::read(raw).map_err(|error| Fault::Number { what: "page_threshold", index: None, error })
+        }
+        Some(_) | None => Ok(BigRational::zero()),
+    }
+}
+
+/// Numbers above 0, scaled together, and by how much they were.
+fn positive(what: &'static str, raws: &[&RawValue]) -> Result<(Vec<BigUint>, BigRational), Fault> {
     let numbers = each(what, raws, number::read)?;
     match numbers.iter().position(Zero::is_zero) {
         Some(index) => Err(Fault::Zero { what, index }),
-        None => Ok(number::scaled_together(&numbers)),
+        None => {
+            let scaled = number::scaled_together(&numbers);
+            let both = scaled.first().zip(numbers.first());
+            let scale = both.map_or_else(BigRational::one, |(s, n)| BigRational::from(BigInt::from(s.clone())) / n);
+            Ok((scaled, scale))
+        }
     }
 }
 

@@ -69,6 +69,35 @@ fn first_price_and_reserve() {
     assert_eq!((&cleared[0].order, &cleared[0].price_micros), (&vec![0, 2], &vec![3_000_000, 2_000_000]));
 }
 
+/// Bids of 10, 6 and 5 on slots of 200 and 100 clicks: 600 asks for bids of 3 and 6, 800 for 4 and 8; then the second slot
+/// stays empty, and what it asks for is no reserve of the first. Units of weights and factors do not matter.
+#[test]
+fn a_page_threshold() {
+    let cleared = |mechanism: &str, bids: &str, weights: &str, threshold: &str| {
+        let file = format!(
+            r#"{{"mechanism": "{mechanism}", "bids": [{bids}], "weights": [{weights}], "position_factors": [200, 100],
+                "page_threshold": {threshold}}}"#
+        );
+        let cleared = clear_file(&file).expect("clears").remove(0);
+        (cleared.order, cleared.price_micros)
+    };
+    let three = |mechanism: &str, threshold: &str| cleared(mechanism, "10, 6, 5", "1, 1, 1", threshold);
+    let both = (vec![0, 1], vec![6_000_000, 6_000_000]);
+    assert_eq!(three("gsp", "600"), both);
+    assert_eq!(three("gsp", "800"), (vec![0], vec![6_000_000]));
+    assert_eq!(three("gsp", "1300"), (vec![0], vec![6_500_000]));
+    assert_eq!(three("gsp", "2000.000001"), (vec![], vec![]));
+    assert_eq!(three("gsp", "null"), (vec![0, 1], vec![6_000_000, 5_000_000]));
+    assert_eq!(three("vcg", "600"), both);
+    // At 400 the third bid may stand in the second slot, and is what its winners keep out of it.
+    assert_eq!(three("vcg", "400"), (vec![0, 1], vec![5_500_000, 5_000_000]));
+    assert_eq!(three("first_price", "600"), (vec![0, 1], vec![10_000_000, 6_000_000]));
+    // Thrice the weight, a third of the bid; a third of every weight; and a least bid that is no whole number of micros.
+    assert_eq!(cleared("gsp", "10, 2, 5", "1, 3, 1", "600").1, [6_000_000, 2_000_000]);
+    assert_eq!(cleared("gsp", "10, 6, 5", r#""1/3", "1/3", "1/3""#, "200"), both);
+    assert_eq!(cleared("gsp", "10", "1", r#""200/3""#), (vec![0], vec![333_334]));
+}
+
 #[test]
 fn a_bad_file_is_told_what_to_change() {
     let check = |file: &str, message: &str| match clear_file(file) {
@@ -98,6 +127,7 @@ fn a_bad_file_is_told_what_to_change() {
     check(&with(r#""weights": [1, 0]"#), "weights[1] is 0");
     check(&with(r#""weights": [1, null]"#), "weights[1]: null is not a number");
     check(&with(r#""reserve_per_click": "x""#), "reserve_per_click: x is not a number");
+    check(&with(r#""page_threshold": -1"#), "page_threshold: -1 is negative");
     let many = vec!["1"; 10_001].join(",");
     check(
         &format!(r#"{{"mechanism": "gsp", "bids": [{many}], "position_factors": [1]}}"#),
@@ -133,11 +163,15 @@ fn integers_and_their_twin_agree() {
             mix64(state) % below
         };
         let bids: Vec<u64> = (0..next(9)).map(|_| next(12)).collect();
-        let weights = bids.iter().map(|_| BigUint::from(1 + next(5))).collect();
+        // A threshold comes with weights of a million times their size.
+        let (weight, threshold) = [(1, 0), (1_000_000, next(60))][next(2) as usize];
+        let weights = bids.iter().map(|_| BigUint::from((1 + next(5)) * weight)).collect();
         let mut factors: Vec<BigUint> = (0..1 + next(5)).map(|_| BigUint::from(1 + next(6))).collect();
         factors.sort_by(|a, b| b.cmp(a));
         let mechanism = [Mechanism::Gsp, Mechanism::Vcg, Mechanism::FirstPrice][seed as usize % 3];
-        let auction = StatedAuction { id: String::new(), mechanism, bids, weights, factors, reserve: next(6) };
+        let page_threshold = BigUint::from(threshold);
+        let auction =
+            StatedAuction { id: String::new(), mechanism, bids, weights, factors, reserve: next(6), page_threshold };
         assert_eq!(clear_in_integers(&auction), Some(exact::clear(&auction)), "seed {seed}: {auction:?}");
     }
 }
@@ -160,6 +194,7 @@ fn revenue_with_the_optimal_reserve() {
             weights: vec![BigUint::one(), BigUint::one()],
             factors: vec![BigUint::one()],
             reserve: 500_000,
+            page_threshold: BigUint::default(),
         };
         revenue += clear_in_integers(&auction).expect("fits").price_micros.iter().sum::<u64>();
     }

@@ -142,6 +142,7 @@ pub enum LoggedReason {
     LimitCategory,
     LimitNeighbour,
     LostAuction,
+    BelowPageThreshold,
     NotEligibleBudget,
 }
 
@@ -260,6 +261,7 @@ fn reason(outcome: Outcome) -> Option<(LoggedReason, Option<Micros>)> {
         Outcome::Limited(Limit::Category) => (LoggedReason::LimitCategory, None),
         Outcome::Limited(Limit::Neighbour) => (LoggedReason::LimitNeighbour, None),
         Outcome::Lost { bid_needed, .. } => (LoggedReason::LostAuction, bid_needed),
+        Outcome::BelowThreshold { bid_needed, .. } => (LoggedReason::BelowPageThreshold, bid_needed),
         Outcome::Removed => (LoggedReason::NotEligibleBudget, None),
     })
 }

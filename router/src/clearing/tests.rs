@@ -56,6 +56,7 @@ fn inputs(seed: u64) -> ClearingInputs {
             tie_price: TiePrice::Keyed,
             neighbours: if cascade { Neighbours::Any } else { [Neighbours::Any, Neighbours::Apart][roll(2) as usize] },
             users: if cascade { UserModel::Cascade } else { UserModel::Separable },
+            page_threshold: if cascade { 0 } else { i128::from(roll(3) * roll(4)) * 10_000_000_000_000_000_000 },
         },
         page: AllocationRule {
             positions: 16,
@@ -75,7 +76,7 @@ fn inputs(seed: u64) -> ClearingInputs {
 
 #[test]
 fn a_line_comes_out_the_same_byte_for_byte() {
-    let (mut won, mut lost) = (0, 0);
+    let (mut won, mut lost, mut unworthy) = (0, 0, 0);
     for seed in 0..2_000 {
         let record = clear(inputs(seed)).expect("clears");
         (won, lost) = (won + record.winners.len(), lost + record.others.len());
@@ -86,9 +87,12 @@ fn a_line_comes_out_the_same_byte_for_byte() {
         );
         let line = serde_json::to_string(&record).expect("JSON");
         assert!(!line.contains('\n'));
+        // Lines from before there were page thresholds have none, and are read as they were.
+        assert_eq!(line.contains("page_threshold\":"), record.inputs.terms.page_threshold > 0, "seed {seed}");
+        unworthy += line.matches("below_page_threshold").count();
         assert_eq!(replay(&line).expect("replays"), line, "seed {seed}");
     }
-    assert!(won > 3_000 && lost > 20_000, "{won} winners and {lost} losers say little");
+    assert!(won > 2_500 && lost > 20_000 && unworthy > 250, "{won} winners, {lost} and {unworthy} losers say little");
 }
 
 /// A clearing with winners, losers and a feed.

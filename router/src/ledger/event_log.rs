@@ -5,8 +5,9 @@
 //! `unavailable`, because it is sent again.
 
 use crate::config::LogFiles;
-use crate::line_log::{LineLog, LogNames, Packing};
+use crate::line_log::{LineLog, LogNames};
 use crate::logged::{EventLine, EventWord, FORMAT, TokenId};
+use crate::packing::{Log, packing};
 use gavel_member::token::Token;
 use gavel_proto::wire::EventKind;
 use std::path::Path;
@@ -38,7 +39,7 @@ impl EventLog {
     /// When the folder cannot be made or written to.
     pub fn start(folder: &Path, files: LogFiles) -> std::io::Result<Self> {
         let line = |line| serde_json::to_string(&line).ok();
-        Ok(Self { log: Some(LineLog::start(folder, NAMES, packing(files), line)?) })
+        Ok(Self { log: Some(LineLog::start(folder, NAMES, packing(files, Log::Events), line)?) })
     }
 
     /// Logs an event and its answer. A token that this router cannot open, because its key came after ours, is dropped
@@ -50,14 +51,6 @@ impl EventLog {
             Some(line) => log.take(line),
             None => metrics::counter!(NAMES.dropped).increment(1),
         }
-    }
-}
-
-const fn packing(files: LogFiles) -> Packing {
-    match files {
-        LogFiles::Jsonl => Packing::Compressed,
-        #[cfg(feature = "parquet")]
-        LogFiles::Parquet => crate::parquet_log::EVENTS,
     }
 }
 

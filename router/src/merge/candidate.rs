@@ -51,6 +51,32 @@ pub struct Offer {
     pub row: u32,
 }
 
+impl Offer {
+    /// The plain case: one bid for one event, of an advertiser and an item of its own, without quality, additive value,
+    /// reserve or category, that wins ties by its id. Only an oCPC bid needs more: its click weight.
+    #[must_use]
+    pub const fn plain(ad: AdId, bid_type: BidType, bid: Micros, weight: u64) -> Self {
+        Self {
+            ad,
+            item: ItemId(ad.0),
+            campaign: CampaignId(ad.0),
+            advertiser: AdvertiserId(ad.0),
+            limit_category: 0,
+            bid_type,
+            bid,
+            weight,
+            event_weight: weight,
+            click_weight: 0,
+            continuation_ppm: 0,
+            value: 0,
+            reserve: Micros(0),
+            tie: ad.0,
+            shard: ShardId(0),
+            row: 0,
+        }
+    }
+}
+
 /// An offer that can take part: its score fits, and its price can be billed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {

@@ -16,18 +16,11 @@ mod file;
 mod group;
 mod scored;
 
-use crate::line_log::Packing;
-use crate::logged::{EventLine, ScoredLine};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 pub use file::Lines;
 pub use group::{Column, Group, Kind, Presence};
-
-/// The log of events as columns.
-pub(crate) const EVENTS: Packing = Packing::Columns(pack::<EventLine>);
-/// The log of what was scored as columns.
-pub(crate) const SCORED: Packing = Packing::Columns(pack::<ScoredLine>);
 
 /// Text of a row group before it is written: what a writer and a reader have in memory is a few times as much.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;

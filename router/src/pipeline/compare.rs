@@ -76,46 +76,18 @@ fn revenue(candidates: &[Candidate], rule: &AuctionRule) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auction::{AuctionTerms, Mechanism, TiePrice, UserModel};
+    use crate::auction::{AuctionTerms, Mechanism};
     use crate::merge::Offer;
-    use gavel_proto::cut::Neighbours;
-    use gavel_proto::ids::{AdvertiserId, CampaignId, ItemId, ShardId};
     use gavel_proto::money::{BidType, Micros};
 
     fn ad(id: u64, click: f32) -> ScoredAd {
-        let offer = Offer {
-            ad: AdId(id),
-            item: ItemId(id),
-            campaign: CampaignId(id),
-            advertiser: AdvertiserId(id),
-            limit_category: 0,
-            bid_type: BidType::Cpc,
-            bid: Micros(1_000_000),
-            weight: (f64::from(click) * 1e15) as u64,
-            event_weight: (f64::from(click) * 1e15) as u64,
-            click_weight: 0,
-            continuation_ppm: 0,
-            value: 0,
-            reserve: Micros(0),
-            tie: id,
-            shard: ShardId(0),
-            row: 0,
-        };
+        let weight = (f64::from(click) * 1e15) as u64;
+        let offer = Offer::plain(AdId(id), BidType::Cpc, Micros(1_000_000), weight);
         ScoredAd { candidate: Candidate::new(offer).expect("in bounds"), click }
     }
 
     fn rule() -> AuctionRule {
-        AuctionRule::new(AuctionTerms {
-            mechanism: Mechanism::FirstPrice,
-            slots: 2,
-            per_advertiser: 1,
-            per_category: None,
-            position_factors_ppm: vec![1_000_000; 2],
-            tie_price: TiePrice::Keyed,
-            neighbours: Neighbours::default(),
-            users: UserModel::Separable,
-        })
-        .expect("a rule")
+        AuctionRule::new(AuctionTerms::plain(Mechanism::FirstPrice, 2)).expect("a rule")
     }
 
     #[test]

@@ -12,7 +12,6 @@ use crate::merge::{Candidate, Ranking};
 use crate::respond::{Decided, Entry, SlateEntry, placed_winners};
 use gavel_proto::cut::SPARE;
 use gavel_proto::ids::{AdId, CampaignId};
-use gavel_proto::money::BidType;
 
 /// What one request holds. A request that is dropped before its page is made, because its client is gone, gives all of
 /// it back.
@@ -39,8 +38,22 @@ impl Drop for Holds<'_> {
     }
 }
 
-/// Clears the auction, holds the price of each winner that is billed at its impression, and takes an impression for each
-/// that is counted.
+/// The ranking without what could not be charged for. Shards leave it out before their cut; of one that does not, all
+/// of it goes before the auction is cleared: as failed winners they would leave every slot beyond the spare ones empty.
+pub(super) fn chargeable(ranking: Ranking, authority: Authority) -> Ranking {
+    match authority {
+        Authority::Granted | Authority::Never => ranking,
+        Authority::Lost => {
+            let ranked = ranking.len();
+            let ranking = ranking.without(|candidate| is_leased(&candidate));
+            metrics::counter!("gavel_router_unleased_total").increment((ranked - ranking.len()) as u64);
+            ranking
+        }
+    }
+}
+
+/// Clears the auction of [`chargeable`] ads, holds the price of each winner that is billed at its impression, and takes
+/// an impression for each that is counted.
 pub(super) async fn clear_and_hold<'a>(
     (bank, authority): (&'a Bank, Authority),
     impressions: &mut Impressions<'_>,
@@ -49,14 +62,8 @@ pub(super) async fn clear_and_hold<'a>(
 ) -> (Clearing, Holds<'a>) {
     let mut failed = Vec::new();
     let mut holds = Holds::under(bank, authority);
-    match authority {
-        Authority::Granted => bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c)))),
-        Authority::Never => {}
-        Authority::Lost => {
-            // Shards leave them out before their cut; nothing could be charged for one that comes all the same.
-            failed.extend(ranking.iter().filter(is_leased).map(|candidate| candidate.offer().ad));
-            metrics::counter!("gavel_router_unleased_total").increment(failed.len() as u64);
-        }
+    if authority == Authority::Granted {
+        bank.see(ranking.iter().filter(is_leased).map(|c| (c.offer().campaign, held_at_most(c))));
     }
     loop {
         let clearing = reclear_without(ranking, rule, &failed);
@@ -128,7 +135,7 @@ impl Holds<'_> {
     /// Holds the price of each winner that is billed at its impression and has none held yet; the first ad that nothing
     /// can be held for.
     fn hold(&mut self, ranking: &Ranking, clearing: &Clearing) -> Option<AdId> {
-        if self.authority != Authority::Granted {
+        if self.authority == Authority::Never {
             return None;
         }
         let mut lacking = None;
@@ -138,7 +145,11 @@ impl Holds<'_> {
                 continue;
             }
             let campaign = candidate.offer().campaign;
-            match self.bank.hold(campaign, held_at_most(candidate)) {
+            let held = match self.authority {
+                Authority::Granted => self.bank.hold(campaign, held_at_most(candidate)),
+                Authority::Never | Authority::Lost => None,
+            };
+            match held {
                 Some(hold) => self.held.push(Held { candidate: winner.candidate, campaign, hold }),
                 None => lacking = lacking.or(Some(candidate.offer().ad)),
             }
@@ -206,7 +217,7 @@ fn release(bank: &Bank, held: &Held, price: i64) {
 }
 
 fn is_leased(candidate: &&Candidate) -> bool {
-    matches!(candidate.offer().bid_type, BidType::Cpm | BidType::Ocpm)
+    candidate.offer().bid_type.is_billed_by_impression()
 }
 
 /// The most that one impression may cost, in nanos: a price per mille in micros is one impression's in nanos.
@@ -217,49 +228,29 @@ fn held_at_most(candidate: &Candidate) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auction::{AuctionTerms, Mechanism, TiePrice, UserModel};
+    use crate::auction::{AuctionTerms, Mechanism};
     use crate::merge::Offer;
     use crate::transport::{Nodes, Transport};
-    use gavel_proto::cut::Neighbours;
     use gavel_proto::frequency::RuleBook;
-    use gavel_proto::ids::{AdvertiserId, ItemId, ShardId};
-    use gavel_proto::money::Micros;
+    use gavel_proto::money::{BidType, Micros};
     use std::sync::Arc;
 
     fn candidate(id: u64, bid_type: BidType, bid: u64) -> Candidate {
-        Candidate::new(Offer {
-            ad: AdId(id),
-            item: ItemId(id),
-            campaign: CampaignId(id),
-            advertiser: AdvertiserId(id),
-            limit_category: 0,
-            bid_type,
-            bid: Micros(bid),
-            weight: 1_000_000_000_000,
-            event_weight: 1_000_000_000_000,
-            click_weight: 0,
-            continuation_ppm: 0,
-            value: 0,
-            reserve: Micros(0),
-            tie: id,
-            shard: ShardId(0),
-            row: 0,
-        })
-        .expect("valid")
+        Candidate::new(Offer::plain(AdId(id), bid_type, Micros(bid), 1_000_000_000_000)).expect("valid")
     }
 
     fn rule() -> AuctionRule {
-        AuctionRule::new(AuctionTerms {
-            mechanism: Mechanism::FirstPrice,
-            slots: 2,
-            per_advertiser: 1,
-            per_category: None,
-            position_factors_ppm: vec![1_000_000; 2],
-            tie_price: TiePrice::Keyed,
-            neighbours: Neighbours::default(),
-            users: UserModel::Separable,
-        })
-        .expect("a rule")
+        AuctionRule::new(AuctionTerms::plain(Mechanism::FirstPrice, 2)).expect("a rule")
+    }
+
+    async fn winners(bank: &Bank, offers: &[Candidate]) -> Vec<u64> {
+        let (transport, rules) = (Transport::new(Arc::new(Nodes::default())), RuleBook::default());
+        let ranking = chargeable(Ranking::sorted(offers).expect("one list"), bank.authority());
+        let mut impressions = Impressions::uncounted(&transport, &rules);
+        let (clearing, _) = clear_and_hold((bank, bank.authority()), &mut impressions, &ranking, &rule()).await;
+        let seen = clear_and_look((bank, bank.authority()), &mut impressions, &ranking, &rule()).await;
+        assert_eq!(seen, clearing, "who looks sees what is served");
+        clearing.winners.iter().map(|winner| ranking[winner.candidate].offer().ad.0).collect()
     }
 
     /// Ad 1 pays for its impression and bids the most. Before there was ever a ledger it wins; with one that has not
@@ -268,15 +259,17 @@ mod tests {
     async fn what_cannot_be_charged_stays_out() {
         let offers =
             [candidate(1, BidType::Cpm, 900), candidate(2, BidType::Cpc, 800), candidate(3, BidType::Cpa, 700)];
-        let ranking = Ranking::sorted(&offers).expect("one list");
-        let (transport, rules) = (Transport::new(Arc::new(Nodes::default())), RuleBook::default());
-        for (bank, wins) in [(Bank::off(), [1, 2]), (Bank::lost(), [2, 3])] {
-            let mut impressions = Impressions::uncounted(&transport, &rules);
-            let (clearing, _) = clear_and_hold((&bank, bank.authority()), &mut impressions, &ranking, &rule()).await;
-            let winners = clearing.winners.iter().map(|winner| ranking[winner.candidate].offer().ad.0);
-            assert_eq!(winners.collect::<Vec<_>>(), wins);
-            let seen = clear_and_look((&bank, bank.authority()), &mut impressions, &ranking, &rule()).await;
-            assert_eq!(seen, clearing, "who looks sees what is served");
-        }
+        assert_eq!(winners(&Bank::off(), &offers).await, [1, 2]);
+        assert_eq!(winners(&Bank::lost(), &offers).await, [2, 3]);
+    }
+
+    /// More of them than are spare leave no slot empty.
+    #[tokio::test]
+    async fn any_number_of_ads_that_cannot_be_charged_leaves_no_slot_empty() {
+        let leased = (1..=2 + SPARE as u64).map(|id| candidate(id, BidType::Ocpm, 1_000 - id));
+        let offers: Vec<Candidate> =
+            leased.chain([candidate(8, BidType::Cpc, 200), candidate(9, BidType::Cpa, 100)]).collect();
+        assert_eq!(winners(&Bank::off(), &offers).await, [1, 2]);
+        assert_eq!(winners(&Bank::lost(), &offers).await, [8, 9]);
     }
 }

@@ -142,7 +142,7 @@ impl Pipeline {
             let course = Course { pinned, query: &query, placement, plan: &plan };
             let mut gathered = self.fan_out(pinned, &plan, query.deadline, admitted.hedging()).await?;
             trace.fanout(now_us());
-            let ranking = stages::merge(pinned, &mut gathered);
+            let ranking = hold::chargeable(stages::merge(pinned, &mut gathered), plan.authority);
             let coverage = stages::coverage(&gathered, &query, plan.authority, &screened)?;
             trace.merge(now_us());
             trace.shows(stages::shown(pinned, &gathered, &coverage));

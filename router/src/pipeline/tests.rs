@@ -113,7 +113,9 @@ async fn start() -> Fixture {
     bound.serve(routes, Exposure::Internal, shutdown.clone()).await.expect("serves");
 
     let feed = Arc::new(ViewFeed::default());
-    feed.offer(view(hash, address));
+    // Routers serve once the cluster has a secret for its ties.
+    let keyed = view(hash, address);
+    feed.offer(wire::View { map_epoch: 8, auction: Some(wire::AuctionConfig::default()), ..keyed.clone() });
     let nodes = Arc::new(Nodes::default());
     let staging = Staging::new();
     let pool = CpuPool::new("test", 1, 8, Scratch::default).expect("threads");
@@ -137,7 +139,7 @@ async fn start() -> Fixture {
     let surroundings = Surroundings {
         delivery: said,
         data_dir: folder.path().to_path_buf(),
-        view: feed,
+        view: Arc::clone(&feed),
         ready: Arc::clone(&ready),
         voters: Arc::new(Voters::new(vec!["127.0.0.1:1".into()]).expect("one")),
         health: serving.health(),
@@ -147,6 +149,11 @@ async fn start() -> Fixture {
     staging.follow(surroundings, shutdown.clone());
     let mut beat = tokio::time::interval(Duration::from_millis(5));
     let loaded = async {
+        while ready.snapshot().models.is_empty() {
+            beat.tick().await;
+        }
+        assert_eq!(pipeline.serve(draft(), now()).await.expect_err("no key for ties"), RequestError::NotReady);
+        feed.offer(keyed);
         while !pipeline.is_ready() {
             beat.tick().await;
         }
@@ -174,6 +181,7 @@ fn view(hash: blake3::Hash, address: String) -> wire::View {
             ..wire::ModelView::default()
         }),
         placements: vec![wire::Placement { name: "home".into(), slots: 2, ..wire::Placement::default() }],
+        auction: Some(wire::AuctionConfig { tie_key: vec![7; 32], ..wire::AuctionConfig::default() }),
         ..wire::View::default()
     }
 }

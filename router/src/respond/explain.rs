@@ -13,6 +13,7 @@ use crate::topology::RouteTable;
 use crate::transport::{Explained, ShardBody};
 use gavel_proto::ids::{AdId, ShardId};
 use gavel_proto::limits::EXPLAINED_ADS_MAX;
+use gavel_proto::money::Micros;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,10 +21,11 @@ use std::collections::{BTreeMap, HashMap};
 const RETURNED: &str = "returned";
 
 /// Reasons from winning on, the nearest first; any other one comes after.
-const NEARNESS: [&str; 12] = [
+const NEARNESS: [&str; 13] = [
     "won",
     "no_slot",
     "lost_auction",
+    "below_page_threshold",
     "limit_advertiser",
     "limit_category",
     "limit_neighbour",
@@ -86,9 +88,9 @@ fn judged(decided: &Decided, refused: &[AdId], rule: &AuctionRule) -> HashMap<Ad
             Outcome::Limited(Limit::Advertiser) => ("limit_advertiser", "its advertiser has its share".to_owned()),
             Outcome::Limited(Limit::Category) => ("limit_category", "its category has its share".to_owned()),
             Outcome::Limited(Limit::Neighbour) => ("limit_neighbour", "the slot before holds its category".to_owned()),
-            Outcome::Lost { score_gap, bid_needed } => {
-                let needed = bid_needed.map_or(String::new(), |bid| format!(", a bid of {bid} would have won"));
-                ("lost_auction", format!("by {:.3} micros an impression{needed}", micros(score_gap)))
+            Outcome::Lost { score_gap, bid_needed } => ("lost_auction", behind(score_gap, bid_needed)),
+            Outcome::BelowThreshold { score_gap, bid_needed } => {
+                ("below_page_threshold", behind(score_gap, bid_needed))
             }
             Outcome::Removed if refused.contains(&candidate.offer().ad) => {
                 ("not_eligible_frequency", "it won, and no impression was left for it".to_owned())
@@ -115,6 +117,12 @@ fn judged(decided: &Decided, refused: &[AdId], rule: &AuctionRule) -> HashMap<Ad
         (offer.ad, explained)
     };
     decided.ranking.iter().zip(outcomes).map(explained).collect()
+}
+
+/// How far a loser was behind, and what would have won.
+fn behind(score_gap: i128, bid_needed: Option<Micros>) -> String {
+    let needed = bid_needed.map_or(String::new(), |bid| format!(", a bid of {bid} would have won"));
+    format!("by {:.3} micros an impression{needed}", micros(score_gap))
 }
 
 /// Score units as micros.

@@ -8,7 +8,6 @@ use crate::merge::{Candidate, Ranking};
 use crate::request::Organic;
 use crate::transport::{Creative, ShardBody};
 use gavel_proto::ids::{ItemId, ShardId};
-use gavel_proto::money::BidType;
 use std::collections::HashMap;
 
 /// A head of this name says what an ad brings in engagement; without it an ad brings none.
@@ -111,7 +110,7 @@ fn report(
         campaign_id: offer.campaign.0,
         advertiser_id: offer.advertiser.0,
         slot: winner.slot as u32,
-        bid_type: bid_type_name(offer.bid_type),
+        bid_type: offer.bid_type.name(),
         bid_type_number: offer.bid_type.number(),
         price_micros: winner.billed.0,
         bid_micros: offer.bid.0,
@@ -119,15 +118,5 @@ fn report(
         token: String::new(),
         // Two ads of one item may win: the creative is needed twice.
         creative: creatives.get(&offer.item).cloned(),
-    }
-}
-
-const fn bid_type_name(bid_type: BidType) -> &'static str {
-    match bid_type {
-        BidType::Cpm => "cpm",
-        BidType::Cpc => "cpc",
-        BidType::Cpa => "cpa",
-        BidType::Ocpm => "ocpm",
-        BidType::Ocpc => "ocpc",
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::allocation::{AllocationRule, Engagement, ShadowBid};
-use crate::auction::{AuctionRule, AuctionTerms, Mechanism, TiePrice, clear, reclear_without};
+use crate::auction::{AuctionRule, AuctionTerms, Mechanism, clear, reclear_without};
 use crate::merge::{Candidate, Offer, ShardList, merge};
 use crate::request::Organic;
 use crate::topology::{RouteTable, ShardRoute};
@@ -15,22 +15,12 @@ use std::collections::HashMap;
 fn offer(shard: u32, row: u32, bid: u64, advertiser: u64) -> Candidate {
     let id = u64::from(shard) * 100 + u64::from(row);
     Candidate::new(Offer {
-        ad: AdId(id),
         item: ItemId(id + 1_000),
         campaign: CampaignId(7),
         advertiser: AdvertiserId(advertiser),
-        limit_category: 0,
-        bid_type: BidType::Cpc,
-        bid: Micros(bid),
-        weight: 1_000_000_000_000,
-        event_weight: 1_000_000_000_000,
-        click_weight: 0,
-        continuation_ppm: 0,
-        value: 0,
-        reserve: Micros(0),
-        tie: id,
         shard: ShardId(shard),
         row,
+        ..Offer::plain(AdId(id), BidType::Cpc, Micros(bid), 1_000_000_000_000)
     })
     .expect("valid")
 }
@@ -67,17 +57,7 @@ fn case() -> Case {
     let bodies: HashMap<ShardId, ShardBody> = bodies.into_iter().map(|b| (b.list.shard, b)).collect();
     let route = |shard, ads| ShardRoute { shard: ShardId(shard), items: ads, ads, serving: Vec::new() };
     let table = RouteTable { shards: vec![route(0, 50), route(1, 20), route(2, 30)], ..RouteTable::default() };
-    let terms = AuctionTerms {
-        mechanism: Mechanism::Gsp,
-        slots: 2,
-        per_advertiser: 1,
-        per_category: None,
-        position_factors_ppm: Vec::new(),
-        tie_price: TiePrice::Keyed,
-        neighbours: gavel_proto::cut::Neighbours::Any,
-        users: crate::auction::UserModel::Separable,
-    };
-    let rule = AuctionRule::new(terms).expect("holds together");
+    let rule = AuctionRule::new(AuctionTerms::plain(Mechanism::Gsp, 2)).expect("holds together");
     let ranking = merge(Epoch::default(), bodies.values().map(|body| &body.list)).expect("merges");
     let clearing = clear(&ranking, &rule);
     let organic = vec![Organic { id: "post".into(), engagement: Engagement::default() }];

@@ -208,6 +208,7 @@ pub(super) fn probed(probed: Probed) -> wire::ProbeResponse {
             auction_id: probed.auction_id.0,
             neighbours: wire::Neighbours::from(probed.auction.neighbours).into(),
             cascade_ppm: probed.auction.cascade_ppm.unwrap_or(0),
+            page_threshold_cpm_micros: probed.auction.page_threshold_cpm_micros,
         }),
         shards: probed.shards.into_iter().map(shard).collect(),
         removed_ad: probed.removed.into_iter().map(|ad| ad.0).collect(),

@@ -1,7 +1,7 @@
 //! From a request that was answered to its line.
 
 use super::SALT;
-use crate::auction::{AuctionRule, Limit, Outcome, outcomes};
+use crate::auction::{AuctionRule, Limit, Outcome, Winner, outcomes};
 use crate::ledger::Bank;
 use crate::logged::{FORMAT, ScoredCandidate, ScoredLine, ScoredReason, TokenId, features};
 use crate::merge::Candidate;
@@ -107,8 +107,11 @@ impl Scored {
     pub fn line(&self, bank: &Bank, shares: Shares) -> ScoredLine {
         let names = self.bundle.schema().user.iter().map(|spec| spec.name.as_str());
         let outcomes = outcomes(&self.decided.ranking, &self.rule, &self.decided.clearing);
+        let mut placed: HashMap<usize, (usize, Winner)> =
+            placed_winners(&self.decided).map(|(position, winner)| (winner.candidate, (position, winner))).collect();
         let candidates = self.decided.ranking.iter().zip(outcomes).enumerate();
-        let one = |(index, (candidate, outcome))| self.candidate(index, candidate, outcome, bank, shares);
+        let one =
+            |(index, (candidate, outcome))| self.candidate((candidate, outcome), placed.remove(&index), bank, shares);
         ScoredLine {
             format: FORMAT,
             request_id: self.answered.0.clone(),
@@ -125,14 +128,12 @@ impl Scored {
 
     fn candidate(
         &self,
-        index: usize,
-        candidate: &Candidate,
-        outcome: Outcome,
+        (candidate, outcome): (&Candidate, Outcome),
+        placed: Option<(usize, Winner)>,
         bank: &Bank,
         shares: Shares,
     ) -> Option<ScoredCandidate> {
         let offer = candidate.offer();
-        let placed = placed_winners(&self.decided).find(|(_, winner)| winner.candidate == index);
         if placed.is_none() && !shares.samples(self.auction, offer.ad.0) {
             return None;
         }
@@ -143,6 +144,7 @@ impl Scored {
             | Outcome::WorthLess { .. }
             | Outcome::Limited(_)
             | Outcome::Lost { .. }
+            | Outcome::BelowThreshold { .. }
             | Outcome::Removed => None,
         };
         // A page has at most 512 + 16 positions.
@@ -181,6 +183,7 @@ fn reason(outcome: Outcome, stands: bool) -> ScoredReason {
         Outcome::Limited(Limit::Category) => ScoredReason::LimitCategory,
         Outcome::Limited(Limit::Neighbour) => ScoredReason::LimitNeighbour,
         Outcome::Lost { .. } => ScoredReason::LostAuction,
+        Outcome::BelowThreshold { .. } => ScoredReason::BelowPageThreshold,
         Outcome::Removed => ScoredReason::NotEligibleBudget,
     }
 }

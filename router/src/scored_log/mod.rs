@@ -13,7 +13,8 @@ pub use line::{Course, Scored, Shares};
 
 use crate::config::LogFiles;
 use crate::ledger::Bank;
-use crate::line_log::{LineLog, LogNames, Packing};
+use crate::line_log::{LineLog, LogNames};
+use crate::packing::{Log, packing};
 use gavel_proto::hash::mix64;
 use gavel_proto::ids::AuctionId;
 use gavel_proto::money::PPM;
@@ -49,7 +50,7 @@ impl ScoredLog {
     /// When the folder cannot be made or written to.
     pub fn start(folder: &Path, files: LogFiles, shares: Shares, bank: Arc<Bank>) -> std::io::Result<Self> {
         let line = move |scored: Box<Scored>| serde_json::to_string(&scored.line(&bank, shares)).ok();
-        Ok(Self { log: Some(LineLog::start(folder, NAMES, packing(files), line)?), shares })
+        Ok(Self { log: Some(LineLog::start(folder, NAMES, packing(files, Log::Scored), line)?), shares })
     }
 
     /// Whether this auction is sampled.
@@ -63,13 +64,5 @@ impl ScoredLog {
         if let Some(log) = &self.log {
             log.take(Box::new(scored));
         }
-    }
-}
-
-const fn packing(files: LogFiles) -> Packing {
-    match files {
-        LogFiles::Jsonl => Packing::Compressed,
-        #[cfg(feature = "parquet")]
-        LogFiles::Parquet => crate::parquet_log::SCORED,
     }
 }

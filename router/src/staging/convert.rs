@@ -40,7 +40,7 @@ pub(super) fn picture(view: &wire::View) -> Picture {
         generations: generations.into_iter().flatten().map(users).collect(),
         nodes: nodes(view),
         counting: counting(view),
-        auction: auction(view.auction.clone().unwrap_or_default()),
+        auction: view.auction.clone().and_then(auction),
         placements: view.placements.iter().map(placement).collect(),
     };
     let mut seen = std::collections::HashSet::new();
@@ -128,7 +128,15 @@ fn table(view: &wire::View, generation: u64, model: u64, serving: Option<&[wire:
     RouteTable { epoch: Epoch { map: view.map_epoch, generation, model, delivery }, shards }
 }
 
-fn auction(config: wire::AuctionConfig) -> AuctionSettings {
+/// `None` without a key that was made: a public one, or none, gives ties that anybody could foresee.
+fn auction(config: wire::AuctionConfig) -> Option<AuctionSettings> {
+    let tie_key = TieKey::made(&config.tie_key);
+    match (tie_key, config.tie_key.len()) {
+        (Some(_), _) => {}
+        // A leader draws one in its first moments; it says so itself when it cannot.
+        (None, 0) => tracing::warn!("the cluster has no secret tie key yet: its auction rules are not used"),
+        (None, bytes) => tracing::error!(bytes, "the tie key is no secret of 32 bytes: the auction rules are not used"),
+    }
     let quality = config.quality.map(QualityRule::from).unwrap_or_default();
     let total = |wanted: u32| if wanted == 0 { CANDIDATES_DEFAULT } else { wanted.min(CANDIDATES_MAX) };
     let neighbours = config.neighbours().into();
@@ -138,10 +146,7 @@ fn auction(config: wire::AuctionConfig) -> AuctionSettings {
             wire::Mechanism::Vcg => Mechanism::Vcg,
             wire::Mechanism::FirstPrice => Mechanism::FirstPrice,
         },
-        tie_key: TieKey::of_config(&config.tie_key, config.public_tie_key).unwrap_or_else(|| {
-            tracing::error!(bytes = config.tie_key.len(), "the auction's tie key is not used: it needs 32 bytes");
-            TieKey::from_number(config.public_tie_key)
-        }),
+        tie_key: tie_key?,
         per_advertiser: config.per_advertiser.max(1) as usize,
         per_category: Some(config.per_category as usize).filter(|limit| *limit > 0),
         position_factors_ppm: config.position_factors_ppm,
@@ -159,13 +164,15 @@ fn auction(config: wire::AuctionConfig) -> AuctionSettings {
         }),
         cascade_ppm: Some(config.cascade_ppm.min(PPM - 1)).filter(|ppm| *ppm > 0),
         gap_effect_ppm: config.gap_effect_ppm,
+        page_threshold_cpm_micros: config.page_threshold_cpm_micros,
     };
     if let Err(error) = settings.rule(SLOTS_MAX as usize) {
-        tracing::error!(%error, "the auction's position factors and user model are not used");
+        tracing::error!(%error, "the auction's position factors, page threshold and user model are not used");
         settings.position_factors_ppm.clear();
+        settings.page_threshold_cpm_micros = 0;
         settings.cascade_ppm = None;
     }
-    settings
+    Some(settings)
 }
 
 fn placement(placement: &wire::Placement) -> Placement {
@@ -183,6 +190,23 @@ fn placement(placement: &wire::Placement) -> Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// 0.25 per mille are 250,000 micros for a thousand impressions. Settings that do not hold together leave it out.
+    #[test]
+    fn the_page_threshold_is_in_score_units() {
+        let mut config = wire::AuctionConfig {
+            tie_key: vec![7; 32],
+            position_factors_ppm: vec![1_000_000, 500_000],
+            page_threshold_cpm_micros: 250_000,
+            ..wire::AuctionConfig::default()
+        };
+        let rule = auction(config.clone()).expect("settings").rule(2).expect("a rule");
+        assert_eq!(rule.terms().page_threshold, 250_000 * 1_000_000_000_000);
+        assert_eq!(rule.least_score(1), 2 * rule.least_score(0));
+        config.page_threshold_cpm_micros = u64::MAX;
+        let rule = auction(config).expect("settings").rule(2).expect("a rule");
+        assert_eq!(rule.terms().page_threshold, 0);
+    }
 
     #[test]
     fn a_view_without_an_active_pair_has_no_table() {
@@ -203,6 +227,21 @@ mod tests {
         assert_eq!(table.shards[0].serving, [MemberId(3)], "nobody else has it");
         assert_eq!(table.shards[1].serving, [MemberId(2)]);
         assert_eq!(picture.models.len(), 1);
-        assert_eq!(picture.auction.retrieved_total, 200);
+        assert_eq!(picture.auction, None);
+    }
+
+    /// A key that everybody knows was used where there was no other.
+    #[test]
+    fn an_auction_without_a_secret_tie_key_is_none() {
+        let read = |tie_key: Vec<u8>| {
+            let config = wire::AuctionConfig { tie_key, public_tie_key: 0x6761_7665_6c00_0001, ..Default::default() };
+            picture(&wire::View { auction: Some(config), ..wire::View::default() }).auction
+        };
+        let public = TieKey::from_number(5).as_bytes().to_vec();
+        for foreseeable in [Vec::new(), vec![7; 31], vec![0; 32], public] {
+            assert_eq!(read(foreseeable.clone()), None, "{foreseeable:?}");
+        }
+        let settings = read(vec![7; 32]).expect("rules");
+        assert_eq!((settings.tie_key, settings.retrieved_total), (TieKey::from_bytes([7; 32]), 200));
     }
 }

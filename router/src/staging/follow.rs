@@ -155,9 +155,10 @@ impl Staging {
         }
     }
 
-    /// Pins the picture's active pair when it is loaded; true when something is pinned now.
+    /// Pins the picture's active pair when it is loaded and there are rules to auction by; true when something is pinned
+    /// now.
     fn take(&self, picture: &Picture, loaded: &Loaded, bids: &Bids) -> bool {
-        let Some(active) = &picture.active else { return false };
+        let Some((active, auction)) = picture.active.as_ref().zip(picture.auction.as_ref()) else { return false };
         let pair = loaded.models.get(&active.model.hash).zip(loaded.users.get(&active.users));
         let Some((bundle, users)) = pair else { return false };
         metrics::gauge!("gavel_router_pinned_map_epoch").set(active.table.epoch.map as f64);
@@ -177,10 +178,10 @@ impl Staging {
                 users: Arc::clone(&users.cache) as _,
                 rules: Arc::clone(&rules),
                 counting: picture.counting.clone(),
-                auction: picture.auction.clone(),
+                auction: auction.clone(),
                 placements: picture.placements.clone(),
-                quota: quota(picture.auction.retrieved_total, shards),
-                light_keep: share(picture.auction.ranked_total, shards),
+                quota: quota(auction.retrieved_total, shards),
+                light_keep: share(auction.ranked_total, shards),
                 drain: drain.unwrap_or_else(|| Drain::new(version)),
             })
         };

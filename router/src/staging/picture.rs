@@ -6,7 +6,7 @@ use crate::topology::RouteTable;
 use gavel_proto::cut::Neighbours;
 use gavel_proto::hash::TieKey;
 use gavel_proto::ids::MemberId;
-use gavel_proto::score::QualityRule;
+use gavel_proto::score::{CPM_WEIGHT, QualityRule};
 
 /// A bundle that the View names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +43,8 @@ pub struct Picture {
     pub nodes: Vec<(MemberId, String)>,
     /// The nodes that count for users: they live and do not leave.
     pub counting: Vec<MemberId>,
-    /// How auctions are run.
-    pub auction: AuctionSettings,
+    /// How auctions are run; `None` while the cluster has no secret key for ties.
+    pub auction: Option<AuctionSettings>,
     /// Where ads may stand.
     pub placements: Vec<Placement>,
 }
@@ -91,7 +91,7 @@ pub enum RolloutMode {
 pub struct AuctionSettings {
     /// Prices.
     pub mechanism: Mechanism,
-    /// Key of the ties.
+    /// Key of the ties: a made one, never a public one.
     pub tie_key: TieKey,
     /// Ads of one advertiser at most.
     pub per_advertiser: usize,
@@ -115,6 +115,8 @@ pub struct AuctionSettings {
     pub cascade_ppm: Option<u32>,
     /// Worth of an ad by the organic items since the last one; whole beyond the list.
     pub gap_effect_ppm: Vec<u32>,
+    /// What showing an ad has to bring, per mille; 0 = nothing.
+    pub page_threshold_cpm_micros: u64,
 }
 
 impl AuctionSettings {
@@ -132,6 +134,7 @@ impl AuctionSettings {
             tie_price: TiePrice::Keyed,
             neighbours: self.neighbours,
             users: if self.cascade_ppm.is_some() { UserModel::Cascade } else { UserModel::Separable },
+            page_threshold: i128::from(self.page_threshold_cpm_micros) * i128::from(CPM_WEIGHT),
         })
     }
 }

@@ -15,7 +15,7 @@ use gavel_proto::frequency::{Capped, Screen};
 use gavel_proto::hash::{TieKey, Ties};
 use gavel_proto::ids::{AdId, AdvertiserId, AuctionId, CampaignId, ItemId, MemberId, ShardId};
 use gavel_proto::limits::{CANDIDATES_MAX, EXPLAINED_ADS_MAX, FEATURES_MAX, HEADS_MAX};
-use gavel_proto::money::{BidType, Micros, PPM};
+use gavel_proto::money::{BidType, Leased, Micros, PPM};
 use gavel_proto::score::QualityRule;
 use gavel_proto::{score, wire};
 
@@ -97,16 +97,6 @@ pub struct SearchTerms {
     pub given: Vec<u64>,
     /// Whether candidates come with what they were scored with.
     pub features: FeatureAnswer,
-}
-
-/// Whether what is billed by the impression takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Leased {
-    /// It does.
-    #[default]
-    Admitted,
-    /// Nothing could be charged for it, and budgets would be overspent unseen.
-    Out,
 }
 
 /// Whether candidates come with what they were scored with.

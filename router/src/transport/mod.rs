@@ -13,7 +13,7 @@ mod nodes;
 mod search;
 
 pub use answer::{Explained, Funnel, Prediction, Predictions, ScoredFeatures, ShardBody, ShardTiming};
-pub use convert::{AskedFor, FeatureAnswer, Leased, SearchTerms, Shape};
+pub use convert::{AskedFor, FeatureAnswer, SearchTerms, Shape};
 pub use counts::{Grant, Reservation, Taking};
 pub use hydrate::{Creative, CreativeKey};
 pub use nodes::Nodes;

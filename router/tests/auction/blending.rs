@@ -14,7 +14,7 @@ use crate::market::{Dice, offers, ranking, rule, separate, terms, with_bid};
 /// Score units of one currency micro.
 const MICRO: i128 = 1_000_000_000_000_000;
 
-fn units(engagement: f64) -> Engagement {
+pub fn units(engagement: f64) -> Engagement {
     Engagement::from_units(engagement).expect("finite")
 }
 
@@ -92,7 +92,7 @@ fn what_is_no_amount_is_refused() {
     assert_eq!(most, -10_i128.pow(37));
 }
 
-fn case(dice: &mut Dice, most_ads: u64, most_organic: u64) -> (Vec<SlotAd>, Vec<Engagement>, AllocationRule) {
+pub fn case(dice: &mut Dice, most_ads: u64, most_organic: u64) -> (Vec<SlotAd>, Vec<Engagement>, AllocationRule) {
     let mut scores: Vec<i128> = (0..dice.roll(most_ads + 1)).map(|_| i128::from(dice.roll(12_000)) * MICRO).collect();
     scores.sort_by(|a, b| b.cmp(a));
     let engagement = |dice: &mut Dice, most: u64| units(dice.roll(most) as f64 / 1_000.0);
@@ -152,10 +152,10 @@ fn every_page_keeps_the_rules() {
     }
 }
 
-/// The best page over every choice of ad positions within the rules, for pages that the feed fills.
-fn best_page(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> Vec<Placed> {
+/// Every page within the rules, for pages that the feed fills.
+pub fn pages(ads: &[SlotAd], rule: &AllocationRule) -> impl Iterator<Item = Vec<Placed>> {
     let positions = rule.positions;
-    let valid = |mask: &u32| {
+    let valid = move |mask: &u32| {
         let at: Vec<usize> = (0..positions).filter(|p| mask >> p & 1 == 1).collect();
         at.len() <= ads.len().min(rule.max_ads)
             && at.iter().all(|p| *p >= rule.first_position)
@@ -166,7 +166,7 @@ fn best_page(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> V
                 (0..ad).all(|above| !alike(above) || position - at[above] > rule.category_spacing)
             })
     };
-    let page = |mask: u32| {
+    let page = move |mask: u32| {
         let mut next = (0, 0);
         let entry = |position| {
             let entry = if mask >> position & 1 == 1 { Entry::Ad(next.0) } else { Entry::Organic(next.1) };
@@ -178,8 +178,13 @@ fn best_page(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> V
         };
         (0..positions).map(entry).collect::<Vec<_>>()
     };
-    let pages = (0..1u32 << positions).filter(valid).map(page);
-    pages.max_by_key(|page| worth(page, ads, organic, rule)).expect("a page of organic items alone is allowed")
+    (0..1u32 << positions).filter(valid).map(page)
+}
+
+/// The best page over every choice of ad positions within the rules.
+fn best_page(ads: &[SlotAd], organic: &[Engagement], rule: &AllocationRule) -> Vec<Placed> {
+    let best = pages(ads, rule).max_by_key(|page| worth(page, ads, organic, rule));
+    best.expect("a page of organic items alone is allowed")
 }
 
 /// Greedy is not optimal under gaps. The bounds are what the seeded cases reach; a change of the greedy shows in them.

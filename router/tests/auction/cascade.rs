@@ -133,4 +133,6 @@ fn what_does_not_go_together_is_refused() {
     assert_eq!(check(cascading(Mechanism::Gsp, 2)), Err(RuleError::CascadeGsp));
     let limited = AuctionTerms { per_category: Some(1), ..cascading(Mechanism::Vcg, 2) };
     assert_eq!(check(limited), Err(RuleError::CascadeLimits));
+    let thresholded = AuctionTerms { page_threshold: 1, ..cascading(Mechanism::Vcg, 2) };
+    assert_eq!(check(thresholded), Err(RuleError::CascadeLimits));
 }

@@ -19,6 +19,9 @@ fn terms_that_do_not_hold_together() {
     assert_eq!(check(&|t| t.per_category = Some(0)), Err(RuleError::LimitZero("category")));
     assert_eq!(check(&|t| t.position_factors_ppm = vec![2, 0]), Err(RuleError::FactorZero(1)));
     assert_eq!(check(&|t| t.position_factors_ppm = vec![1, 2]), Err(RuleError::FactorsRise(1)));
+    assert_eq!(check(&|t| t.page_threshold = -1), Err(RuleError::PageThreshold));
+    assert_eq!(check(&|t| t.page_threshold = SCORE_BOUND + 1), Err(RuleError::PageThreshold));
+    assert_eq!(check(&|t| t.page_threshold = SCORE_BOUND), Ok(()));
 }
 
 #[test]
@@ -51,7 +54,8 @@ fn the_largest_amounts_are_cleared() {
             let factors = [u32::MAX, u32::MAX - 1, 7, 1].repeat(4);
             let mut position_factors_ppm = factors;
             position_factors_ppm.sort_by(|a, b| b.cmp(a));
-            let terms = AuctionTerms { position_factors_ppm, ..terms(mechanism, SLOTS_MAX as usize) };
+            let page_threshold = dice.pick(&[0, 1, 1 << 70, SCORE_BOUND]);
+            let terms = AuctionTerms { position_factors_ppm, page_threshold, ..terms(mechanism, SLOTS_MAX as usize) };
             let ranking = ranking(&offers);
             for winner in clear(&offers, &terms).winners {
                 let offer = ranking[winner.candidate].offer();

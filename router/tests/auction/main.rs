@@ -4,11 +4,15 @@
 //! seeded generator with few distinct amounts, so that ties, full limits and empty slots are common; a
 //! failure names its seed.
 
+mod assignment;
 mod blending;
 mod cascade;
+mod equilibrium;
 mod limits;
 mod market;
 mod published;
 mod second_price;
 mod shards;
+mod threshold;
 mod vcg;
+mod weighted_pages;

@@ -2,10 +2,13 @@
 
 use gavel_proto::cut::Neighbours;
 use gavel_proto::hash::mix64;
-use gavel_proto::ids::{AdId, AdvertiserId, CampaignId, ItemId, ShardId};
+use gavel_proto::ids::{AdId, AdvertiserId};
 use gavel_proto::money::{BidType, Micros};
-use gavel_router::auction::{AuctionRule, AuctionTerms, Clearing, Mechanism, TiePrice, UserModel};
+use gavel_router::auction::{AuctionRule, AuctionTerms, Clearing, Mechanism, TiePrice};
 use gavel_router::merge::{Candidate, Offer, Ranking};
+
+/// The unit of [`factors`], in millionths.
+pub const EIGHTH: u32 = 125_000;
 
 /// A seeded sequence.
 pub struct Dice(u64);
@@ -28,24 +31,7 @@ impl Dice {
 
 /// A CPC offer of an advertiser of its own, tie = ad id.
 pub fn offer(ad: u64, bid: u64, weight: u64) -> Offer {
-    Offer {
-        ad: AdId(ad),
-        item: ItemId(ad),
-        campaign: CampaignId(ad),
-        advertiser: AdvertiserId(ad),
-        limit_category: 0,
-        bid_type: BidType::Cpc,
-        bid: Micros(bid),
-        weight,
-        event_weight: weight,
-        click_weight: 0,
-        continuation_ppm: 0,
-        value: 0,
-        reserve: Micros(0),
-        tie: ad,
-        shard: ShardId(0),
-        row: 0,
-    }
+    Offer::plain(AdId(ad), BidType::Cpc, Micros(bid), weight)
 }
 
 /// Up to `most` offers with small amounts; advertisers and categories repeat.
@@ -79,38 +65,39 @@ pub fn separate(mut offers: Vec<Offer>) -> Vec<Offer> {
 
 /// Terms with `slots` slots and no limit that binds.
 pub fn terms(mechanism: Mechanism, slots: usize) -> AuctionTerms {
-    AuctionTerms {
-        mechanism,
-        slots,
-        per_advertiser: usize::MAX,
-        per_category: None,
-        position_factors_ppm: Vec::new(),
-        tie_price: TiePrice::Keyed,
-        neighbours: Neighbours::Any,
-        users: UserModel::Separable,
-    }
+    AuctionTerms { per_advertiser: usize::MAX, ..AuctionTerms::plain(mechanism, slots) }
 }
 
 pub fn rule(terms: AuctionTerms) -> AuctionRule {
     AuctionRule::new(terms).expect("the terms hold together")
 }
 
-/// Random terms with limits.
+/// Random terms with limits. Every third has a page threshold that a large part of [`offers`] reach in some slots; it is
+/// even and comes with factors by which it is divided without a rest, so that what it asks of a score is even, too.
 pub fn any_terms(dice: &mut Dice, mechanism: Mechanism) -> AuctionTerms {
     let slots = dice.roll(5) as usize;
+    let page_threshold = if dice.roll(3) == 0 { 2 + 2 * i128::from(dice.roll(6)) } else { 0 };
     AuctionTerms {
         per_advertiser: 1 + (dice.roll(4) / 2) as usize,
         per_category: [None, Some(1), Some(1), Some(2), Some(3)][dice.roll(5) as usize],
         neighbours: if dice.roll(4) == 0 { Neighbours::Apart } else { Neighbours::Any },
-        position_factors_ppm: factors(dice, slots),
+        position_factors_ppm: if page_threshold > 0 { halves(dice, slots) } else { factors(dice, slots) },
+        page_threshold,
         tie_price: if dice.roll(4) == 0 { TiePrice::WinnerWins } else { TiePrice::Keyed },
         ..terms(mechanism, slots)
     }
 }
 
-/// Not rising, above 0.
+/// Eighths, not rising, above 0.
 pub fn factors(dice: &mut Dice, slots: usize) -> Vec<u32> {
-    let mut factors: Vec<u32> = (0..slots).map(|_| 1 + dice.roll(6) as u32).collect();
+    let mut factors: Vec<u32> = (0..slots).map(|_| (1 + dice.roll(6) as u32) * EIGHTH).collect();
+    factors.sort_by(|a, b| b.cmp(a));
+    factors
+}
+
+/// All, a half, a quarter and an eighth, not rising.
+pub fn halves(dice: &mut Dice, slots: usize) -> Vec<u32> {
+    let mut factors: Vec<u32> = (0..slots).map(|_| EIGHTH << dice.roll(4)).collect();
     factors.sort_by(|a, b| b.cmp(a));
     factors
 }
@@ -158,6 +145,11 @@ pub fn plain_winners(offers: &[Offer], terms: &AuctionTerms) -> Vec<Offer> {
             !winners.iter().any(|w| w.ad == offer.ad) && of_advertiser < terms.per_advertiser && !category_closed
         };
         let Some(next) = in_order.iter().find(may_stand) else { break };
+        let factors = &terms.position_factors_ppm;
+        let seen = factors.get(winners.len()).or(factors.last()).map_or(1_000_000, |x| i128::from(*x));
+        if score(next) * seen < terms.page_threshold * 1_000_000 {
+            break;
+        }
         winners.push(*next);
     }
     winners

@@ -64,13 +64,14 @@ fn units_do_not_matter() {
         let c = 2 + dice.roll(50);
         let heavier: Vec<Offer> =
             offers.iter().map(|o| Offer { weight: o.weight * c, value: o.value * i128::from(c), ..*o }).collect();
-        assert_eq!(sales(&heavier, &terms), before, "seed {seed}");
+        let dearer = AuctionTerms { page_threshold: terms.page_threshold * i128::from(c), ..terms.clone() };
+        assert_eq!(sales(&heavier, &dearer), before, "seed {seed}");
         let money = |m: Micros| Micros(m.0 * c);
         let richer: Vec<Offer> = offers
             .iter()
             .map(|o| Offer { bid: money(o.bid), reserve: money(o.reserve), value: o.value * i128::from(c), ..*o })
             .collect();
-        for ((ad, slot, price), (ad_then, slot_then, price_then)) in before.iter().zip(sales(&richer, &terms)) {
+        for ((ad, slot, price), (ad_then, slot_then, price_then)) in before.iter().zip(sales(&richer, &dearer)) {
             assert_eq!((*ad, *slot), (ad_then, slot_then), "seed {seed}");
             let exact = match mechanism {
                 Mechanism::Gsp => price_then <= price * c && price_then + c > price * c,
@@ -149,7 +150,7 @@ fn one_slot_is_vickrey() {
 /// Every loser has one outcome, and a loser that is told which bid it needed wins with it and not with less.
 #[test]
 fn losers_learn_by_how_much() {
-    let mut lost = 0;
+    let (mut lost, mut unworthy) = (0, 0);
     for seed in 0..4_000 {
         let mut dice = Dice::new(seed);
         let offers = separate(offers(&mut dice, 9));
@@ -168,11 +169,17 @@ fn losers_learn_by_how_much() {
                     lost += 1;
                 }
                 Outcome::Lost { bid_needed: None, .. } => assert_eq!(terms.slots, 0),
+                Outcome::BelowThreshold { bid_needed: Some(bid), .. } => {
+                    assert!(wins(bid.0) && !wins(bid.0 - 1), "seed {seed}: {offer:?} {outcome:?}");
+                    assert!(clearing.winners.len() < terms.slots && terms.page_threshold > 0, "seed {seed}: {terms:?}");
+                    unworthy += 1;
+                }
+                Outcome::BelowThreshold { bid_needed: None, .. } => panic!("seed {seed}: some bid wins"),
                 Outcome::WorthLess { score_gap } => assert_eq!(-score_gap, candidate.score()),
                 Outcome::Limited(_) => assert!(!wins(offer.bid.0)),
                 Outcome::Removed => panic!("nothing was removed"),
             }
         }
     }
-    assert!(lost > 2_000, "{lost} losers say little");
+    assert!(lost > 2_000 && unworthy > 1_000, "{lost} and {unworthy} losers say little");
 }

@@ -99,7 +99,8 @@ fn crowded_markets() {
         let mechanism = dice.pick(&[Mechanism::Gsp, Mechanism::Vcg]);
         let terms = AuctionTerms {
             slots: 1 + dice.roll(4) as usize,
-            position_factors_ppm: vec![9, 5, 2, 1],
+            position_factors_ppm: vec![900_000, 500_000, 200_000, 100_000],
+            page_threshold: dice.pick(&[0, 0, 0, 10, 20, 90]),
             per_category: [None, Some(1), Some(1), Some(2)][dice.roll(4) as usize],
             neighbours: dice.pick(&[Neighbours::Any, Neighbours::Any, Neighbours::Apart]),
             ..any_terms(&mut dice, mechanism)

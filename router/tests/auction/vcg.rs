@@ -6,11 +6,12 @@ use gavel_router::auction::{AuctionTerms, Mechanism, TiePrice};
 use gavel_router::merge::Offer;
 
 use crate::market::{
-    Dice, any_terms, factors, offer, offers, plain_winners, priced_against, prices, sales, score, separate, slot_with,
-    terms, with_bid,
+    Dice, any_terms, factors, halves, offer, offers, plain_winners, priced_against, prices, sales, score, separate,
+    slot_with, terms, with_bid,
 };
 
-/// The best welfare over all assignments of ads to slots within the limits, by trying them all.
+/// The best welfare over all assignments of ads to slots within the limits, by trying them all. Whatever is shown costs the
+/// page what the threshold says: that is the welfare that a slot is worth filling by.
 fn welfare(offers: &[Offer], terms: &AuctionTerms) -> i128 {
     fn fill(slot: usize, taken: &mut Vec<Offer>, offers: &[Offer], terms: &AuctionTerms) -> i128 {
         if slot == terms.slots {
@@ -25,7 +26,7 @@ fn welfare(offers: &[Offer], terms: &AuctionTerms) -> i128 {
                 continue;
             }
             taken.push(*offer);
-            let value = i128::from(terms.position_factors_ppm[slot]) * score(offer);
+            let value = i128::from(terms.position_factors_ppm[slot]) * score(offer) - terms.page_threshold * 1_000_000;
             best = best.max(value + fill(slot + 1, taken, offers, terms));
             taken.pop();
         }
@@ -37,6 +38,7 @@ fn welfare(offers: &[Offer], terms: &AuctionTerms) -> i128 {
 /// A1: what the others lose by the winner's advertiser, under one kind of limit at a time.
 #[test]
 fn the_price_is_the_externality() {
+    let mut empty = 0;
     for seed in 0..3_000 {
         let mut dice = Dice::new(seed);
         let slots = 1 + dice.roll(3) as usize;
@@ -44,8 +46,10 @@ fn the_price_is_the_externality() {
         for offer in &mut all {
             (offer.value, offer.reserve) = (0, Micros(0));
         }
-        let mut terms =
-            AuctionTerms { position_factors_ppm: factors(&mut dice, slots), ..terms(Mechanism::Vcg, slots) };
+        // What a threshold asks of scores is whole, so that the greedy rounds nothing up that the welfare knows in full.
+        let page_threshold = dice.pick(&[0, 0, 1, 3, 8, 12]);
+        let seen = if page_threshold > 0 { halves(&mut dice, slots) } else { factors(&mut dice, slots) };
+        let mut terms = AuctionTerms { position_factors_ppm: seen, page_threshold, ..terms(Mechanism::Vcg, slots) };
         match dice.roll(3) {
             0 => (terms.per_advertiser, terms.per_category) = (1, None),
             1 => (all, terms.per_category) = (separate(all), Some(1 + dice.roll(2) as usize)),
@@ -54,7 +58,10 @@ fn the_price_is_the_externality() {
         let best = welfare(&all, &terms);
         let winners = plain_winners(&all, &terms);
         let share = |slot: usize| i128::from(terms.position_factors_ppm[slot]) * score(&winners[slot]);
-        assert_eq!((0..winners.len()).map(share).sum::<i128>(), best, "seed {seed}: the greedy is not optimal");
+        let cost = page_threshold * 1_000_000 * winners.len() as i128;
+        let served = (0..winners.len()).map(share).sum::<i128>() - cost;
+        assert_eq!(served, best, "seed {seed}: the greedy is not optimal");
+        empty += usize::from(page_threshold > 0 && winners.len() < slots.min(all.len()));
         for (slot, price) in prices(&all, &terms).into_iter().enumerate() {
             let others: Vec<Offer> = all.iter().filter(|o| o.advertiser != winners[slot].advertiser).copied().collect();
             let owed = welfare(&others, &terms) - (best - share(slot));
@@ -62,10 +69,11 @@ fn the_price_is_the_externality() {
             assert_eq!(i128::from(price), owed / per_event, "seed {seed} slot {slot}: {all:?} {terms:?}");
         }
     }
+    assert!(empty > 500, "thresholds left slots empty in {empty} markets, which say little");
 }
 
 /// A15: Myerson's payment `b x(b) - integral of x`, for every limit at once. Rivals' scores, reserves and
-/// values are even and the winner's weight is 1, so that x is constant between even bids.
+/// values and thresholds are even and the winner's weight is 1, so that x is constant between even bids.
 #[test]
 fn the_price_is_the_integral() {
     let mut slots = 0;
@@ -120,7 +128,8 @@ fn truth_pays() {
         let coarse =
             |o: &Offer| Offer { bid: Micros(o.bid.0 * 1_000), reserve: Micros(o.reserve.0 * 1_000), value: 0, ..*o };
         let offers: Vec<Offer> = separate(offers(&mut dice, 6)).iter().map(coarse).collect();
-        let terms = any_terms(&mut dice, Mechanism::Vcg);
+        let mut terms = any_terms(&mut dice, Mechanism::Vcg);
+        terms.page_threshold *= 1_000;
         let utility = |market: &[Offer], one: &Offer| {
             let sale = sales(market, &terms).into_iter().find(|s| s.0 == one.ad);
             sale.map_or((0, 0), |(_, slot, price)| {

@@ -5,26 +5,26 @@ use clap::{Args, Subcommand, ValueEnum};
 /// `gavel ctl campaign`.
 #[derive(Debug, Subcommand)]
 pub enum CampaignCommand {
-    /// What is in force of campaigns: bid, status, schedule, strategy, frequency rules, budgets, ad groups.
+    /// Show what is in force of campaigns: bid, status, schedule, strategy, frequency rules, budgets, ad groups.
     Get {
         /// The campaigns.
         #[arg(required = true)]
         campaigns: Vec<u64>,
     },
-    /// All campaigns of the catalogue with their ad groups, a page at a time.
+    /// Show all campaigns of the catalogue with their ad groups, a page at a time.
     List {
-        /// The page begins behind this campaign.
+        /// The page begins behind the campaign with this id.
         #[arg(long, default_value_t = 0)]
         after: u64,
-        /// Campaigns of the page.
+        /// Campaigns of the page at most.
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
     /// Change a campaign or one of its ad groups; what is not given stays.
     Set(Box<CampaignArgs>),
-    /// Its ads neither win nor set a price from now on.
+    /// Pause campaigns, or ad groups of one: their ads neither win nor set a price from now on.
     Pause(WhichArgs),
-    /// Its ads take part again.
+    /// Resume campaigns, or ad groups of one: their ads take part again.
     Resume(WhichArgs),
 }
 
@@ -47,7 +47,7 @@ pub struct WriteArgs {
     /// Names this wish: the same one under the same name is carried out once.
     #[arg(long)]
     pub request_id: Option<String>,
-    /// Wait so many milliseconds until it is in force on every router and node.
+    /// Wait until it is in force on every router and node, so many milliseconds at most; 0 = do not wait.
     #[arg(long, default_value_t = 5_000)]
     pub wait_ms: u64,
 }
@@ -60,7 +60,7 @@ pub struct CampaignArgs {
     /// Only this ad group of it, of which --bid and --reset are said.
     #[arg(long)]
     pub ad_group: Option<u64>,
-    /// Currency for one event of its bid type, as 1.25.
+    /// Bid in currency, as 1.25: for a thousand impressions (cpm), a click (cpc), a conversion (cpa, ocpm, ocpc).
     #[arg(long)]
     pub bid: Option<String>,
     /// Take back what was said of it before, but for what the pacer says.
@@ -75,7 +75,7 @@ pub struct CampaignArgs {
     /// How the bid comes about.
     #[arg(long, value_enum)]
     pub strategy: Option<StrategyChoice>,
-    /// Currency for a conversion, with the strategy target-cpa.
+    /// What a conversion is to cost on average, in currency, with the strategy target-cpa.
     #[arg(long)]
     pub target: Option<String>,
     /// How spending is held back to the day's curve.
@@ -84,13 +84,13 @@ pub struct CampaignArgs {
     /// SCOPE:WINDOW:MAX, as campaign:24h:3, advertiser:7d:10, ad:30d:5; several times; `none` takes back what was said: the catalogue's stand again.
     #[arg(long)]
     pub frequency: Vec<String>,
-    /// Currency for a day of its zone; 0 takes the budget away.
+    /// Budget for each day of its zone, in currency; 0 takes it away.
     #[arg(long)]
     pub daily: Option<String>,
-    /// Currency for a week from Monday; 0 takes the budget away.
+    /// Budget for each week from Monday, in currency; 0 takes it away.
     #[arg(long)]
     pub weekly: Option<String>,
-    /// Currency for ever; 0 takes the budget away.
+    /// Budget for its whole life, in currency; 0 takes it away.
     #[arg(long)]
     pub lifetime: Option<String>,
     /// The zone of its midnight: an IANA name or an offset such as +05:30.
@@ -114,7 +114,7 @@ pub enum PacingChoice {
 pub enum StrategyChoice {
     /// The bid stands.
     Fixed,
-    /// At most `--target` for a conversion.
+    /// As many conversions as cost `--target` on average, at most.
     TargetCpa,
     /// As many conversions as the budget buys.
     MostConversions,

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 /// `gavel ctl ledger`.
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
-    /// Set the budgets of a campaign; those that are not given are taken away.
+    /// Set the budgets of a campaign, in currency; those that are not given are taken away.
     Budget(BudgetArgs),
-    /// What each budget holds: available, leased, charged, refunded.
+    /// Show what each budget holds: available, leased, charged, refunded; as JSON in nanos (1e-9 of the currency).
     Balances {
         /// Only this campaign; several times.
         #[arg(long)]
@@ -58,7 +58,7 @@ pub struct RefundArgs {
     /// Tokens from a file, one a line.
     #[arg(long)]
     pub file: Option<PathBuf>,
-    /// Currency, of each charge; without it each is given back whole.
+    /// Give back so much of each charge, in currency, as 0.25; without it each is given back whole.
     #[arg(long)]
     pub amount: Option<String>,
     /// As JSON.
@@ -69,18 +69,18 @@ pub struct RefundArgs {
 /// `gavel ctl ledger budget`.
 #[derive(Debug, Args)]
 pub struct BudgetArgs {
-    /// The campaign.
+    /// The campaign's id.
     pub campaign: u64,
-    /// Who pays; stays with the campaign.
+    /// Id of the advertiser, who pays; it stays with the campaign.
     #[arg(long)]
     pub advertiser: u64,
-    /// Currency for a day of the campaign's zone.
+    /// Budget for each day of the campaign's zone, in currency, as 50.
     #[arg(long)]
     pub daily: Option<String>,
-    /// Currency for a week from Monday.
+    /// Budget for each week from Monday, in currency.
     #[arg(long)]
     pub weekly: Option<String>,
-    /// Currency for ever.
+    /// Budget for the campaign's whole life, in currency.
     #[arg(long)]
     pub lifetime: Option<String>,
     /// The zone of its midnight: an IANA name or an offset such as +05:30.

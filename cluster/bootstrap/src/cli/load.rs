@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// `gavel ctl load`.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// A folder, or a single .jsonl or .csv file (.zst and .gz too).
+    /// The catalogue: a folder of items, ads, campaigns and users, or a single .jsonl or .csv file (.zst and .gz too).
     pub path: PathBuf,
     /// Shards of the generation.
     #[arg(long, default_value_t = 2)]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Model {
     /// Upload a bundle folder and stage it; the first one activates by itself.
     Publish(PublishArgs),
-    /// The bundles that the cluster knows.
+    /// Show the bundles that the cluster knows: versions, who published them, where they stand.
     List,
     /// Have members hold a bundle that was published with --no-stage, or was let go of since.
     Stage {
@@ -18,7 +18,7 @@ pub enum Model {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Serve a staged version.
+    /// Serve a staged version on every router from now on.
     Activate {
         /// Its version.
         version: u64,
@@ -37,7 +37,7 @@ pub enum Model {
         /// Its version.
         version: u64,
     },
-    /// Versions, replicas, the rollout that runs and what happened.
+    /// Show versions, what each member does with them, the rollout that runs and what happened.
     Status {
         /// Show it again and again until interrupted.
         #[arg(long)]
@@ -46,7 +46,7 @@ pub enum Model {
         #[arg(long)]
         json: bool,
     },
-    /// Whose bundles are taken.
+    /// Set whose bundles are taken: keys that must have signed them.
     Policy(PolicyArgs),
     /// Make a key pair for signing bundles: FILE gets the secret key, the public one is printed.
     Keygen {
@@ -86,16 +86,16 @@ pub struct GuardArgs {
     /// Requests of each bundle before anything is judged.
     #[arg(long, default_value_t = 200)]
     pub requests_min: u64,
-    /// Share of ranked candidates without a finite number, percent.
+    /// Share of ranked candidates without a finite prediction, percent.
     #[arg(long, default_value_t = 0.1)]
     pub non_finite_max: f64,
-    /// Mean prediction against the active bundle's, either way.
+    /// Mean prediction against the active bundle's, either way, as a ratio.
     #[arg(long, default_value_t = 1.5)]
     pub prediction_ratio_max: f64,
     /// Population stability index of the predictions.
     #[arg(long, default_value_t = 0.25)]
     pub psi_max: f64,
-    /// 99th percentile of latency against the active bundle's.
+    /// 99th percentile of latency against the active bundle's, as a ratio.
     #[arg(long, default_value_t = 2.0)]
     pub p99_ratio_max: f64,
     /// Mean coverage below the active bundle's, percent points.

@@ -69,7 +69,7 @@ pub async fn rules(admin: &mut AdminClient, mut args: RulesArgs) -> Result<(), F
 fn new_tie_key(held: &AuctionConfig) -> Result<SetTieKey, Failure> {
     let replaces = output::tie_key_id(held);
     let replaces = replaces.ok_or_else(|| Failure::other("the tie key in force has not 32 bytes"))?;
-    let secret = random::secret().map_err(|e| Failure::io(format!("no random source for a tie key: {e}")))?;
+    let secret = random::secret::<32>().map_err(|e| Failure::io(format!("no random source for a tie key: {e}")))?;
     Ok(SetTieKey { tie_key: secret.to_vec(), replaces })
 }
 
@@ -96,6 +96,10 @@ fn changed(held: AuctionConfig, args: &RulesArgs) -> Result<AuctionConfig, Failu
             None => held.position_factors_ppm.clone(),
         },
         reserve_cpm_micros: args.reserve_cpm.as_deref().map_or(Ok(held.reserve_cpm_micros), amount)?,
+        page_threshold_cpm_micros: match args.page_threshold_cpm.as_deref() {
+            Some(threshold) => amount(threshold)?,
+            None => held.page_threshold_cpm_micros,
+        },
         neighbours: args.neighbours.map_or(held.neighbours, |n| {
             i32::from(match n {
                 NeighboursChoice::Any => Neighbours::Any,
@@ -210,6 +214,7 @@ mod tests {
             per_advertiser: 3,
             tie_key_id: TieKey::from_bytes([7; 32]).id(),
             shadow_bid: 0.5,
+            page_threshold_cpm_micros: 7,
             quality: Some(QualityRule { quality_ppm: 4, ..QualityRule::default() }),
             ..AuctionConfig::default()
         };
@@ -217,6 +222,9 @@ mod tests {
         let args = RulesArgs { position_factors: Some(factors), ..RulesArgs::default() };
         let sent = AuctionConfig { tie_key_id: 0, ..held.clone() };
         let expected = AuctionConfig { position_factors_ppm: vec![1_000_000, 500_000], ..sent.clone() };
+        assert_eq!(changed(held.clone(), &args).expect("legal"), expected);
+        let args = RulesArgs { page_threshold_cpm: Some("0.25".to_owned()), ..RulesArgs::default() };
+        let expected = AuctionConfig { page_threshold_cpm_micros: 250_000, ..sent.clone() };
         assert_eq!(changed(held.clone(), &args).expect("legal"), expected);
         let keyed = AuctionConfig { tie_key: vec![7; 32], ..held.clone() };
         assert_eq!(changed(keyed, &RulesArgs::default()).expect("legal"), sent, "no key is sent back");

@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         }
         let expected = audited.last.map_or(0, |last| last + 1);
         if index != expected {
-            audited.findings.fault(format!("entry {expected} is missing: {index} stands in its place"));
+            audited.findings.fault(|| format!("entry {expected} is missing: {index} stands in its place"));
         }
         if !payload.is_empty() {
             let (batch, answered) = read_journal_entry(payload).map_err(|e| JournalError::Entry(index, e))?;
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         if self.states.binary_search(&index).is_ok() {
             let (ledger, _) = self.state(index)?;
             for difference in self.audited.book.differences(&ledger) {
-                self.audited.findings.fault(format!("the checkpoint at {index}: {difference}"));
+                self.audited.findings.fault(|| format!("the checkpoint at {index}: {difference}"));
             }
         }
         Ok(())

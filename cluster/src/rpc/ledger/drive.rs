@@ -8,13 +8,12 @@
 //! nothing, so that time is never counted twice and leases end late rather than early.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use gavel_member::clock;
 use gavel_member::transport::control_channel;
+use gavel_member::{clock, random};
 use gavel_proto::deadline::Instant;
 use gavel_proto::limits::{COMMAND_BYTES_MAX, LEDGER_EVENTS_MAX};
 use gavel_proto::wire;
@@ -283,13 +282,13 @@ fn tell_metrics(ledger: &crate::ledger::Ledger) {
 
 /// A key from the system's random source; without it there is none, and no token.
 fn new_key(id: u32) -> Option<TokenKey> {
-    let mut secret = [0; 32];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret));
-    if let Err(error) = read {
-        tracing::error!(%error, "no random source: no key for tokens");
-        return None;
+    match random::secret() {
+        Ok(secret) => Some(TokenKey { id, secret, since_ms: 0 }),
+        Err(error) => {
+            tracing::error!(%error, "no random source: no key for tokens");
+            None
+        }
     }
-    Some(TokenKey { id, secret, since_ms: 0 })
 }
 
 #[cfg(test)]

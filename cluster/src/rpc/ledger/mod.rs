@@ -90,6 +90,9 @@ impl LedgerService for LedgerEndpoint {
             let keys: Vec<wire::TokenKey> = self.0.machine.applied().state.keys.iter().map(key_to_wire).collect();
             Parsed::of(&request.wishes, &keys)
         };
+        if request.wishes.is_empty() {
+            return self.place().await.map(Response::new);
+        }
         let (verdicts, log_index) = match self.commit(parsed.events.clone()).await {
             Ok(committed) => committed,
             Err(NotProposed::Elsewhere(Leader::Other { address, .. })) => return Ok(elsewhere(address)),
@@ -169,6 +172,18 @@ impl LedgerService for LedgerEndpoint {
 }
 
 impl LedgerEndpoint {
+    /// How far the ledger is: of everything that was committed before the question, the last entry.
+    async fn place(&self) -> Result<wire::LedgerReply, Status> {
+        self.0.core.linearize().await?;
+        let applied = self.0.machine.applied();
+        Ok(wire::LedgerReply {
+            wall_ms: applied.state.wall_ms,
+            log_index: applied.last.map_or(0, |last| last.index),
+            campaigns: applied.state.campaigns.len() as u64,
+            ..wire::LedgerReply::default()
+        })
+    }
+
     /// Has events committed and applied; their answers and the last entry that holds one of them.
     async fn commit(&self, events: Vec<crate::ledger::command::Event>) -> Result<(Vec<Verdict>, u64), NotProposed> {
         if events.is_empty() {

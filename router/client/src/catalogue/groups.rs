@@ -4,7 +4,7 @@
 
 use super::LoadError;
 use super::line::{bid_within, decimal, money};
-use gavel_proto::limits::{AD_GROUPS_MAX, CATALOGUE_AD_GROUPS_MAX};
+use gavel_proto::delivery::{self, check_catalogue_groups};
 use gavel_proto::wire;
 use serde::Deserialize;
 
@@ -40,28 +40,19 @@ pub(super) fn group(text: &str) -> Result<GroupText, String> {
 
 /// The ad groups of a campaign, checked, ascending by id.
 pub(super) fn groups(texts: &[GroupText]) -> Result<Vec<wire::AdGroup>, String> {
-    if texts.len() > AD_GROUPS_MAX {
-        return Err(format!("{} ad groups, at most {AD_GROUPS_MAX}", texts.len()));
-    }
     let mut groups = texts.iter().map(checked).collect::<Result<Vec<_>, _>>()?;
+    check_catalogue_groups(&groups)?;
     groups.sort_unstable_by_key(|group| group.ad_group_id);
-    match groups.windows(2).find(|pair| pair[0].ad_group_id == pair[1].ad_group_id) {
-        Some(pair) => Err(format!("ad group {} stands twice", pair[0].ad_group_id)),
-        None => Ok(groups),
-    }
+    Ok(groups)
 }
 
 /// The ad groups of a catalogue so far, with those of one more campaign.
 pub(super) fn total(so_far: usize, campaign: &wire::Campaign) -> Result<usize, LoadError> {
-    let total = so_far + campaign.ad_groups.len();
-    if total > CATALOGUE_AD_GROUPS_MAX { Err(LoadError::AdGroups) } else { Ok(total) }
+    delivery::total_groups(so_far, campaign).map_err(|_| LoadError::AdGroups)
 }
 
 fn checked(text: &GroupText) -> Result<wire::AdGroup, String> {
     let of = |reason: String| format!("ad group {}: {reason}", text.id);
-    if text.id == 0 {
-        return Err("an ad group has the id 0: ids begin with 1".to_owned());
-    }
     let bid = money("bid", text.bid.as_deref()).and_then(|bid| bid.map(bid_within).transpose()).map_err(of)?;
     if bid == Some(0) {
         return Err(of("a bid of 0: leave it out for the campaign's, or pause the group".to_owned()));
@@ -72,6 +63,7 @@ fn checked(text: &GroupText) -> Result<wire::AdGroup, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gavel_proto::limits::{AD_GROUPS_MAX, CATALOGUE_AD_GROUPS_MAX};
 
     #[test]
     fn both_forms_say_the_same_and_wrong_ones_are_named() {
@@ -91,8 +83,8 @@ mod tests {
             ("x", "write ID, ID:BID"),
             ("3:1:2", "write ID, ID:BID"),
             ("3:1:paused:", "write ID, ID:BID"),
-            ("0", "ids begin with 1"),
-            ("3|4|3", "ad group 3 stands twice"),
+            ("0", "an ad group's id is missing, or 0"),
+            ("3|4|3", "ad group 3 is named twice"),
             ("3:0", "ad group 3: a bid of 0"),
             ("3:-1", "ad group 3: bid \"-1\": not a decimal number"),
             ("3:10001", "ad group 3: bid 10001.000000 is above the limit"),

@@ -256,15 +256,8 @@ fn paused(status: &str) -> Result<bool, String> {
 }
 
 fn bid_type(text: &str) -> Result<i32, String> {
-    let known = match text.to_ascii_lowercase().as_str() {
-        "cpm" => BidType::Cpm,
-        "cpc" => BidType::Cpc,
-        "cpa" => BidType::Cpa,
-        "ocpm" => BidType::Ocpm,
-        "ocpc" => BidType::Ocpc,
-        _ => return Err(format!("bid_type {text:?} is not one of cpm, cpc, cpa, ocpm, ocpc")),
-    };
-    Ok(known.number())
+    let known = BidType::from_name(text).map(BidType::number);
+    known.ok_or_else(|| format!("bid_type {text:?} is not one of {}", BidType::ALL.map(BidType::name).join(", ")))
 }
 
 /// Sorted by name; features that are null are left out.

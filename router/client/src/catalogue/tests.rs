@@ -164,7 +164,7 @@ not json
         {"line":8,"reason":"multiplier_ppm 0 is not in 1..=1000000"}
         {"line":9,"reason":"bid is missing"}
         {"line":10,"reason":"an empty user_id"}
-        {"line":11,"reason":"ad group 3 stands twice"}
+        {"line":11,"reason":"ad group 3 is named twice"}
         {"line":12,"reason":"ad group 3: bid \"x\": not a decimal number: write it as 12.34"}
         items.jsonl.rejects.jsonl
         {"line":3,"reason":"unknown field `colour`, expected one of `item_id`, `ad_id`, `campaign_id`, `advertiser_id`, `user_id`, `categories`, `features`, `title`, `url`, `image_url`, `targeting`, `bid_type`, `bid`, `status`, `multiplier_ppm`, `weekly_budget`, `reserve`, `schedule`, `time_zone`, `frequency`, `ad_group`, `ad_groups` at line 1 column 64","text":"{\"item_id\":1,\"advertiser_id\":3,\"features\":{\"price\":\"x\"},\"colour\":1}"}

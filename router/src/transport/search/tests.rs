@@ -3,7 +3,7 @@
 use super::*;
 use crate::request::Blocked;
 use crate::topology::ShardRoute;
-use crate::transport::{AskedFor, FeatureAnswer, Leased, Shape};
+use crate::transport::{AskedFor, FeatureAnswer, Shape};
 use gavel_member::Shutdown;
 use gavel_member::serve::{self, Exposure};
 use gavel_proto::coverage::{Coverage, ShardOutcome, ShardSeen, WHOLE};
@@ -12,6 +12,7 @@ use gavel_proto::epoch::Epoch;
 use gavel_proto::frequency::Screen;
 use gavel_proto::hash::TieKey;
 use gavel_proto::ids::AuctionId;
+use gavel_proto::money::Leased;
 use gavel_proto::score::QualityRule;
 use gavel_proto::wire::AnswerStatus;
 use gavel_proto::wire::shard_service_server::{ShardService, ShardServiceServer};
